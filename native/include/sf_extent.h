@@ -1,0 +1,55 @@
+#ifndef SF_EXTENT_H
+#define SF_EXTENT_H
+/*
+ * The vocabulary of the data plane: where rows lie in a mapped segment.
+ *
+ * A message is one Arrow record batch as the scanner found and verified it; an extent is a run of its
+ * rows as a worker needs it.  Both are plain values without pointers: file offsets stay true in every
+ * process that maps the segment, wherever it is mapped.
+ *
+ * Column buffers of a Kinesis shard log, by index into `column` (file offsets of the buffers' first
+ * bytes).  Offset buffers hold rows + 1 little-endian int32; arrival times int64 milliseconds, UTC.
+ *
+ *      0 sequence number, offsets      1 sequence number, bytes
+ *      2 partition key, offsets        3 partition key, bytes
+ *      4 approximate arrival time
+ *      5 data, offsets                 6 data, bytes
+ */
+#include <assert.h>
+#include <stdint.h>
+
+/* cdef: begin */
+enum {
+    SF_SEQUENCE_OFFSETS = 0,
+    SF_SEQUENCE_BYTES = 1,
+    SF_KEY_OFFSETS = 2,
+    SF_KEY_BYTES = 3,
+    SF_ARRIVAL = 4,
+    SF_DATA_OFFSETS = 5,
+    SF_DATA_BYTES = 6,
+    SF_COLUMN_BUFFERS = 7
+};
+
+/* Rows `first_row .. first_row + rows` of one message of one segment, complete in itself. */
+typedef struct sf_extent {
+    uint64_t segment_id;   /* given by the runtime when it hands the segment's descriptor over */
+    uint64_t first_offset; /* the shard offset of `first_row` */
+    uint32_t first_row;
+    uint32_t rows;
+    uint64_t column[7];
+} sf_extent;
+
+/* One verified message of a segment. */
+typedef struct sf_message {
+    uint64_t position;     /* file offset of its 8-byte prefix */
+    uint64_t length;       /* prefix, metadata, padding and body; a multiple of 8 */
+    uint64_t first_offset; /* the shard offset of its first row */
+    uint64_t epoch;        /* the writer's epoch */
+    uint64_t durable_upto; /* the shard offset known to be synced when it was written */
+    uint64_t rows;
+    uint64_t column[7];
+} sf_message;
+/* cdef: end */
+
+static_assert(sizeof(sf_extent) == 80, "sf_extent changed: bump SF_RING_ABI");
+#endif

@@ -1,0 +1,199 @@
+#ifndef SF_RING_H
+#define SF_RING_H
+/*
+ * One pair of rings between the runtime and one worker, shaped like io_uring, in one sealed memfd.
+ *
+ * Roles        The runtime holds a *port*, the worker a *desk*.  A port is used by one thread at a time
+ *              (the Trio thread), a desk by the worker's main thread.  The submission ring has one
+ *              producer (port) and one consumer (desk), the completion ring the reverse.
+ *
+ * Pairing      The desk takes submissions in order and answers every one of them with exactly one
+ *              completion, in the same order: run, skipped, revoked and retired entries alike.  So a
+ *              completion's identity is its position: the port keeps its own, private copy of what it
+ *              submitted (the shadow) and believes nothing about identity that a worker can write.
+ *
+ * Capacity     At most `capacity` (a power of two) entries are submitted and not yet released, so neither
+ *              ring can overflow and neither side ever waits for room.
+ *
+ * Lanes        Every invocation names a lane slot (0 .. capacity - 1, chosen by the runtime for as long as
+ *              the lane has anything in flight on this worker) and an epoch of that slot, which only grows.
+ *              After an outcome that is not a certain success the desk remembers the epoch as failed, and
+ *              answers every later entry of that slot and epoch (or an older one) with SF_SKIPPED.
+ *
+ * Claim        Each submission has a state word.  The desk claims it (READY -> CLAIMED) before it starts it;
+ *              the port revokes it (READY -> REVOKED).  Exactly one of the two wins, so a revoked entry has
+ *              not run and never will, and a crash is charged to the claimed entry alone.
+ *
+ * Memory ordering
+ *   submit:  entry, extent, state = READY     plain stores, state RELAXED
+ *            sq_tail += n                     RELEASE  (A)
+ *   next:    load sq_tail                     ACQUIRE  (B)   B reads A => entry and extents are visible
+ *            CAS state READY -> CLAIMED       ACQ_REL  (C)
+ *   revoke:  CAS state READY -> REVOKED       ACQ_REL  (D)
+ *   finish:  completion, reply                plain stores
+ *            sq_head += 1                     RELEASE
+ *            cq_tail += 1                     RELEASE  (E)
+ *   reap:    load cq_tail                     ACQUIRE  (F)   F reads E => completion and reply are visible
+ *   release: cq_head += n                     RELEASE  (G)   the reply slots and side buffer are the desk's again
+ *   finish:  load cq_head                     ACQUIRE  (H)   H reads G before the side buffer is reused
+ *
+ *   Sleeping, both ways (a store, a load of the other's word, and nothing may pass between: SEQ_CST fences,
+ *   needed on x86 too):
+ *   worker:  worker_sleeps = 1; FENCE; re-check sq_tail; futex wait       runtime: (A); FENCE; worker_sleeps? wake
+ *   runtime: runtime_sleeps = w + 1; FENCE; re-check cq_tail; wait        worker:  (E); FENCE; runtime_sleeps? ring
+ *
+ *   The runtime's word carries a low-water mark w: the worker rings the eventfd only when at most w submissions
+ *   are left to it, or the completion is not a plain success.  So a deep backlog costs one wake-up for many batches.
+ *   It takes the word down (exchange to 0) when it rings: one write per sleep.
+ *
+ * Hostility    A handler can write anywhere in the memfd.  The port masks every index, copies every completion once
+ *              before it looks at it, checks lengths against the slot, and treats a cq_tail that is out of bounds as
+ *              a broken worker (SF_BROKEN), to be killed.  It never reads submissions back, except the state word.
+ *
+ * Doorbell     Before the desk writes to the eventfd it checks with fstat that the descriptor still is the one it was
+ *              given (device, inode, mode); a handler may have closed every descriptor and opened a file in its place.
+ *              If it is not, or the log or side descriptor is not, the desk answers SF_LOST and the worker must exit.
+ *
+ * Fork         The mapping is MADV_DONTFORK in the worker: a child of the handler cannot touch the rings.
+ *
+ * Layout       One cache line pair (128 bytes) per writer.  Bump SF_RING_ABI when any of it moves.
+ *      0  abi:u32 capacity:u32 arena_bytes:u64          written once, before sharing
+ *    128  sq_tail:u64                                   runtime
+ *    256  sq_head:u64                                   worker
+ *    384  worker_sleeps:u32                             futex word
+ *    512  cq_tail:u64                                   worker
+ *    640  cq_head:u64                                   runtime
+ *    768  runtime_sleeps:u32
+ *    896  running_started_ns:u64                        worker; 0 when nothing runs
+ *   4096  submissions   capacity x  64
+ *         extents       capacity x 128                  the one extent of a batch, beside its entry
+ *         completions   capacity x  64
+ *         replies       capacity x 256                  short responses, beside their completion
+ *         arena         arena_bytes                     extents of batches that have more than one
+ *
+ * Crashes      A worker killed before (E) has answered nothing: the port sees the entry CLAIMED, or READY and free to
+ *              be handed to another.  A runtime that dies leaves nothing: the memfd goes with the last mapping.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "sf_extent.h"
+#include "sf_histogram.h"
+
+/* cdef: begin */
+enum { SF_RING_ABI = 1, SF_REPLY_BYTES = 256 };
+
+/* What a completion says. */
+enum {
+    SF_OK = 0,       /* the handler returned and its response was marshalled: certain success */
+    SF_ERROR = 1,    /* the payload is the error document */
+    SF_SKIPPED = 2,  /* not run: an earlier batch of the lane's epoch was not a certain success */
+    SF_REVOKED = 3,  /* not run: the port had revoked it */
+    SF_RETIRED = 4,  /* a retire entry: the segment's mapping is gone */
+    SF_BROKEN = 5    /* never in a ring: what sf_port_reap reports when the worker broke the protocol */
+};
+
+/* What sf_desk_next returns. */
+enum {
+    SF_NEXT_INVOKE = 0, /* `work` describes a claimed batch */
+    SF_NEXT_RETIRE = 1, /* drop the mapping of work->segment_id, then sf_desk_retired */
+    SF_NEXT_AGAIN = 2,  /* nothing within the slice, or a signal: run Python's handlers and call again */
+    SF_NEXT_LOST = 3    /* the rings' descriptors are not ours any more: exit */
+};
+
+typedef struct sf_port sf_port;
+typedef struct sf_desk sf_desk;
+
+/* What the desk was given: addresses are valid until sf_desk_finish. */
+typedef struct sf_work {
+    uint64_t invocation;    /* the number in the request id */
+    uint64_t submitted_ns;  /* CLOCK_MONOTONIC */
+    uint64_t started_ns;    /* CLOCK_MONOTONIC, stamped by sf_desk_next when it claimed */
+    uint64_t segment_id;    /* of a retire entry */
+    uintptr_t extents;      /* address of `extent_count` sf_extent */
+    uint32_t extent_count;
+    uint32_t records;
+} sf_work;
+
+/* One answer, or a run of plain successes of one lane and epoch folded into one. */
+typedef struct sf_reaped {
+    uint32_t outcome;
+    uint32_t lane;
+    uint32_t epoch;
+    uint32_t batches;          /* > 1 only for SF_OK */
+    uint64_t records;          /* in all of them */
+    uint64_t first_invocation;
+    uint64_t submitted_ns;     /* of the last one, as are the stamps below */
+    uint64_t started_ns;
+    uint64_t finished_ns;
+    uint64_t log_end;          /* bytes the worker has ever written to its log file */
+    uint64_t side_offset;      /* where a long payload lies in the side file */
+    uint32_t payload_bytes;    /* of the last one */
+    uint32_t payload_inline;   /* 1: in `payload`; 0: in the side file */
+    uint32_t printed;          /* 1 if log_end moved */
+    uint32_t reserved;
+    char payload[256];
+} sf_reaped;
+
+/* ---- the runtime's side: a port ---- */
+
+/* Bytes a memfd needs for these rings. */
+size_t sf_ring_bytes(uint32_t capacity, uint64_t arena_bytes);
+/* Maps `memfd`, which must be sf_ring_bytes long, zero and sealed against resizing, and writes the header.  Does not keep
+   the descriptor.  NULL with errno set. */
+sf_port *sf_port_open(int memfd, uint32_t capacity, uint64_t arena_bytes);
+void sf_port_close(sf_port *port);
+
+/* Entries that can be submitted now. */
+uint32_t sf_port_room(const sf_port *port);
+/* Entries submitted and not answered yet. */
+uint32_t sf_port_in_flight(const sf_port *port);
+
+/* Submits up to `batches` batches of `rows_per_batch` rows each, the first of them at `first` (whose `rows` is ignored), each
+   following the one before in the same message; as many as there is room for.  Invocation numbers count up from
+   `first_invocation`.  Returns how many.  Nothing is visible to the worker before sf_port_publish. */
+uint32_t sf_port_submit_run(sf_port *port, uint32_t lane, uint32_t epoch, const sf_extent *first, uint32_t rows_per_batch,
+                            uint32_t batches, uint64_t first_invocation, uint64_t now_ns, sf_histogram *latency,
+                            sf_histogram *duration);
+/* Submits one batch of several extents.  False, and nothing changed, when the ring or the arena has no room for it. */
+bool sf_port_submit(sf_port *port, uint32_t lane, uint32_t epoch, const sf_extent *extents, uint32_t extent_count,
+                    uint64_t invocation, uint64_t now_ns, sf_histogram *latency, sf_histogram *duration);
+/* Asks the worker to unmap a segment.  False when the ring is full. */
+bool sf_port_retire(sf_port *port, uint64_t segment_id);
+/* Makes what was submitted visible, and wakes the worker if it sleeps. */
+void sf_port_publish(sf_port *port);
+/* Revokes every entry of `lane` that is not claimed (all lanes for UINT32_MAX).  Returns how many; each is still answered by a
+   completion if the worker lives. */
+uint32_t sf_port_revoke(sf_port *port, uint32_t lane);
+
+/* Copies up to `capacity` answers to `out`, folding plain successes (SF_OK, same lane and epoch, nothing printed) if `fold`.
+   Durations and latencies of invocations that ran are recorded in the histograms named at submission.  Returns how many
+   were written to `out`.  Their side payloads stay readable until sf_port_release, which must follow. */
+uint32_t sf_port_reap(sf_port *port, sf_reaped *out, uint32_t capacity, bool fold);
+/* Gives the slots of everything reaped back to the worker. */
+void sf_port_release(sf_port *port);
+/* After the worker's end, and after a last reap: what is left, in order.  Returns 0 when nothing is; otherwise fills lane, epoch,
+   records, first_invocation, submitted_ns and started_ns of the next unanswered entry and sets outcome to SF_ERROR if it was claimed, SF_SKIPPED if not
+   (SF_RETIRED for a retire entry). */
+uint32_t sf_port_orphan(sf_port *port, sf_reaped *out);
+
+/* Before the runtime sleeps: raises the word with the low-water mark.  True if answers are already there (then do not sleep). */
+bool sf_port_arm(sf_port *port, uint32_t low_water);
+void sf_port_disarm(sf_port *port);
+/* When the running invocation was started, by the worker's own word; 0 if nothing runs. */
+uint64_t sf_port_running_since(const sf_port *port);
+
+/* ---- the worker's side: a desk ---- */
+
+/* Maps the rings.  `doorbell` is the runtime's eventfd, `log_fd` the file that fds 1 and 2 append to (-1: none, as with a
+   terminal), `side_fd` the file for long payloads.  Keeps all three, which must be close-on-exec.  NULL with errno set. */
+sf_desk *sf_desk_open(int memfd, int doorbell, int log_fd, int side_fd);
+/* Waits at most `slice_ns` for the next entry to run, answering skipped and revoked ones on the way. */
+int sf_desk_next(sf_desk *desk, sf_work *work, uint64_t slice_ns);
+/* Answers the claimed entry.  `outcome` is SF_OK or SF_ERROR; a payload over SF_REPLY_BYTES goes through the side file.  False:
+   the descriptors are lost (exit).  ENOSPC and the like on the side file count as lost. */
+bool sf_desk_finish(sf_desk *desk, uint32_t outcome, const char *payload, size_t payload_bytes);
+bool sf_desk_retired(sf_desk *desk);
+/* cdef: end */
+#endif

@@ -1,0 +1,67 @@
+"""Our exception hierarchy.
+
+    StreamfnError
+        RefusedError             the caller asked for something we refuse, before anything was made
+        FailedError              it was allowed, and could not be done
+            BusyError            another process owns what is needed
+            HandlerImportError   the handler's module or function cannot be loaded
+            LogError             the shard log cannot go on
+                LogDamaged       bytes on disk are not what we wrote
+                DiskFull         appends are refused until there is room
+            Fenced               another owner has taken the mapping over
+        PoolClosed               *you* closed the pool and used it again
+
+The first level says whose move it is: the caller's (exit code 2), the machine's or the operator's
+(exit code 1), the programmer's.  That a handler fails is not in this tree: it is a value (`Fault`),
+because the retry policy, not an `except`, decides what follows.
+"""
+
+from __future__ import annotations
+
+
+class StreamfnError(Exception):
+    """Everything we raise on purpose.  The text is one line, made to be read by a user."""
+
+    exit_code = 1
+
+
+class RefusedError(StreamfnError):
+    """What was asked for is refused; nothing has been made or changed."""
+
+    exit_code = 2
+
+
+class FailedError(StreamfnError):
+    """What was asked for could not be done."""
+
+
+class BusyError(FailedError):
+    """Another process owns the shard or the mapping; the text names its pid."""
+
+
+class HandlerImportError(FailedError):
+    """The handler cannot be loaded.  `document` is Lambda's error document, stack trace included."""
+
+    def __init__(self, message: str, document: dict[str, object]) -> None:
+        super().__init__(message)
+        self.document = document
+
+
+class LogError(FailedError):
+    """The shard log cannot go on."""
+
+
+class LogDamaged(LogError):
+    """Bytes on disk are not what was written; the text names file, position and offset."""
+
+
+class DiskFull(LogError):
+    """There is too little free space to append."""
+
+
+class Fenced(FailedError):
+    """A newer owner has taken the mapping over; nothing of the older one may be committed."""
+
+
+class PoolClosed(StreamfnError):
+    """The pool was closed and then used again: a bug in the calling program."""

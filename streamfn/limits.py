@@ -1,0 +1,53 @@
+"""Every limit, with its unit and its reason, in one place."""
+
+from __future__ import annotations
+
+MIB = 1024 * 1024
+
+# Lambda's own limits (Lambda Developer Guide, event source mappings; botocore's service model): a mapping
+# that is valid here is valid there.
+BATCH_SIZE_MAX = 10_000
+BATCH_SIZE_DEFAULT = 100
+BATCH_WINDOW_S_MAX = 300
+EVENT_BYTES_MAX = 6 * MIB  # "6 MB" of event JSON
+FUNCTION_TIMEOUT_S_MAX = 900
+FUNCTION_TIMEOUT_S_DEFAULT = 3
+RESPONSE_BYTES_MAX = 6 * MIB + 100  # 6291556: recorded from the service's own error text
+
+# Kinesis' own limits (botocore's service model).
+PARTITION_KEY_CHARS_MAX = 256
+RECORD_BYTES_MAX = 10 * MIB
+SHARDS_MAX = 1_000  # ours: what one directory and one runtime are tested with
+STREAM_NAME_PATTERN = r"[a-zA-Z0-9_.-]{1,128}"
+
+# Arrival times: milliseconds from the epoch to the last moment of year 9999, so that seconds with three
+# decimals always have a short and exact decimal form.
+ARRIVAL_MS_MAX = 253_402_300_799_999
+
+# The shard log.  A segment is sparse and has its full size from the start; a message (one Arrow record
+# batch) always fits one.  Sealed row groups are larger than appended messages and small enough that
+# checking one's CRC takes a few milliseconds.
+SEGMENT_BYTES = 128 * MIB
+MESSAGE_BYTES_TARGET = 2 * MIB
+MESSAGE_ROWS_MAX = 65_536
+SEALED_GROUP_BYTES = 8 * MIB
+
+# Appends are refused below this much free disk, so that checkpoints and discards still fit (on a small
+# file system: a quarter of it).
+FREE_BYTES_MIN = 16 * MIB
+
+# The rings.  128 entries hold enough single-record batches to hide a wake-up of the runtime.  The arena
+# holds one batch of 10,000 single-row extents of 80 bytes.
+RING_CAPACITY = 128
+EXTENT_BYTES = 80
+ARENA_BYTES = MIB
+
+# A checkpoint is durable at the latest this long after the completion it speaks of.
+CHECKPOINT_DELAY_S = 0.05
+
+INIT_TIMEOUT_S = 10  # Lambda's Init phase
+LOG_LINE_BYTES_MAX = 64 * 1024
+
+assert RING_CAPACITY & (RING_CAPACITY - 1) == 0, "ring indexes are masked"
+assert BATCH_SIZE_MAX * EXTENT_BYTES <= ARENA_BYTES, "a batch of single-row extents must fit the arena"
+assert RECORD_BYTES_MAX + MIB < SEGMENT_BYTES, "any record must fit a fresh segment"
