@@ -1,0 +1,5 @@
+"""`python -m streamfn`: the command line."""
+
+from streamfn.cli import main
+
+main()
