@@ -22,20 +22,23 @@
  *
  * Claim        Each submission has a state word.  The desk claims it (READY -> CLAIMED) before it starts it;
  *              the port revokes it (READY -> REVOKED).  Exactly one of the two wins, so a revoked entry has
- *              not run and never will, and a crash is charged to the claimed entry alone.
+ *              not run and never will, and a crash is charged to the claimed entry alone.  The port revokes the newest
+ *              entry first: as the desk claims the oldest first, what of a lane still runs is a prefix.  An entry that the
+ *              desk skips it revokes itself, so that a worker killed just there is not charged with it.  A revocation
+ *              does not fail the epoch.
  *
  * Memory ordering
  *   submit:  entry, extent, state = READY     plain stores, state RELAXED
  *            sq_tail += n                     RELEASE  (A)
  *   next:    load sq_tail                     ACQUIRE  (B)   B reads A => entry and extents are visible
- *            CAS state READY -> CLAIMED       ACQ_REL  (C)
+ *            CAS state READY -> CLAIMED       ACQ_REL  (C)   to skip: READY -> REVOKED
  *   revoke:  CAS state READY -> REVOKED       ACQ_REL  (D)
  *   finish:  completion, reply                plain stores
  *            sq_head += 1                     RELEASE
  *            cq_tail += 1                     RELEASE  (E)
  *   reap:    load cq_tail                     ACQUIRE  (F)   F reads E => completion and reply are visible
- *   release: cq_head += n                     RELEASE  (G)   the reply slots and side buffer are the desk's again
- *   finish:  load cq_head                     ACQUIRE  (H)   H reads G before the side buffer is reused
+ *   release: cq_head += n                     RELEASE  (G)   the reply slots and side file are the desk's again
+ *   finish:  load cq_head                     ACQUIRE  (H)   H reads G before bytes of the side file are reused
  *
  *   Sleeping, both ways (a store, a load of the other's word, and nothing may pass between: SEQ_CST fences,
  *   needed on x86 too):
@@ -43,18 +46,32 @@
  *   runtime: runtime_sleeps = w + 1; FENCE; re-check cq_tail; wait        worker:  (E); FENCE; runtime_sleeps? ring
  *
  *   The runtime's word carries a low-water mark w: the worker rings the eventfd only when at most w submissions
- *   are left to it, or the completion is not a plain success.  So a deep backlog costs one wake-up for many batches.
- *   It takes the word down (exchange to 0) when it rings: one write per sleep.
+ *   are left to it, or the completion is not a plain success (SF_OK and nothing printed).  So a deep backlog costs one
+ *   wake-up for many batches.  The runtime's re-check asks the same question: an answer the worker would not have rung for
+ *   does not keep it awake.  The worker takes the word down (exchange to 0) when it rings: one write per sleep.
  *
  * Hostility    A handler can write anywhere in the memfd.  The port masks every index, copies every completion once
- *              before it looks at it, checks lengths against the slot, and treats a cq_tail that is out of bounds as
- *              a broken worker (SF_BROKEN), to be killed.  It never reads submissions back, except the state word.
+ *              before it looks at it, checks lengths against the slot, and treats a cq_tail that is out of bounds, or
+ *              an outcome that the entry cannot have, as a broken worker (SF_BROKEN), to be killed.  It never reads
+ *              submissions back, except the state word.  Stamps are forced into submitted <= started <= finished <= now,
+ *              and a log_end that goes back (the handler cut its log file) counts as unchanged; it may still lie past the
+ *              file's end.
  *
  * Doorbell     Before the desk writes to the eventfd it checks with fstat that the descriptor still is the one it was
  *              given (device, inode, mode); a handler may have closed every descriptor and opened a file in its place.
- *              If it is not, or the log or side descriptor is not, the desk answers SF_LOST and the worker must exit.
+ *              If it is not, or the log or side descriptor is not, the desk says so (false, SF_NEXT_LOST) and the worker
+ *              must exit.  An answer given at that moment stands, unless its payload had to go to the lost side file.
+ *              All eventfds share one inode: one that took the doorbell's number would be counted up by one, and the
+ *              runtime would find the answer at its next look.
  *
- * Fork         The mapping is MADV_DONTFORK in the worker: a child of the handler cannot touch the rings.
+ * Side file    Payloads over SF_REPLY_BYTES.  The desk writes where no unreleased payload lies: at the start if that is free,
+ *              else behind the newest, else behind all.  When none is unreleased it gives what is past 8 MiB back to
+ *              the system, so neither a burst nor a runtime that is always a little behind makes the file grow for ever.
+ *
+ * Arena        The port's alone: spans are taken in a circle, each contiguous, and come back with the entry's release.  An
+ *              empty arena starts anew, so a batch of arena_bytes always fits it.
+ *
+ * Fork         The mapping is MADV_DONTFORK on both sides: children of a handler, or of the runtime, cannot touch the rings.
  *
  * Layout       One cache line pair (128 bytes) per writer.  Bump SF_RING_ABI when any of it moves.
  *      0  abi:u32 capacity:u32 arena_bytes:u64          written once, before sharing
@@ -121,13 +138,13 @@ typedef struct sf_reaped {
     uint32_t outcome;
     uint32_t lane;
     uint32_t epoch;
-    uint32_t batches;          /* > 1 only for SF_OK */
+    uint32_t batches;          /* > 1 only for SF_OK; 0 for SF_RETIRED and SF_BROKEN, whose lane is UINT32_MAX */
     uint64_t records;          /* in all of them */
-    uint64_t first_invocation;
+    uint64_t first_invocation; /* folded ones need not be consecutive numbers; of a retire entry: the segment id */
     uint64_t submitted_ns;     /* of the last one, as are the stamps below */
-    uint64_t started_ns;
+    uint64_t started_ns;       /* 0, as is finished_ns, of what did not run */
     uint64_t finished_ns;
-    uint64_t log_end;          /* bytes the worker has ever written to its log file */
+    uint64_t log_end;          /* size of the log file after it: bytes the worker has ever written there */
     uint64_t side_offset;      /* where a long payload lies in the side file */
     uint32_t payload_bytes;    /* of the last one */
     uint32_t payload_inline;   /* 1: in `payload`; 0: in the side file */
@@ -140,8 +157,9 @@ typedef struct sf_reaped {
 
 /* Bytes a memfd needs for these rings. */
 size_t sf_ring_bytes(uint32_t capacity, uint64_t arena_bytes);
-/* Maps `memfd`, which must be sf_ring_bytes long, zero and sealed against resizing, and writes the header.  Does not keep
-   the descriptor.  NULL with errno set. */
+/* Maps `memfd`, which must be sf_ring_bytes long, zero and sealed against resizing (F_SEAL_SHRINK and F_SEAL_GROW), takes
+   its memory and writes the header.  `capacity` is a power of two up to 65536.  Does not keep the descriptor.  NULL with
+   errno set (EINVAL; ENOMEM, ENOSPC: no memory for it). */
 sf_port *sf_port_open(int memfd, uint32_t capacity, uint64_t arena_bytes);
 void sf_port_close(sf_port *port);
 
@@ -152,48 +170,59 @@ uint32_t sf_port_in_flight(const sf_port *port);
 
 /* Submits up to `batches` batches of `rows_per_batch` rows each, the first of them at `first` (whose `rows` is ignored), each
    following the one before in the same message; as many as there is room for.  Invocation numbers count up from
-   `first_invocation`.  Returns how many.  Nothing is visible to the worker before sf_port_publish. */
+   `first_invocation`.  Returns how many.  Nothing is visible to the worker before sf_port_publish.  The histograms may be
+   NULL; otherwise they must live until the entry is reaped, or the port closed. */
 uint32_t sf_port_submit_run(sf_port *port, uint32_t lane, uint32_t epoch, const sf_extent *first, uint32_t rows_per_batch,
                             uint32_t batches, uint64_t first_invocation, uint64_t now_ns, sf_histogram *latency,
                             sf_histogram *duration);
-/* Submits one batch of several extents.  False, and nothing changed, when the ring or the arena has no room for it. */
+/* Submits one batch of `extent_count` >= 1 extents.  False, and nothing changed, when the ring or the arena has no room for
+   it; of one extent alone it needs no arena. */
 bool sf_port_submit(sf_port *port, uint32_t lane, uint32_t epoch, const sf_extent *extents, uint32_t extent_count,
                     uint64_t invocation, uint64_t now_ns, sf_histogram *latency, sf_histogram *duration);
 /* Asks the worker to unmap a segment.  False when the ring is full. */
 bool sf_port_retire(sf_port *port, uint64_t segment_id);
 /* Makes what was submitted visible, and wakes the worker if it sleeps. */
 void sf_port_publish(sf_port *port);
-/* Revokes every entry of `lane` that is not claimed (all lanes for UINT32_MAX).  Returns how many; each is still answered by a
-   completion if the worker lives. */
+/* Revokes every entry of `lane` that is not claimed (all lanes for UINT32_MAX), retire entries apart.  Returns how many; each
+   is still answered by a completion (SF_REVOKED) if the worker lives. */
 uint32_t sf_port_revoke(sf_port *port, uint32_t lane);
 
 /* Copies up to `capacity` answers to `out`, folding plain successes (SF_OK, same lane and epoch, nothing printed) if `fold`.
-   Durations and latencies of invocations that ran are recorded in the histograms named at submission.  Returns how many
-   were written to `out`.  Their side payloads stay readable until sf_port_release, which must follow. */
+   Latencies (finished - submitted) and durations (finished - started) of invocations that ran are recorded in the histograms
+   named at submission.  Returns how many were written to `out`; fewer than `capacity`: that was all.  Their side payloads
+   stay readable until sf_port_release, which must follow.  SF_BROKEN comes once, after what could be believed; then 0. */
 uint32_t sf_port_reap(sf_port *port, sf_reaped *out, uint32_t capacity, bool fold);
 /* Gives the slots of everything reaped back to the worker. */
 void sf_port_release(sf_port *port);
-/* After the worker's end, and after a last reap: what is left, in order.  Returns 0 when nothing is; otherwise fills lane, epoch,
-   records, first_invocation, submitted_ns and started_ns of the next unanswered entry and sets outcome to SF_ERROR if it was claimed, SF_SKIPPED if not
-   (SF_RETIRED for a retire entry). */
+/* After the worker's end, and after the last reap (one that returned fewer than its capacity): what is left, in order.  Returns
+   0 when nothing is; otherwise fills lane, epoch, batches, records, first_invocation, submitted_ns and started_ns of the next
+   unanswered entry and sets outcome to SF_ERROR if it was claimed, SF_SKIPPED if not (SF_RETIRED for a retire entry).  At most
+   the first can be SF_ERROR: a worker runs one at a time and answers in order. */
 uint32_t sf_port_orphan(sf_port *port, sf_reaped *out);
 
-/* Before the runtime sleeps: raises the word with the low-water mark.  True if answers are already there (then do not sleep). */
+/* Before the runtime sleeps: raises the word with the low-water mark.  True, and the word is down again, if something worth
+   waking for is already there (then do not sleep): at most `low_water` submissions unanswered, or an answer that is not a
+   plain success.  Plain successes above the mark may lie unreaped meanwhile: bound the sleep while anything is in flight. */
 bool sf_port_arm(sf_port *port, uint32_t low_water);
 void sf_port_disarm(sf_port *port);
-/* When the running invocation was started, by the worker's own word; 0 if nothing runs. */
+/* When the running invocation was started, by the worker's own word, unchecked; 0 if nothing runs. */
 uint64_t sf_port_running_since(const sf_port *port);
 
 /* ---- the worker's side: a desk ---- */
 
 /* Maps the rings.  `doorbell` is the runtime's eventfd, `log_fd` the file that fds 1 and 2 append to (-1: none, as with a
-   terminal), `side_fd` the file for long payloads.  Keeps all three, which must be close-on-exec.  NULL with errno set. */
+   terminal), `side_fd` the file for long payloads.  Uses all three from here on, makes them close-on-exec and never closes
+   them; `memfd` may be closed.  The doorbell must be non-blocking.  NULL with errno set. */
 sf_desk *sf_desk_open(int memfd, int doorbell, int log_fd, int side_fd);
-/* Waits at most `slice_ns` for the next entry to run, answering skipped and revoked ones on the way. */
+/* Waits at most `slice_ns` for the next entry to run, answering skipped and revoked ones on the way.  SF_NEXT_LOST if the entry
+   it gave last has not been answered. */
 int sf_desk_next(sf_desk *desk, sf_work *work, uint64_t slice_ns);
 /* Answers the claimed entry.  `outcome` is SF_OK or SF_ERROR; a payload over SF_REPLY_BYTES goes through the side file.  False:
-   the descriptors are lost (exit).  ENOSPC and the like on the side file count as lost. */
+   the descriptors are lost, or nothing is claimed (exit).  ENOSPC and the like on the side file count as lost. */
 bool sf_desk_finish(sf_desk *desk, uint32_t outcome, const char *payload, size_t payload_bytes);
+/* Answers the claimed retire entry.  False as with sf_desk_finish. */
 bool sf_desk_retired(sf_desk *desk);
+/* Unmaps the rings; the descriptors stay open.  A worker need not: it exits. */
+void sf_desk_close(sf_desk *desk);
 /* cdef: end */
 #endif

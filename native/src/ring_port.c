@@ -1,0 +1,459 @@
+/*
+ * The runtime's side of the rings.  The contract is sf_ring.h; the letters mark its memory-ordering edges.
+ *
+ * Everything the port decides on is in its own memory: the four positions and the shadow of each entry.  Of the shared
+ * pages it reads completions (copied once, then checked), cq_tail, the state words and the start stamp, nothing else.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "ring_layout.h"
+
+/* What the port remembers of an entry, out of the worker's reach. */
+struct shadow {
+    uint64_t invocation; /* of a retire entry: the segment */
+    uint64_t submitted_ns;
+    uint64_t arena_end;  /* arena_tail after this entry's extents; 0: it has none there */
+    sf_histogram *latency;
+    sf_histogram *duration;
+    uint32_t lane;
+    uint32_t epoch;
+    uint32_t records;
+    uint16_t kind;
+    uint16_t revoked;
+};
+
+enum broken { SOUND = 0, BROKEN_FOUND = 1, BROKEN_REPORTED = 2 };
+
+struct sf_port {
+    struct sf_rings rings;
+    uint32_t capacity;
+    uint32_t mask;
+    uint64_t arena_bytes;
+    /* Positions: released <= reaped <= published <= submitted <= released + capacity. */
+    uint64_t submitted;
+    uint64_t published;
+    uint64_t reaped;
+    uint64_t released;
+    /* The arena in use is arena_head .. arena_tail, both counted on over all its laps. */
+    uint64_t arena_head;
+    uint64_t arena_tail;
+    uint64_t log_end; /* the highest that was believed */
+    enum broken broken;
+    bool orphaned; /* sf_port_orphan has been called */
+    pid_t owner;
+    struct shadow shadows[];
+};
+
+static bool shape_is_valid(uint32_t capacity, uint64_t arena_bytes)
+{
+    return capacity != 0 && (capacity & (capacity - 1)) == 0 && capacity <= 65536 && arena_bytes <= (UINT64_C(1) << 40);
+}
+
+size_t sf_ring_bytes(uint32_t capacity, uint64_t arena_bytes)
+{
+    return sf_rings_bytes(capacity, arena_bytes);
+}
+
+/* A worker that could shrink the file would kill us with SIGBUS at our next access. */
+static bool is_sealed(int memfd)
+{
+    const int needed = F_SEAL_SHRINK | F_SEAL_GROW;
+    int seals = fcntl(memfd, F_GET_SEALS);
+    return seals >= 0 && (seals & needed) == needed;
+}
+
+sf_port *sf_port_open(int memfd, uint32_t capacity, uint64_t arena_bytes)
+{
+    struct stat status;
+    if (fstat(memfd, &status) != 0)
+        return NULL;
+    if (!shape_is_valid(capacity, arena_bytes) || (uint64_t)status.st_size != sf_ring_bytes(capacity, arena_bytes) ||
+        !is_sealed(memfd)) {
+        errno = EINVAL;
+        return NULL;
+    }
+    /* Memory that runs out must be an error here, not a SIGBUS later. */
+    int error = posix_fallocate(memfd, 0, status.st_size);
+    if (error != 0) {
+        errno = error;
+        return NULL;
+    }
+    sf_port *port = calloc(1, sizeof(sf_port) + capacity * sizeof(struct shadow));
+    if (port == NULL)
+        return NULL;
+    void *base = mmap(NULL, (size_t)status.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, memfd, 0);
+    if (base == MAP_FAILED) {
+        free(port);
+        return NULL;
+    }
+    madvise(base, (size_t)status.st_size, MADV_DONTFORK);
+    port->rings = sf_rings_at(base, capacity, arena_bytes);
+    port->capacity = capacity;
+    port->mask = capacity - 1;
+    port->arena_bytes = arena_bytes;
+    port->owner = getpid();
+    port->rings.header->abi = SF_RING_ABI;
+    port->rings.header->capacity = capacity;
+    port->rings.header->arena_bytes = arena_bytes;
+    return port;
+}
+
+void sf_port_close(sf_port *port)
+{
+    if (port == NULL)
+        return;
+    /* In a forked child the mapping is not there, and something else may be in its place. */
+    if (getpid() == port->owner)
+        munmap(port->rings.header, port->rings.bytes);
+    free(port);
+}
+
+uint32_t sf_port_room(const sf_port *port)
+{
+    return port->capacity - (uint32_t)(port->submitted - port->released);
+}
+
+uint32_t sf_port_in_flight(const sf_port *port)
+{
+    return (uint32_t)(port->submitted - port->reaped);
+}
+
+/* ---- submitting ---- */
+
+/* Writes the next entry.  It is not visible before sq_tail moves. */
+static void put_entry(sf_port *port, const struct shadow *shadow, uint32_t extent_count, uint64_t arena_offset)
+{
+    uint32_t slot = (uint32_t)port->submitted & port->mask;
+    struct sf_submission *entry = &port->rings.submissions[slot];
+    port->shadows[slot] = *shadow;
+    entry->kind = shadow->kind;
+    entry->lane = shadow->lane;
+    entry->epoch = shadow->epoch;
+    entry->extent_count = extent_count;
+    entry->records = shadow->records;
+    entry->invocation = shadow->kind == SF_KIND_INVOKE ? shadow->invocation : 0;
+    entry->submitted_ns = shadow->submitted_ns;
+    entry->segment_id = shadow->kind == SF_KIND_RETIRE ? shadow->invocation : 0;
+    entry->arena_offset = arena_offset;
+    atomic_store_explicit(&entry->state, SF_STATE_READY, memory_order_relaxed);
+    port->submitted += 1;
+}
+
+uint32_t sf_port_submit_run(sf_port *port, uint32_t lane, uint32_t epoch, const sf_extent *first, uint32_t rows_per_batch,
+                            uint32_t batches, uint64_t first_invocation, uint64_t now_ns, sf_histogram *latency,
+                            sf_histogram *duration)
+{
+    assert(lane < port->capacity);
+    assert(rows_per_batch > 0);
+    uint32_t room = sf_port_room(port);
+    uint32_t count = batches < room ? batches : room;
+    assert((uint64_t)first->first_row + (uint64_t)rows_per_batch * count <= UINT32_MAX);
+    struct shadow shadow = {.invocation = first_invocation,
+                            .submitted_ns = now_ns,
+                            .latency = latency,
+                            .duration = duration,
+                            .lane = lane,
+                            .epoch = epoch,
+                            .records = rows_per_batch,
+                            .kind = SF_KIND_INVOKE};
+    sf_extent extent = *first;
+    extent.rows = rows_per_batch;
+    for (uint32_t i = 0; i < count; i++) {
+        port->rings.extents[(uint32_t)port->submitted & port->mask].extent = extent;
+        put_entry(port, &shadow, 1, 0);
+        shadow.invocation += 1;
+        extent.first_offset += rows_per_batch;
+        extent.first_row += rows_per_batch;
+    }
+    return count;
+}
+
+/* Takes `bytes` contiguous bytes of the arena.  An empty arena starts anew, so that the largest batch always fits it. */
+static bool arena_take(sf_port *port, uint64_t bytes, uint64_t *offset)
+{
+    uint64_t size = port->arena_bytes;
+    if (bytes > size)
+        return false;
+    if (port->arena_head == port->arena_tail)
+        port->arena_head = port->arena_tail = 0;
+    uint64_t at = port->arena_tail % size;
+    uint64_t skipped = at + bytes > size ? size - at : 0;
+    if (port->arena_tail + skipped + bytes - port->arena_head > size)
+        return false;
+    port->arena_tail += skipped + bytes;
+    *offset = skipped != 0 ? 0 : at;
+    return true;
+}
+
+bool sf_port_submit(sf_port *port, uint32_t lane, uint32_t epoch, const sf_extent *extents, uint32_t extent_count,
+                    uint64_t invocation, uint64_t now_ns, sf_histogram *latency, sf_histogram *duration)
+{
+    assert(lane < port->capacity);
+    assert(extent_count > 0);
+    uint64_t offset = 0;
+    uint64_t bytes = (uint64_t)extent_count * sizeof(sf_extent);
+    if (sf_port_room(port) == 0)
+        return false;
+    if (extent_count > 1 && !arena_take(port, bytes, &offset))
+        return false;
+    struct shadow shadow = {.invocation = invocation,
+                            .submitted_ns = now_ns,
+                            .latency = latency,
+                            .duration = duration,
+                            .lane = lane,
+                            .epoch = epoch,
+                            .kind = SF_KIND_INVOKE};
+    for (uint32_t i = 0; i < extent_count; i++)
+        shadow.records += extents[i].rows;
+    if (extent_count > 1) {
+        memcpy(port->rings.arena + offset, extents, bytes);
+        shadow.arena_end = port->arena_tail;
+    } else {
+        port->rings.extents[(uint32_t)port->submitted & port->mask].extent = extents[0];
+    }
+    put_entry(port, &shadow, extent_count, offset);
+    return true;
+}
+
+bool sf_port_retire(sf_port *port, uint64_t segment_id)
+{
+    if (sf_port_room(port) == 0)
+        return false;
+    struct shadow shadow = {.invocation = segment_id, .lane = UINT32_MAX, .kind = SF_KIND_RETIRE};
+    put_entry(port, &shadow, 0, 0);
+    return true;
+}
+
+void sf_port_publish(sf_port *port)
+{
+    struct sf_ring_header *header = port->rings.header;
+    if (port->published == port->submitted)
+        return;
+    port->published = port->submitted;
+    atomic_store_explicit(&header->sq_tail, port->published, memory_order_release); /* A */
+    atomic_thread_fence(memory_order_seq_cst);
+    if (atomic_load_explicit(&header->worker_sleeps, memory_order_relaxed) != 0 &&
+        atomic_exchange_explicit(&header->worker_sleeps, 0, memory_order_relaxed) != 0)
+        syscall(SYS_futex, &header->worker_sleeps, FUTEX_WAKE, 1, NULL, NULL, 0);
+}
+
+uint32_t sf_port_revoke(sf_port *port, uint32_t lane)
+{
+    uint32_t count = 0;
+    /* Newest first: the desk claims oldest first, so what of a lane still runs is a prefix, never a batch behind a
+       revoked one. */
+    for (uint64_t at = port->submitted; at != port->reaped; at--) {
+        uint32_t slot = (uint32_t)(at - 1) & port->mask;
+        struct shadow *shadow = &port->shadows[slot];
+        uint32_t expected = SF_STATE_READY;
+        if (shadow->kind != SF_KIND_INVOKE || shadow->revoked || (lane != UINT32_MAX && shadow->lane != lane))
+            continue;
+        if (atomic_compare_exchange_strong_explicit(&port->rings.submissions[slot].state, &expected, SF_STATE_REVOKED,
+                                                    memory_order_acq_rel, memory_order_acquire)) { /* D */
+            shadow->revoked = 1;
+            count += 1;
+        }
+    }
+    return count;
+}
+
+/* ---- reaping ---- */
+
+static bool is_believable(const struct shadow *shadow, const struct sf_completion *answer)
+{
+    if (answer->log_end > INT64_MAX)
+        return false;
+    if (answer->payload_inline != 0 && answer->payload_bytes > SF_REPLY_BYTES)
+        return false;
+    if (answer->payload_inline == 0 && answer->side_offset > (uint64_t)INT64_MAX - answer->payload_bytes)
+        return false;
+    if (shadow->kind == SF_KIND_RETIRE)
+        return answer->outcome == SF_RETIRED;
+    if (shadow->revoked)
+        return answer->outcome == SF_REVOKED;
+    return answer->outcome == SF_OK || answer->outcome == SF_ERROR || answer->outcome == SF_SKIPPED;
+}
+
+static uint64_t clamp(uint64_t value, uint64_t low, uint64_t high)
+{
+    return value < low ? low : value > high ? high : value;
+}
+
+/* Puts stamps that a worker wrote into an order that can be: submitted <= started <= finished <= now. */
+static void settle_stamps(const struct shadow *shadow, struct sf_completion *answer, uint64_t now_ns)
+{
+    uint64_t now = now_ns < shadow->submitted_ns ? shadow->submitted_ns : now_ns;
+    if (answer->outcome != SF_OK && answer->outcome != SF_ERROR) {
+        answer->started_ns = answer->finished_ns = 0;
+        return;
+    }
+    answer->finished_ns = clamp(answer->finished_ns, shadow->submitted_ns, now);
+    answer->started_ns = clamp(answer->started_ns, shadow->submitted_ns, answer->finished_ns);
+    if (shadow->latency != NULL)
+        sf_histogram_record(shadow->latency, answer->finished_ns - shadow->submitted_ns);
+    if (shadow->duration != NULL)
+        sf_histogram_record(shadow->duration, answer->finished_ns - answer->started_ns);
+}
+
+/* Starts an answer: what the port itself knows of the entry. */
+static void begin_reaped(sf_reaped *out, const struct shadow *shadow, uint32_t outcome)
+{
+    memset(out, 0, offsetof(sf_reaped, payload));
+    out->outcome = outcome;
+    out->lane = shadow->lane;
+    out->epoch = shadow->epoch;
+    out->first_invocation = shadow->invocation;
+}
+
+/* Adds the entry's answer to `out`: its counts to what is there, its stamps and payload over them. */
+static void add_answer(const sf_port *port, sf_reaped *out, uint32_t slot, const struct sf_completion *answer)
+{
+    const struct shadow *shadow = &port->shadows[slot];
+    out->batches += shadow->kind == SF_KIND_INVOKE;
+    out->records += shadow->records;
+    out->submitted_ns = shadow->submitted_ns;
+    out->started_ns = answer->started_ns;
+    out->finished_ns = answer->finished_ns;
+    out->log_end = port->log_end;
+    out->side_offset = answer->side_offset;
+    out->payload_bytes = answer->payload_bytes;
+    out->payload_inline = answer->payload_inline != 0;
+    if (out->payload_inline)
+        memcpy(out->payload, port->rings.replies[slot].bytes, answer->payload_bytes);
+}
+
+static bool folds_into(const sf_reaped *last, const struct shadow *shadow)
+{
+    return last != NULL && last->outcome == SF_OK && !last->printed && last->lane == shadow->lane &&
+           last->epoch == shadow->epoch;
+}
+
+uint32_t sf_port_reap(sf_port *port, sf_reaped *out, uint32_t capacity, bool fold)
+{
+    uint64_t tail = atomic_load_explicit(&port->rings.header->cq_tail, memory_order_acquire); /* F */
+    uint32_t count = 0;
+    uint64_t now_ns = tail != port->reaped ? sf_now_ns() : 0;
+    sf_reaped *last = NULL;
+    if (port->broken == SOUND && tail - port->reaped > port->published - port->reaped)
+        port->broken = BROKEN_FOUND;
+    while (port->broken == SOUND && port->reaped != tail) {
+        uint32_t slot = (uint32_t)port->reaped & port->mask;
+        const struct shadow *shadow = &port->shadows[slot];
+        struct sf_completion answer = port->rings.completions[slot];
+        atomic_signal_fence(memory_order_seq_cst); /* the compiler must not go back to the shared copy */
+        if (!is_believable(shadow, &answer)) {
+            port->broken = BROKEN_FOUND;
+            break;
+        }
+        bool printed = answer.log_end > port->log_end;
+        bool folds = fold && !printed && answer.outcome == SF_OK && folds_into(last, shadow);
+        if (!folds && count == capacity)
+            break;
+        if (printed)
+            port->log_end = answer.log_end;
+        settle_stamps(shadow, &answer, now_ns);
+        if (!folds) {
+            last = &out[count++];
+            begin_reaped(last, shadow, answer.outcome);
+            last->printed = printed;
+        }
+        add_answer(port, last, slot, &answer);
+        port->reaped += 1;
+    }
+    if (port->broken == BROKEN_FOUND && count < capacity) {
+        const struct shadow nobody = {.lane = UINT32_MAX};
+        begin_reaped(&out[count++], &nobody, SF_BROKEN);
+        port->broken = BROKEN_REPORTED;
+    }
+    return count;
+}
+
+void sf_port_release(sf_port *port)
+{
+    if (port->released == port->reaped)
+        return;
+    for (uint64_t at = port->released; at != port->reaped; at++) {
+        uint64_t arena_end = port->shadows[(uint32_t)at & port->mask].arena_end;
+        if (arena_end != 0)
+            port->arena_head = arena_end;
+    }
+    port->released = port->reaped;
+    atomic_store_explicit(&port->rings.header->cq_head, port->released, memory_order_release); /* G */
+}
+
+uint32_t sf_port_orphan(sf_port *port, sf_reaped *out)
+{
+    if (port->reaped == port->submitted)
+        return 0;
+    uint32_t slot = (uint32_t)port->reaped & port->mask;
+    const struct shadow *shadow = &port->shadows[slot];
+    struct sf_ring_header *header = port->rings.header;
+    uint32_t state = atomic_load_explicit(&port->rings.submissions[slot].state, memory_order_acquire);
+    /* The desk runs one entry at a time and answers in order: only the first one left can have been running. */
+    bool claimed = !port->orphaned && shadow->kind == SF_KIND_INVOKE && !shadow->revoked && state == SF_STATE_CLAIMED;
+    port->orphaned = true;
+    begin_reaped(out, shadow, shadow->kind == SF_KIND_RETIRE ? SF_RETIRED : claimed ? SF_ERROR : SF_SKIPPED);
+    out->batches = shadow->kind == SF_KIND_INVOKE;
+    out->records = shadow->records;
+    out->submitted_ns = shadow->submitted_ns;
+    out->log_end = port->log_end;
+    if (claimed) {
+        uint64_t started_ns = atomic_load_explicit(&header->running_started_ns, memory_order_relaxed);
+        uint64_t now_ns = sf_now_ns();
+        uint64_t latest_ns = now_ns < shadow->submitted_ns ? shadow->submitted_ns : now_ns;
+        out->started_ns = clamp(started_ns, shadow->submitted_ns, latest_ns);
+    }
+    port->reaped += 1;
+    return 1;
+}
+
+/* ---- sleeping ---- */
+
+/* Whether the worker would have rung for one of the answers up to `tail`, had it seen the word. */
+static bool is_worth_waking(const sf_port *port, uint64_t tail, uint32_t low_water)
+{
+    if (port->broken != SOUND)
+        return port->broken == BROKEN_FOUND;
+    if (tail == port->reaped)
+        return false;
+    if (tail - port->reaped > port->published - port->reaped || port->published - tail <= low_water)
+        return true;
+    for (uint64_t at = port->reaped; at != tail; at++) {
+        const struct sf_completion *answer = &port->rings.completions[(uint32_t)at & port->mask];
+        if (answer->outcome != SF_OK || answer->log_end != port->log_end)
+            return true;
+    }
+    return false;
+}
+
+bool sf_port_arm(sf_port *port, uint32_t low_water)
+{
+    struct sf_ring_header *header = port->rings.header;
+    uint32_t mark = low_water < port->capacity ? low_water : port->capacity;
+    atomic_store_explicit(&header->runtime_sleeps, mark + 1, memory_order_relaxed);
+    atomic_thread_fence(memory_order_seq_cst);
+    uint64_t tail = atomic_load_explicit(&header->cq_tail, memory_order_acquire); /* F */
+    if (!is_worth_waking(port, tail, mark))
+        return false;
+    sf_port_disarm(port);
+    return true;
+}
+
+void sf_port_disarm(sf_port *port)
+{
+    atomic_store_explicit(&port->rings.header->runtime_sleeps, 0, memory_order_relaxed);
+}
+
+uint64_t sf_port_running_since(const sf_port *port)
+{
+    return atomic_load_explicit(&port->rings.header->running_started_ns, memory_order_relaxed);
+}
