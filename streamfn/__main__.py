@@ -1,5 +1,7 @@
 """`python -m streamfn`: the command line."""
 
+import sys
+
 from streamfn.cli import main
 
-main()
+sys.exit(main())

@@ -14,20 +14,22 @@ import hashlib
 import os
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import trio
 
+from streamfn.clock import SystemClock
 from streamfn.errors import StreamfnError
 from streamfn.log.datadir import DataDir
 from streamfn.log.producer import Producer
 from streamfn.log.stream import Stream
 from streamfn.mapping.logs import LogSink, LogWriter
 from streamfn.mapping.mapping import EventSourceMapping, RunResult
-from streamfn.mapping.options import RunOptions
+from streamfn.mapping.handler import Handler, named
+from streamfn.mapping.options import RunOptions, validate
 from streamfn.mapping.outcome import Outcome
 from streamfn.mapping.runtime import Runtime, open_runtime
 from streamfn.types import NewRecord
@@ -208,7 +210,7 @@ class Session:
 
     @asynccontextmanager
     async def mapping(
-        self, handler: str | Callable[[Any, Any], Any], stream: str, **options: Any
+        self, handler: str | Handler, stream: str, **options: Any
     ) -> AsyncIterator[Mapping]:
         """Own a mapping of `handler` on `stream` while the block lasts, its function started.
 
@@ -221,20 +223,26 @@ class Session:
             BusyError: another process (or session) runs the mapping.
             HandlerImportError: the handler cannot be loaded.
         """
-        inner = await self._runtime.mapping(RunOptions.build(handler, stream, **options))
+        name, function = named(handler)
+        options.setdefault("workers", os.cpu_count() or 1)
+        if "timeout" in options:
+            options["timeout_s"] = options.pop("timeout")
+        wanted = RunOptions(handler=name, stream=stream, **options)
+        validate(wanted, now_ms=SystemClock().unix_ms())
+        inner = await self._runtime.mapping(wanted, function=function)
         try:
             yield Mapping(inner)
         finally:
             with trio.CancelScope(shield=True):
                 await self._runtime.part(inner)
 
-    async def run(self, handler: str | Callable[[Any, Any], Any], stream: str, *, limit: int | None = None, **options: Any) -> RunResult:
+    async def run(self, handler: str | Handler, stream: str, *, limit: int | None = None, **options: Any) -> RunResult:
         """`mapping(...)` and its `run`, in one call: follows the stream until cancelled or the limit is reached."""
         async with self.mapping(handler, stream, **options) as mapping:
             return await mapping.run(limit=limit)
 
     async def run_until_caught_up(
-        self, handler: str | Callable[[Any, Any], Any], stream: str, *, limit: int | None = None, **options: Any
+        self, handler: str | Handler, stream: str, *, limit: int | None = None, **options: Any
     ) -> RunResult:
         """`mapping(...)` and its `run_until_caught_up`, in one call."""
         async with self.mapping(handler, stream, **options) as mapping:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import trio
 
+from streamfn.mapping.handler import Handler
 from streamfn.mapping.logs import LogSink
 from streamfn.mapping.mapping import RunResult
 from streamfn.session import Put, Session
@@ -55,13 +56,13 @@ class SyncSession:
         return self._call(lambda: self._session.put_many(stream, records))
 
     def run(
-        self, handler: str | Callable[[Any, Any], Any], stream: str, *, limit: int | None = None, **options: Any
+        self, handler: str | Handler, stream: str, *, limit: int | None = None, **options: Any
     ) -> RunResult:
         """See `Session.run`. Without a limit it ends only when the session is closed from another thread."""
         return self._call(lambda: self._session.run(handler, stream, limit=limit, **options))
 
     def run_until_caught_up(
-        self, handler: str | Callable[[Any, Any], Any], stream: str, *, limit: int | None = None, **options: Any
+        self, handler: str | Handler, stream: str, *, limit: int | None = None, **options: Any
     ) -> RunResult:
         """See `Session.run_until_caught_up`."""
         return self._call(lambda: self._session.run_until_caught_up(handler, stream, limit=limit, **options))

@@ -26,9 +26,10 @@ Position = tuple[int, str | None]
 class Checkpointer:
     """Commits what `moved` told it, in the background."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, turn: trio.CapacityLimiter) -> None:
+        """`turn` admits one thread at a time to the store."""
         self._store = store
-        self._one = trio.CapacityLimiter(1)
+        self._turn = turn
         self._owners: dict[str, tuple[int, Callable[[str, int], None]]] = {}
         self._dirty: dict[str, dict[str, Position]] = {}
         self._stirred = trio.Event()
@@ -68,6 +69,6 @@ class Checkpointer:
                 continue
             epoch, durable = self._owners[uuid]
             with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(self._store.commit, uuid, epoch, positions, limiter=self._one)
+                await trio.to_thread.run_sync(self._store.commit, uuid, epoch, positions, limiter=self._turn)
             for shard_id, (offset, _) in positions.items():
                 durable(shard_id, offset)

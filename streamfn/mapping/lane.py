@@ -24,6 +24,7 @@ from streamfn.mapping.poller import Held, Poller
 from streamfn.types import Run
 
 if TYPE_CHECKING:
+    from streamfn.log.segment import Segment
     from streamfn.log.stream import Shard
     from streamfn.mapping.mapping import EventSourceMapping
     from streamfn.pool.worker import Answer, FailureKind, LaneSeat, Worker
@@ -52,6 +53,7 @@ class ShardLane:
         self._owner = owner
         self._poller = poller
         self._held: deque[Held] = deque()
+        self._segments: deque[Segment] = deque()  # retained, oldest first; the last one may get more messages
         self._cursor = 0  # index in `_held` where the last batch began
         self._unsubmitted: deque[Run] = deque()
         self._wake = trio.Event()
@@ -104,6 +106,9 @@ class ShardLane:
     async def _read(self) -> bool:
         found = await self._poller.read(self.machine.next_offset, self.finish)
         for held, chunk in found:
+            segment = held.message.segment
+            if not self._segments or self._segments[-1] is not segment:
+                self._segments.append(segment.retain())
             self._held.append(held)
             self.machine.offer(chunk)
         return bool(found)
@@ -291,8 +296,10 @@ class ShardLane:
             self._broken = False
         held, watermark = self._held, self.machine.watermark
         while held and held[0].end <= watermark:
-            self._drop(held.popleft())
+            held.popleft()
             self._cursor = max(0, self._cursor - 1)
+        if len(self._segments) > 1:
+            self._retire_passed()
         if self.machine.in_flight == 0:
             self._stand()
         self._owner.runtime.queue(self)
@@ -306,11 +313,13 @@ class ShardLane:
             self.seat.leave()
             self.seat = None
 
-    def _drop(self, held: Held) -> None:
-        segment = held.message.segment
-        if not self._held or self._held[0].message.segment is not segment:
+    def _retire_passed(self) -> None:
+        """Let go of segments that no held message lies in; the newest stays, for what is appended to it."""
+        current = self._held[0].message.segment if self._held else self._segments[-1]
+        while self._segments[0] is not current:
+            segment = self._segments.popleft()
             self._owner.retire(segment.id)
-        segment.release()
+            segment.release()
 
     # ---- ending
 
@@ -341,8 +350,11 @@ class ShardLane:
         """Let everything go; the pool has stopped or the lane is drained."""
         if self.seat is not None and self.seat.in_flight == 0:
             self._stand()
-        while self._held:
-            self._drop(self._held.popleft())
+        self._held.clear()
+        while self._segments:
+            segment = self._segments.popleft()
+            self._owner.retire(segment.id)
+            segment.release()
         self._poller.close()
 
 

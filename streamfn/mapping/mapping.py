@@ -131,7 +131,7 @@ class EventSourceMapping:
         self._over, self._why, self.ended = trio.Event(), "", False
         self.counts, self.budget = Counts(), limit
         self._first_ns = self._last_ns = 0
-        self._seat_lanes(until_caught_up)
+        await self._seat_lanes(until_caught_up)
         self.runtime.adopt(self)
         try:
             self._look()
@@ -164,23 +164,29 @@ class EventSourceMapping:
             counts.records, counts.batches, counts.errors, counts.discarded, max(0.0, seconds), self._why, dict(self.durable)
         )
 
-    def _seat_lanes(self, until_caught_up: bool) -> None:
+    async def _seat_lanes(self, until_caught_up: bool) -> None:
         now = self.now_ns()
-        checkpoints = self.runtime.store.checkpoints(self.uuid)
         self.lanes = []
-        for shard in self.stream.shards:
-            start = checkpoints[shard.id].offset
-            reader = ShardReader.open(shard, start)
-            lane = ShardLane(
-                self,
-                shard,
-                Lane(self._rules, Backoff(), start, now, self.runtime.random),
-                Poller(reader, fixed_bytes(self._source(shard))),
-            )
+        for shard, reader in await self.runtime.disk(self._open_readers):
+            machine = Lane(self._rules, Backoff(), reader.position, now, self.runtime.random)
+            lane = ShardLane(self, shard, machine, Poller(reader, fixed_bytes(self._source(shard))))
             if until_caught_up:
                 lane.finish_at(reader.committed().end_offset)
             self.lanes.append(lane)
-            self.durable[shard.id] = start
+            self.durable[shard.id] = reader.position
+
+    def _open_readers(self) -> list[tuple[Shard, ShardReader]]:
+        """A reader for every shard, at its checkpoint. Reads the disk."""
+        checkpoints = self.runtime.store.checkpoints(self.uuid)
+        readers: list[tuple[Shard, ShardReader]] = []
+        try:
+            for shard in self.stream.shards:
+                readers.append((shard, ShardReader.open(shard, checkpoints[shard.id].offset)))
+        except BaseException:
+            for _, reader in readers:
+                reader.close()
+            raise
+        return readers
 
     async def _serve(self, lane: ShardLane) -> None:
         """Run a lane; where it can read no further, it still delivers what it has, and the others go on."""

@@ -11,10 +11,10 @@ from typing import Any
 
 import trio
 
+from streamfn._native import ffi, lib
 from streamfn.core.batcher import Chunk
 from streamfn.events.size import json_prefix
 from streamfn.log.reader import Message, ShardReader
-from streamfn._native import ffi, lib
 
 # What one read in a thread may take: some milliseconds of checking, long enough to make the hop unimportant.
 BACKLOG_BYTES = 8 * 1024 * 1024
@@ -65,7 +65,8 @@ class Poller:
         """What comes next, in order; an empty list when the log has no more for now.
 
         The first chunk begins at `start`, even where its message begins earlier.  Nothing at or past `until` is read,
-        except in a message that begins before it.
+        except in a message that begins before it. All of it lies in one segment, which stays mapped until the next call: who
+        needs it longer retains it.
 
         Cancellation: a read in a thread is waited for; nothing is lost, since the reader stands behind it only when
         it returned (a cancelled read ends the lane anyway).

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from streamfn.log.reader import committed_end, horizon, offset_at_time
-from streamfn.log.stream import Stream
+from streamfn.log.reader import ShardReader, horizon, offset_at_time
+from streamfn.log.stream import Shard, Stream
 
 
 def starting_offsets(stream: Stream, position: str, timestamp: float | None) -> dict[str, int]:
@@ -19,3 +19,9 @@ def starting_offsets(stream: Stream, position: str, timestamp: float | None) -> 
         milliseconds = round(timestamp * 1000)
         return {shard.id: offset_at_time(shard, milliseconds) for shard in stream.shards}
     return {shard.id: horizon(shard) for shard in stream.shards}
+
+
+def committed_end(shard: Shard) -> int:
+    """The offset that the shard's next record will have. Reads the disk."""
+    with ShardReader.open(shard, horizon(shard)) as reader:
+        return reader.committed().end_offset

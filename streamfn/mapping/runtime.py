@@ -10,19 +10,20 @@ from __future__ import annotations
 import os
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, TypeVarTuple, Unpack
 
 import trio
 
-from streamfn.errors import RefusedError
+from streamfn.errors import BusyError, RefusedError
 from streamfn.log.datadir import DataDir
 from streamfn.log.stream import Stream
 from streamfn.log.watch import CommitWatch
 from streamfn.mapping.checkpointer import Checkpointer
 from streamfn.mapping.context import function_environment
+from streamfn.mapping.handler import Handler
 from streamfn.mapping.lane import ShardLane
 from streamfn.mapping.logs import LogLines, LogSink
 from streamfn.mapping.mapping import EventSourceMapping, batch_rules
@@ -32,6 +33,9 @@ from streamfn.pool.function import Function, FunctionConfig
 from streamfn.pool.pool import Pool, open_pool
 from streamfn.state.owner import Ownership
 from streamfn.state.store import Binding, Store
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 WORKER_MAIN = "streamfn.mapping.worker"
 
@@ -43,7 +47,8 @@ class Runtime:
         self.data = data
         self.store = store
         self.pool = pool
-        self.checkpointer = Checkpointer(store)
+        self._turn = trio.CapacityLimiter(1)  # one thread at a time has the store
+        self.checkpointer = Checkpointer(store, self._turn)
         self.random: Callable[[], float] = random.random
         self._sink = sink
         self._watch = CommitWatch()
@@ -55,8 +60,13 @@ class Runtime:
 
     # ---- mappings
 
-    async def mapping(self, options: RunOptions, *, code_dir: Path | None = None) -> EventSourceMapping:
+    async def mapping(
+        self, options: RunOptions, *, code_dir: Path | None = None, function: Handler | None = None
+    ) -> EventSourceMapping:
         """Bind a mapping to its name, take it over, and start its function.
+
+        `options` have been validated. `function` is a callable that has no importable name; `options.handler` is then
+        what it is called by.
 
         Raises:
             RefusedError: unknown stream, a name bound to another stream.
@@ -65,24 +75,24 @@ class Runtime:
         """
         stream = self.data.stream(options.stream)
         directory = str((code_dir or Path.cwd()).resolve())
-        name = options.name or f"{options.handler_name}@{stream.name}"
-        existing = await trio.to_thread.run_sync(self.store.mapping, name)
+        name = options.name
+        existing = await self.disk(self.store.mapping, name)
         if existing is not None and existing.stream_name != stream.name:
             raise RefusedError(
                 f"the mapping {name!r} is bound to the stream {existing.stream_name!r}; "
                 f"choose another --name for {stream.name!r}"
             )
         # Owned before anything is changed: a second `run` must not touch what the first one runs by.
-        ownership = self._own(existing.uuid) if existing is not None else None
+        ownership = self._own(name, existing.uuid) if existing is not None else None
         try:
-            function = await self._start(options, stream, directory)
-            binding = await trio.to_thread.run_sync(self._bind, name, options, stream, directory)
+            started = await self._start(options, stream, directory, function)
+            binding = await self.disk(self._bind, name, options, stream, directory)
             if existing is None or existing.uuid != binding.mapping.uuid:
                 if ownership is not None:
                     ownership.release()
-                ownership = self._own(binding.mapping.uuid)
+                ownership = self._own(name, binding.mapping.uuid)
             assert ownership is not None
-            epoch = await trio.to_thread.run_sync(self.store.acquire, binding.mapping.uuid)
+            epoch = await self.disk(self.store.acquire, binding.mapping.uuid)
         except BaseException:
             if ownership is not None:
                 ownership.release()
@@ -93,7 +103,7 @@ class Runtime:
             ownership=ownership,
             epoch=epoch,
             stream=stream,
-            function=function,
+            function=started,
             rules=batch_rules(options.batch_size, options.maximum_batching_window_in_seconds),
             timeout_s=None if options.debug else options.timeout_s,
             logs=LogLines(self._sink, options.logs),
@@ -101,8 +111,18 @@ class Runtime:
         self._open.append(mapping)
         return mapping
 
-    def _own(self, uuid: str) -> Ownership:
-        return Ownership.acquire(self.data.locks_path / uuid)
+    def _own(self, name: str, uuid: str) -> Ownership:
+        try:
+            return Ownership.acquire(self.data.locks_path / uuid)
+        except BusyError as error:
+            raise BusyError(f"the mapping {name!r} is {error}") from None
+
+    async def disk(self, function: Callable[[Unpack[Ts]], T], *arguments: Unpack[Ts]) -> T:
+        """Call what may wait for the disk, in a thread; one such call at a time has the store.
+
+        Cancellation: a call that has begun is waited for.
+        """
+        return await trio.to_thread.run_sync(function, *arguments, limiter=self._turn)
 
     def _bind(self, name: str, options: RunOptions, stream: Stream, directory: str) -> Binding:
         starts = starting_offsets(stream, options.starting_position, options.starting_position_timestamp)
@@ -110,25 +130,27 @@ class Runtime:
             name,
             stream_id=stream.id,
             stream_name=stream.name,
-            handler=options.handler_name,
+            handler=options.handler,
             code_dir=directory,
-            options=options.stored(),
+            options=_stored(options),
             starts=starts,
         )
 
-    async def _start(self, options: RunOptions, stream: Stream, directory: str) -> Function:
-        function_name = function_name_of(options.handler_name)
+    async def _start(
+        self, options: RunOptions, stream: Stream, directory: str, function: Handler | None
+    ) -> Function:
+        function_name = function_name_of(options.handler)
         timeout_s = None if options.debug else options.timeout_s
         environment = function_environment(
             os.environ,
             function_name=function_name,
-            handler=options.handler_name,
+            handler=options.handler,
             code_dir=directory,
             region=stream.region,
             extra=options.environment,
         )
         settings: dict[str, Any] = {
-            "handler": options.handler_name,
+            "handler": options.handler,
             "function_arn": f"arn:aws:lambda:{stream.region}:000000000000:function:{function_name}",
             "request_base": self.pool.request_base,
             "timeout_s": timeout_s,
@@ -143,7 +165,7 @@ class Runtime:
                 workers=1 if options.debug else options.workers,
                 timeout_s=timeout_s,
                 debug=options.debug,
-                callable=options.callable,
+                callable=function,
             )
         )
 
@@ -244,12 +266,11 @@ def function_name_of(handler: str) -> str:
     return handler.translate(str.maketrans(".:/", "---"))
 
 
-def check_environment(environment: Mapping[str, str]) -> None:
-    """Refuse to set what Lambda reserves.
-
-    Raises:
-        RefusedError: for `_HANDLER` and `AWS_LAMBDA_*`.
-    """
-    for key in environment:
-        if key == "_HANDLER" or key.startswith("AWS_LAMBDA_"):
-            raise RefusedError(f"the environment variable {key} is reserved: Lambda sets it; choose another name")
+def _stored(options: RunOptions) -> dict[str, object]:
+    """The options that belong to the mapping, under Lambda's own names."""
+    return {
+        "BatchSize": options.batch_size,
+        "MaximumBatchingWindowInSeconds": options.maximum_batching_window_in_seconds,
+        "StartingPosition": options.starting_position,
+        "StartingPositionTimestamp": options.starting_position_timestamp,
+    }

@@ -30,7 +30,7 @@ from streamfn.mapping.context import LambdaContext, context_class, log_stream_na
 from streamfn.mapping.handler import Handler, InitError, load_handler
 from streamfn.pool.protocol import InitFailed
 from streamfn.pool.request_id import request_id
-from streamfn.pool.seat import Seat, receive_segment
+from streamfn.pool.seat import Seat
 from streamfn.types import Fault
 
 # How long the desk sleeps at a stretch: signal handlers of the user's module run in between.
@@ -45,7 +45,7 @@ class State(NamedTuple):
 
     handler: Handler
     function_arn: str
-    request_base: int
+    request_base: str
     timeout_ns: int
 
 
@@ -72,7 +72,6 @@ def init(settings: Mapping[str, Any]) -> State:
     _prepare_logging()
     handler: Handler | None = settings.get("callable")
     if handler is None:
-        sys.path.insert(0, os.getcwd())
         try:
             handler = load_handler(settings["handler"])
         except InitError as error:
@@ -95,9 +94,9 @@ def _prepare_logging() -> None:
 class Segments(dict[int, _events.Segment]):
     """The segments this worker has mapped, by id; one that is missing is on its way through the socket."""
 
-    def __init__(self, control: int) -> None:
+    def __init__(self, seat: Seat) -> None:
         super().__init__()
-        self._control = control
+        self._seat = seat
         self._mapped: dict[int, tuple[int, int]] = {}
 
     def receive(self, segment_id: int) -> None:
@@ -106,7 +105,7 @@ class Segments(dict[int, _events.Segment]):
         The runtime sends a descriptor before it submits the first extent that needs it, so this does not wait.
         """
         while segment_id not in self:
-            received_id, header, descriptor = receive_segment(self._control)
+            received_id, header, descriptor = self._seat.receive_segment()
             source = orjson.loads(header)
             size = os.fstat(descriptor).st_size
             address = lib.sf_map(descriptor, size)
@@ -131,7 +130,7 @@ def main(state: State, seat: Seat) -> NoReturn:
     os.environ["AWS_LAMBDA_LOG_STREAM_NAME"] = log_stream_name()
     context_type = context_class(os.environ, state.function_arn)
     _rebind_logging()
-    segments = Segments(seat.control)
+    segments = Segments(seat)
     desk, work = seat.desk, ffi.new("sf_work *")
     next_entry = lib.sf_desk_next
     invoke = _invoker(state, seat, segments, context_type)
@@ -179,10 +178,14 @@ def _invoker(state: State, seat: Seat, segments: Segments, context_type: type[La
         except Exception as error:  # a handler may raise anything: this is the border to the user's code
             fault = document.from_exception(error, invocation)
         else:
+            if seat.forked:
+                seat.leave_fork()
             if len(answer) <= RESPONSE_BYTES_MAX:
                 flush()
                 return bool(finish(desk, 0, answer, len(answer)))
             fault = document.too_large(RESPONSE_BYTES_MAX)
+        if seat.forked:
+            seat.leave_fork()
         flush()
         _log_fault(fault)
         return bool(finish(desk, 1, fault.document, len(fault.document)))
