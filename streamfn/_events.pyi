@@ -39,8 +39,8 @@ def build(extents: int, count: int, segments: dict[int, Segment]) -> dict[str, l
 
     Raises:
         KeyError: an extent names a segment that is not in `segments`.
-        ValueError: a column leaves its segment, its offsets decrease, a sequence number is not ASCII, or (UnicodeDecodeError)
-            a partition key is not UTF-8.
+        ValueError: a column leaves its segment, its offsets decrease, a sequence number is not ASCII, (UnicodeDecodeError) a
+            partition key is not UTF-8, or there are more than 1,048,576 records.
     """
 
 def _base64(data: bytes | bytearray | memoryview, encoder: str) -> str:
