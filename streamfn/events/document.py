@@ -1,11 +1,12 @@
-"""Error documents: why an invocation or an Init did not succeed, in the words and the shape of the Lambda service.
+"""Error documents: why an invocation or an Init did not succeed, in Lambda's words and shape.
 
-Two writers speak in Lambda, and so here.  What the runtime client writes has all four keys, spaced as Python's json does:
+Two writers speak in Lambda, and so here.  What the runtime client writes has all four keys, spaced as
+Python's json does:
 
     {"errorMessage": "...", "errorType": "ValueError", "requestId": "...", "stackTrace": ["  File ..."]}
 
-What the service around it writes has two, without spaces.  Nothing a handler raises can break this: exceptions that cannot be
-printed, lone surrogates, megabytes of text.
+What the service around it writes has two, without spaces.  Nothing a handler raises can break this:
+exceptions that cannot be printed, lone surrogates, megabytes of text.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from collections.abc import Sequence
 from streamfn.events.response import ASCII_ONLY, MarshalError
 from streamfn.types import Fault
 
-# Ours, for want of a documented limit: text and stack trace are cut so that the document, at 12 bytes of JSON for a character
-# at worst, stays below limits.RESPONSE_BYTES_MAX.
+# Ours, for want of a documented limit: text and stack trace are cut so that the document, at 12 bytes of JSON
+# for a character at worst, stays below limits.RESPONSE_BYTES_MAX.
 TEXT_CHARS_MAX = 200_000
 TYPE_CHARS_MAX = 1_000
 
@@ -29,7 +30,8 @@ _OUR_DIRECTORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + o
 def from_exception(error: BaseException, request_id: str) -> Fault:
     """Return the fault of a handler that raised `error`.
 
-    The stack trace begins at the first frame that is not ours.  `request_id` is "" for what was raised during Init.
+    The stack trace begins at the first frame that is not ours.  `request_id` is "" for what was raised
+    during Init.
     """
     return _client_fault(type(error).__name__, _message(error), request_id, _stack_trace(error))
 
@@ -78,7 +80,8 @@ def init_error(error: BaseException, module: str) -> Fault:
 
 def handler_not_found(function: str, module: str) -> Fault:
     """Return the fault of an Init that did not find `function` in `module`."""
-    return _client_fault("Runtime.HandlerNotFound", f"Handler '{function}' missing on module '{module}'", "", [])
+    text = f"Handler '{function}' missing on module '{module}'"
+    return _client_fault("Runtime.HandlerNotFound", text, "", [])
 
 
 def malformed_handler(handler: str, reason: str) -> Fault:
@@ -104,7 +107,7 @@ def _stack_trace(error: BaseException) -> list[str]:
     frames = traceback.extract_tb(error.__traceback__)
     theirs = (i for i, frame in enumerate(frames) if not frame.filename.startswith(_OUR_DIRECTORY))
     first = next(theirs, len(frames))
-    plain = [(frame.filename, frame.lineno, frame.name, frame.line) for frame in frames[first:]]
+    plain = [(frame.filename, frame.lineno or 0, frame.name, frame.line) for frame in frames[first:]]
     return traceback.format_list(plain)
 
 

@@ -1,11 +1,12 @@
 """What a handler returned, as bytes: what AWS's Python runtime client (awslambdaric) would have posted.
 
-The client encodes with simplejson.  Beyond the standard library's json that means: whatever has `_asdict` is an object (named
-tuples), bytes inside are UTF-8 text, a Decimal is its digits; bytes as the whole response are passed on as they are; and from
-Python 3.12 on nothing is escaped for not being ASCII.
+The client encodes with simplejson.  Beyond the standard library's json that means: whatever has `_asdict` is
+an object (named tuples), bytes inside are UTF-8 text, a Decimal is its digits; bytes as the whole response
+are passed on as they are; and from Python 3.12 on nothing is escaped for not being ASCII.
 
-Three ways to the same bytes, from fast to general: constants for what stream handlers mostly return; the standard encoder,
-written in C, for trees of exactly the built-in types; and a plain encoder here that follows simplejson's rules.
+Three ways to the same bytes, from fast to general: constants for what stream handlers mostly return; the
+standard encoder, written in C, for trees of exactly the built-in types; and a plain encoder here that follows
+simplejson's rules.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ def marshal(result: object, *, ascii_only: bool = ASCII_ONLY) -> bytes:
     """Return the response's bytes.
 
     Args:
-        result: what the handler returned.  Its own methods may be called (`_asdict`, `items`, `__str__` of a Decimal).
+        result: what the handler returned.  Its own methods may be called (`_asdict`, `items`, `__str__`).
         ascii_only: escape what is not ASCII, as the client does for this Python's runtime.
 
     Raises:
-        MarshalError: it has no JSON form: a type that JSON does not know, a cycle, too deep, a lone surrogate that would not
-            be escaped, or a method of its own raised.
+        MarshalError: it has no JSON form: a type that JSON does not know, a cycle, too deep, a lone surrogate
+            that would not be escaped, or a method of its own raised.
     """
     kind = type(result)
     if result is None:
@@ -74,8 +75,9 @@ def _encode(value: Any, ascii_only: bool) -> str:
     if kind is str:
         return encode_basestring_ascii(value) if ascii_only else encode_basestring(value)
     try:
-        # Proves, at the speed of C, that the tree is of built-in types themselves and finite: marshal refuses their
-        # subclasses (a named tuple must not be taken for a tuple) and what is nested over 2,000 deep (so, every cycle).
+        # Proves, at the speed of C, that the tree is finite and of built-in types themselves: marshal refuses
+        # their subclasses (a named tuple must not be taken for a tuple) and what is nested over 2,000 deep
+        # (so, every cycle).
         python_marshal.dumps(value)
         return (_ASCII if ascii_only else _UNICODE).encode(value)
     except (ValueError, TypeError, RecursionError):
@@ -93,7 +95,7 @@ _UNICODE = json.JSONEncoder(check_circular=False, ensure_ascii=False, default=_d
 
 
 class _Writer:
-    """simplejson's rules, as plainly as possible.  One frame a level, so that depth is limited as it is there."""
+    """simplejson's rules, as plainly as possible.  One frame a level, so that it goes about as deep."""
 
     def __init__(self, ascii_only: bool) -> None:
         self._string = encode_basestring_ascii if ascii_only else encode_basestring

@@ -51,7 +51,7 @@ class Broken:
         raise RuntimeError("no dict today")
 
 
-class TupleWithoutAsDict(tuple):
+class TupleWithoutAsDict(tuple[int, ...]):
     def _asdict(self, needed: int) -> dict[str, object]:
         return {"needed": needed}
 
@@ -61,13 +61,14 @@ class WrongAsDict:
         return [1]
 
 
-class ListWithAsDict(list):
+class ListWithAsDict(list[object]):
     def _asdict(self) -> dict[str, object]:
         return {"n": len(self)}
 
 
 def reference(monkeypatch: pytest.MonkeyPatch, ascii_only: bool) -> LambdaMarshaller:
-    monkeypatch.setenv("AWS_EXECUTION_ENV", "AWS_Lambda_python3.11" if ascii_only else "AWS_Lambda_python3.13")
+    version = "3.11" if ascii_only else "3.13"
+    monkeypatch.setenv("AWS_EXECUTION_ENV", f"AWS_Lambda_python{version}")
     return LambdaMarshaller()
 
 
@@ -112,9 +113,8 @@ values = st.recursive(
     ),
     max_leaves=12,
 )
-failures = st.fixed_dictionaries(
-    {"batchItemFailures": st.none() | st.lists(st.fixed_dictionaries({"itemIdentifier": st.text() | st.none()}))}
-)
+failed_items = st.lists(st.fixed_dictionaries({"itemIdentifier": st.text() | st.none()}))
+failures = st.fixed_dictionaries({"batchItemFailures": st.none() | failed_items})
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
@@ -135,7 +135,7 @@ def test_every_response_is_marshalled_as_the_runtime_client_does(
 
     @settings(max_examples=250, deadline=None)
     @given(strategy)
-    @example("\x00\x1f\x7f\"\\/\u2028\u2029\ud7ffé😀<>&")
+    @example('\x00\x1f\x7f"\\/\u2028\u2029\ud7ffé😀<>&')
     def check(value: object) -> None:
         try:
             wanted = expected(marshaller, value)
@@ -222,5 +222,5 @@ def test_a_response_too_deep_to_write_is_a_marshal_error() -> None:
 
 
 def test_escapes_follow_the_running_python() -> None:
-    assert ASCII_ONLY == (sys.version_info < (3, 12))
+    assert (sys.version_info < (3, 12)) == ASCII_ONLY
     assert marshal("é") == (b'"\\u00e9"' if ASCII_ONLY else '"é"'.encode())

@@ -17,9 +17,10 @@ from streamfn.events.kinesis import KinesisSource, kinesis_event
 from streamfn.events.size import EVENT_FRAME_BYTES, fixed_bytes, json_prefix
 from streamfn.types import Record
 
-ODD_CHARACTERS = "\x00\x01\x07\b\t\n\x0b\f\r\x1f \"\\/\x7f\x80é\u07ff\u0800\u2028\u2029\ud7ff\ue000\uffff😀\U0010ffff"
-ODD_ARRIVALS = [0, 1, 9, 10, 99, 100, 999, 1_000, 999_999_999_999, 10**12, 1_545_084_650_987, 9_999_999_999_999]
-ODD_ARRIVALS += [10**13, limits.ARRIVAL_MS_MAX, -1, -1_500]
+ODD_CHARACTERS = '\x00\x01\x07\b\t\n\x0b\f\r\x1f "\\/\x7f\x80é\u07ff\u0800\u2028\u2029\ud7ff\ue000\uffff'
+ODD_CHARACTERS += "😀\U0010ffff"
+ODD_ARRIVALS = [0, 1, 9, 10, 99, 100, 999, 1_000, 999_999_999_999, 10**12, 1_545_084_650_987]
+ODD_ARRIVALS += [9_999_999_999_999, 10**13, limits.ARRIVAL_MS_MAX, -1, -1_500]
 
 keys = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=20)
 keys |= st.text(alphabet=ODD_CHARACTERS, max_size=8) | st.text("abc-019", max_size=40)
@@ -63,7 +64,9 @@ def assert_same(built: object, wanted: object) -> None:
             assert built.isascii() == wanted.isascii()  # the str's own header, which we set
 
 
-def assert_predicted(mapped: MappedRows, rows: list[Record], source: KinesisSource, first: int, end: int) -> None:
+def assert_predicted(
+    mapped: MappedRows, rows: list[Record], source: KinesisSource, first: int, end: int
+) -> None:
     prefix = json_prefix(mapped.address, mapped.message, fixed_bytes(source))
     assert prefix.format == "Q"
     assert len(prefix) == len(rows) + 1
@@ -78,7 +81,7 @@ def assert_predicted(mapped: MappedRows, rows: list[Record], source: KinesisSour
 @example(rows=[record(b""), record(b"", ""), record(b"x")], source=SOURCE, data=None)
 @example(rows=[record(key=character) for character in ODD_CHARACTERS], source=SOURCE, data=None)
 @example(rows=[record(key=ODD_CHARACTERS * 8)], source=SOURCE, data=None)
-@example(rows=[record(key="😀" * 256), record(key='"' * 256), record(key="k" * 256)], source=SOURCE, data=None)
+@example(rows=[record(key=character * 256) for character in '😀"k'], source=SOURCE, data=None)
 @example(rows=[record(arrival_ms=ms) for ms in ODD_ARRIVALS], source=SOURCE, data=None)
 def test_a_run_of_rows_builds_the_oracles_event_and_has_the_predicted_length(
     rows: list[Record], source: KinesisSource, data: st.DataObject | None
@@ -178,7 +181,7 @@ def test_a_column_that_leaves_the_segment_is_refused(column: int, beyond: str) -
 @pytest.mark.parametrize(("first", "rows"), [(2**32 - 1, 1), (0, 2**32 - 1), (2**32 - 1, 2**20), (1_000, 1)])
 def test_rows_that_the_segment_has_no_room_for_are_refused(first: int, rows: int) -> None:
     mapped = MappedRows([record(), record()])
-    with pytest.raises(ValueError, match="leaves its segment|at most 1048576 records"):
+    with pytest.raises(ValueError, match=r"leaves its segment|at most 1048576 records"):
         mapped.build((first, rows))
 
 
@@ -196,9 +199,10 @@ def test_a_size_is_believed_to_the_byte() -> None:
     mapped = MappedRows([record(b"last bytes")])
     end = mapped.message.column[6] + len(b"last bytes")
     source = _events.Source(*SOURCE)
-    assert len(build(mapped.extents((0, 1)), {7: _events.Segment(source, mapped.address, end)})["Records"]) == 1
+    extents = mapped.extents((0, 1))
+    assert len(build(extents, {7: _events.Segment(source, mapped.address, end)})["Records"]) == 1
     with pytest.raises(ValueError, match="leaves its segment"):
-        build(mapped.extents((0, 1)), {7: _events.Segment(source, mapped.address, end - 1)})
+        build(extents, {7: _events.Segment(source, mapped.address, end - 1)})
 
 
 @pytest.mark.parametrize(("column", "error"), [(1, ValueError), (3, UnicodeDecodeError)])
@@ -229,8 +233,8 @@ def test_what_is_not_an_argument_is_refused() -> None:
             _events.build(address, count, {})
     with pytest.raises(TypeError):
         _events.build(8, 0, [])  # type: ignore[arg-type]
+    mapped = MappedRows([record()])
     with pytest.raises(TypeError):
-        mapped = MappedRows([record()])
         build(mapped.extents((0, 1)), {7: "segment"})  # type: ignore[dict-item]
     assert _events.build(0, 0, {}) == {"Records": []}
 

@@ -1,4 +1,4 @@
-"""Every base64 encoder of this machine against the standard library's, with buffers that end where they end."""
+"""Every base64 encoder of this machine against the standard library's, with buffers of the exact size."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ENCODERS = _events._base64_encoders()
 
 
 def encode(data: bytes, encoder: str) -> str:
-    # A malloc of its own, so that AddressSanitizer sees a byte read past the end; a bytes object has one to spare.
+    # A malloc of its own, so that AddressSanitizer sees a byte read past the end; bytes have one to spare.
     exact = ffi.new("uint8_t[]", data)
     view = memoryview(ffi.buffer(exact, len(data)))
     assert len(view) == len(data)

@@ -18,12 +18,11 @@ REQUEST = "8f5cf0a5-0000-4000-8000-000000000001"
 
 
 def raised(source: str, filename: str = "/var/task/handler.py") -> Exception:
-    """What running `source` raises, with a traceback that begins in this test."""
-    try:
+    """What running `source` as a file of that name raises, without this frame."""
+    with pytest.raises(Exception) as caught:  # noqa: PT011  (any may be raised)
         exec(compile(source, filename, "exec"), {"__name__": "handler"})
-    except Exception as error:
-        return error
-    raise AssertionError("nothing was raised")
+    assert caught.tb.tb_next is not None
+    return caught.value.with_traceback(caught.tb.tb_next)
 
 
 def body(fault: Fault) -> dict[str, object]:
@@ -44,7 +43,8 @@ def test_an_exception_has_lambdas_four_keys_in_lambdas_order() -> None:
 def test_a_stack_trace_is_one_string_a_frame_with_its_source_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "sfn_handler_a.py").write_text("def handler(event, context):\n    raise KeyError(event['x'])\n")
+    source = "def handler(event, context):\n    raise KeyError(event['x'])\n"
+    (tmp_path / "sfn_handler_a.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
     module = importlib.import_module("sfn_handler_a")
     with pytest.raises(KeyError) as caught:
@@ -57,16 +57,14 @@ def test_a_stack_trace_is_one_string_a_frame_with_its_source_line(
 
 def test_our_own_frames_before_the_handlers_are_left_out() -> None:
     inside = document._OUR_DIRECTORY + "mapping/worker.py"
-    source = f"exec(compile('raise OSError(1)', '/var/task/handler.py', 'exec'))"
+    source = "exec(compile('raise OSError(1)', '/var/task/handler.py', 'exec'))"
     outer = raised(f"exec(compile({source!r}, {inside!r}, 'exec'))", inside)
-    outer.__traceback__ = outer.__traceback__.tb_next if outer.__traceback__ else None  # this test's own frame
     trace = body(document.from_exception(outer, REQUEST))["stackTrace"]
     assert trace == ['  File "/var/task/handler.py", line 1, in <module>\n']
 
 
 def test_an_exception_that_only_our_frames_saw_has_no_trace() -> None:
     error = raised("f = lambda: 0\nf(1, 2)", document._OUR_DIRECTORY + "mapping/worker.py")
-    error.__traceback__ = error.__traceback__.tb_next if error.__traceback__ else None
     assert body(document.from_exception(error, REQUEST))["stackTrace"] == []
 
 
@@ -86,7 +84,9 @@ def test_an_exception_that_cannot_be_printed_is_still_named() -> None:
 
 
 @pytest.mark.parametrize("ascii_only", [True, False])
-def test_lone_surrogates_reach_the_document_as_escapes(ascii_only: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lone_surrogates_reach_the_document_as_escapes(
+    ascii_only: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(document, "ASCII_ONLY", ascii_only)
     fault = document.from_exception(ValueError("a\ud800é"), REQUEST)
     assert json.loads(fault.document)["errorMessage"] == "a\ud800é"
@@ -131,7 +131,8 @@ def test_the_services_own_documents_are_as_recorded() -> None:
         b'"errorType":"Function.ResponseSizeTooLarge"}'
     )
     assert document.timed_out("id", 1).document == (
-        b'{"errorType":"Sandbox.Timedout","errorMessage":"RequestId: id Error: Task timed out after 1.00 seconds"}'
+        b'{"errorType":"Sandbox.Timedout",'
+        b'"errorMessage":"RequestId: id Error: Task timed out after 1.00 seconds"}'
     )
     assert document.exited("id", "exit status 127").document == (
         b'{"errorType":"Runtime.ExitError",'
@@ -179,9 +180,10 @@ def test_handlers_that_cannot_be_found_are_named() -> None:
 
 def test_importing_the_events_loads_neither_trio_nor_pyarrow_nor_click() -> None:
     program = (
-        "import sys, streamfn._events, streamfn.events.response, streamfn.events.document, streamfn.events.size\n"
+        "import sys, streamfn._events, streamfn.events.document, streamfn.events.size\n"
         "print(sorted({'trio', 'pyarrow', 'click', 'rich', 'numpy'} & set(sys.modules)))"
     )
     root = Path(document.__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
