@@ -9,7 +9,8 @@ from typing import final
 class Source:
     """What all records of one shard have in common.
 
-    `shard_id` is ASCII, at most 127 characters (ValueError); every record's eventID is it, a colon and the sequence number.
+    `shard_id` is ASCII, at most 127 characters (ValueError); every record's eventID is it, a colon and the
+    sequence number.
     """
 
     arn: str
@@ -31,16 +32,17 @@ class Segment:
     def __new__(cls, source: Source, address: int, size: int) -> Segment: ...
 
 def build(extents: int, count: int, segments: dict[int, Segment]) -> dict[str, list[dict[str, object]]]:
-    """Make the Kinesis Lambda event of the `count` `sf_extent` (native/include/sf_extent.h) at address `extents`.
+    """Make the Kinesis Lambda event of some extents.
 
-    Equal to `streamfn.events.kinesis.kinesis_event` of the same records, order of keys included: plain dicts, lists, str and
-    float, complete, nothing of them shared with another event but constant strings.  The extents may be written to by
-    someone else meanwhile: then the result is some event, or ValueError.
+    At address `extents` lie `count` `sf_extent` (native/include/sf_extent.h).  The event equals that of
+    `streamfn.events.kinesis.kinesis_event` for the same records, order of keys included: plain dicts, lists,
+    str and float, complete, nothing of them shared with another event but constant strings.  The extents may
+    be written to by someone else meanwhile: then the result is some event, or ValueError.
 
     Raises:
         KeyError: an extent names a segment that is not in `segments`.
-        ValueError: a column leaves its segment, its offsets decrease, a sequence number is not ASCII, or (UnicodeDecodeError)
-            a partition key is not UTF-8.
+        ValueError: a column leaves its segment, its offsets decrease, a sequence number is not ASCII,
+            (UnicodeDecodeError) a partition key is not UTF-8, or there are more than 1,048,576 records.
     """
 
 def _base64(data: bytes | bytearray | memoryview, encoder: str) -> str:

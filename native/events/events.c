@@ -124,6 +124,9 @@ static PyTypeObject segment_type = {
 
 /* ---- build ---- */
 
+/* A hundred times Lambda's largest batch: keeps a scribbled extent from asking for gigabytes before its rows are checked. */
+enum { ROWS_MAX = 1 << 20 };
+
 static PyObject *records_key;
 
 /* Borrowed; NULL with KeyError set for an id that is not there. */
@@ -184,6 +187,10 @@ static PyObject *build_event(const char *extents, Py_ssize_t count, PyObject *se
         uint32_t of_extent;
         memcpy(&of_extent, extents + (size_t)i * sizeof(sf_extent) + offsetof(sf_extent, rows), sizeof(of_extent));
         rows += of_extent; /* no overflow: count is less than 2^31 */
+    }
+    if (rows > ROWS_MAX) {
+        PyErr_Format(PyExc_ValueError, "an event has at most %d records, not %zd", ROWS_MAX, rows);
+        return NULL;
     }
     PyObject *event = PyDict_New();
     PyObject *records = event == NULL ? NULL : build_records(extents, count, segments, rows);

@@ -15,7 +15,7 @@ from streamfn.types import Record
 
 
 class KinesisSource(NamedTuple):
-    """What all records of one shard have in common: the stream's ARN and region, the shard, the function's role."""
+    """What all records of one shard have in common: stream ARN, region, shard, ARN of the function's role."""
 
     arn: str
     region: str

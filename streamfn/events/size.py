@@ -4,8 +4,8 @@ JSON here means what orjson writes: no spaces, UTF-8, only what must be escaped 
 
     {"Records":[  record ,  record ,  record ]  }
 
-and each record is counted with the comma or bracket behind it, so that the events of all runs of rows come from one array of
-running sums: ``EVENT_FRAME_BYTES + prefix[j] - prefix[i]`` for rows i..j, i < j.
+and each record is counted with the comma or bracket behind it, so that the events of all runs of rows come
+from one array of running sums: ``EVENT_FRAME_BYTES + prefix[j] - prefix[i]`` for rows i..j, i < j.
 """
 
 from __future__ import annotations
@@ -42,5 +42,6 @@ def json_prefix(base: int, message: Any, fixed: int) -> memoryview:
     O(rows), and O(bytes) of the partition keys; the data is not touched.
     """
     sums = bytearray(8 * (message.rows + 1))
-    lib.sf_kinesis_json_prefix(ffi.cast("uint8_t *", base), message, fixed, ffi.from_buffer("uint64_t[]", sums))
+    prefix = ffi.from_buffer("uint64_t[]", sums)
+    lib.sf_kinesis_json_prefix(ffi.cast("uint8_t *", base), message, fixed, prefix)
     return memoryview(sums).cast("Q")

@@ -1,4 +1,4 @@
-"""Records laid out as the log lays them out: one Arrow message in mapped memory, and the C structs that point into it."""
+"""Records as the log lays them out: one Arrow message in mapped memory, and structs that point into it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ SOURCE = KinesisSource(
 
 
 class MappedRows:
-    """`records` as one message of a mapped segment.  `address` and `size` are the segment's; `message` is an sf_message *."""
+    """`records` as one message of a mapped segment.
+
+    `address` and `size` are the segment's; `message` is an sf_message *.
+    """
 
     def __init__(self, records: Sequence[Record]) -> None:
         batch = pa.record_batch(
@@ -47,22 +50,23 @@ class MappedRows:
         with pa.ipc.new_stream(sink, SCHEMA) as writer:
             writer.write_batch(batch)
         written = sink.getvalue()
-        self.size = written.size
+        self.size = int(written.size)
         self.memory = mmap.mmap(-1, self.size)
         self.memory[:] = written
         mapped = pa.py_buffer(self.memory)
-        self.address = mapped.address
+        self.address = int(mapped.address)
         (read,) = pa.ipc.open_stream(mapped)
         sequence, key, arrival, data = (column.buffers() for column in read.columns)
         self.buffers = [sequence[1], sequence[2], key[1], key[2], arrival[1], data[1], data[2]]
         self.rows = len(records)
-        self.message = ffi.new("sf_message *", {"rows": self.rows, "column": [self.offset(b) for b in self.buffers]})
+        columns = [self.offset(buffer) for buffer in self.buffers]
+        self.message = ffi.new("sf_message *", {"rows": self.rows, "column": columns})
 
     def offset(self, buffer: pa.Buffer | None) -> int:
         """Where a buffer lies in the segment; an empty one may lie nowhere, and is then put at the end."""
         if buffer is None or buffer.size == 0:
             return self.size
-        offset: int = buffer.address - self.address
+        offset = int(buffer.address) - self.address
         assert 0 <= offset < self.size, "pyarrow copied a buffer"
         return offset
 
@@ -72,7 +76,13 @@ class MappedRows:
         return ffi.new(
             "sf_extent[]",
             [
-                {"segment_id": segment_id, "first_offset": first, "first_row": first, "rows": rows, "column": column}
+                {
+                    "segment_id": segment_id,
+                    "first_offset": first,
+                    "first_row": first,
+                    "rows": rows,
+                    "column": column,
+                }
                 for first, rows in runs
             ],
         )
@@ -81,7 +91,9 @@ class MappedRows:
         """Return this memory as `build` wants it."""
         return _events.Segment(_events.Source(*source), self.address, self.size)
 
-    def build(self, *runs: tuple[int, int], source: KinesisSource = SOURCE) -> dict[str, list[dict[str, object]]]:
+    def build(
+        self, *runs: tuple[int, int], source: KinesisSource = SOURCE
+    ) -> dict[str, list[dict[str, object]]]:
         """Build the event of some rows natively; of all of them by default."""
         runs = runs or ((0, self.rows),)
         return build(self.extents(*runs), {7: self.segment(source)})
