@@ -30,13 +30,19 @@ def main():
     print("| from log to checkpoint | floor, one process | ProcessPoolExecutor(2) | streamfn | streamfn : floor |")
     print("|---|---|---|---|---|")
     for name, batch, base, pool, ours, ratio, bar in rows:
-        print(f"| {name}, batch {batch} | {base:,.0f}/s | {pool:,.0f}/s | {ours:,.0f}/s | **{ratio:.2f}** (bar {bar}) |")
+        print(
+            f"| {name}, batch {batch} | {base:,.0f}/s | {pool:,.0f}/s | {ours:,.0f}/s | **{ratio:.2f}** (bar {bar}) |"
+        )
     built, loaded, ratio = builder.run(options.rounds)
     print("\n| event of 100 records, one core | records/s |\n|---|---|")
-    print(f"| built from columns | {built:,.0f} |\n| orjson.loads of ready JSON | {loaded:,.0f} |\n| ratio | **{ratio:.2f}** |")
+    print(
+        f"| built from columns | {built:,.0f} |\n| orjson.loads of ready JSON | {loaded:,.0f} |\n| ratio | **{ratio:.2f}** |"
+    )
     ours, bare, ratio = roundtrip.run(options.rounds)
     print("\n| round trip under Trio, p50 | µs |\n|---|---|")
-    print(f"| one batch through the pool | {ours:.1f} |\n| bare eventfd echo | {bare:.1f} |\n| ratio | **{ratio:.2f}** (bar 2) |")
+    print(
+        f"| one batch through the pool | {ours:.1f} |\n| bare eventfd echo | {bare:.1f} |\n| ratio | **{ratio:.2f}** (bar 2) |"
+    )
 
 
 main()

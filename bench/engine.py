@@ -127,7 +127,10 @@ def run(count, rounds):
                 floors.append(floor(handler, min(count, 200_000), batch))
                 pools.append(process_pool(name, min(count, 20_000 if batch > 1 else 4_000), batch))
                 ours.append(streamfn(directory, name, count, batch))
-                print(f"  {name} {batch}: floor {floors[-1]:,.0f}  pool {pools[-1]:,.0f}  streamfn {ours[-1]:,.0f}  ratio {ours[-1] / floors[-1]:.2f}", file=sys.stderr)
+                print(
+                    f"  {name} {batch}: floor {floors[-1]:,.0f}  pool {pools[-1]:,.0f}  streamfn {ours[-1]:,.0f}  ratio {ours[-1] / floors[-1]:.2f}",
+                    file=sys.stderr,
+                )
             pairs = [mine / base for mine, base in zip(ours, floors, strict=True)]
             rows.append((name, batch, median(floors), median(pools), median(ours), median(pairs), bar))
     return rows

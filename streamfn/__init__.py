@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     )
     from streamfn.mapping.mapping import RunResult
     from streamfn.mapping.outcome import Outcome
-    from streamfn.session import Session, open  # noqa: A004
+    from streamfn.session import Session, open
     from streamfn.sync import SyncSession, open_sync
     from streamfn.types import NewRecord, Record
 

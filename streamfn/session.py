@@ -26,9 +26,9 @@ from streamfn.errors import StreamfnError
 from streamfn.log.datadir import DataDir
 from streamfn.log.producer import Producer
 from streamfn.log.stream import Stream
+from streamfn.mapping.handler import Handler, named
 from streamfn.mapping.logs import LogSink, LogWriter
 from streamfn.mapping.mapping import EventSourceMapping, RunResult
-from streamfn.mapping.handler import Handler, named
 from streamfn.mapping.options import RunOptions, validate
 from streamfn.mapping.outcome import Outcome
 from streamfn.mapping.runtime import Runtime, open_runtime
@@ -209,9 +209,7 @@ class Session:
     # ---- mappings
 
     @asynccontextmanager
-    async def mapping(
-        self, handler: str | Handler, stream: str, **options: Any
-    ) -> AsyncIterator[Mapping]:
+    async def mapping(self, handler: str | Handler, stream: str, **options: Any) -> AsyncIterator[Mapping]:
         """Own a mapping of `handler` on `stream` while the block lasts, its function started.
 
         `handler` is a name as Lambda has it, or a callable. `options` are Lambda's parameters in snake_case and those of
@@ -255,7 +253,7 @@ class Session:
 
 
 @asynccontextmanager
-async def open(  # noqa: A001  (the name users expect: streamfn.open)
+async def open(
     data_dir: str | os.PathLike[str] | None = None, *, log: LogSink | None = None
 ) -> AsyncIterator[Session]:
     """A session on a data directory (default: STREAMFN_DATA_DIR, else ./.streamfn), made if it does not exist.

@@ -55,9 +55,7 @@ class SyncSession:
         """See `Session.put_many`."""
         return self._call(lambda: self._session.put_many(stream, records))
 
-    def run(
-        self, handler: str | Handler, stream: str, *, limit: int | None = None, **options: Any
-    ) -> RunResult:
+    def run(self, handler: str | Handler, stream: str, *, limit: int | None = None, **options: Any) -> RunResult:
         """See `Session.run`. Without a limit it ends only when the session is closed from another thread."""
         return self._call(lambda: self._session.run(handler, stream, limit=limit, **options))
 

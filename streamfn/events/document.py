@@ -84,6 +84,12 @@ def handler_not_found(function: str, module: str) -> Fault:
     return _client_fault("Runtime.HandlerNotFound", text, "", [])
 
 
+def not_callable(function: str, module: str, what: str) -> Fault:
+    """Return the fault of an Init that found `what` (its repr) where the handler should be: Lambda would fail later."""
+    text = f"Handler '{function}' of module '{module}' is not callable: it is {what:.80}"
+    return _client_fault("Runtime.HandlerNotFound", text, "", [])
+
+
 def malformed_handler(handler: str, reason: str) -> Fault:
     """Return the fault of a handler's name that is not of the form module.function."""
     return _client_fault("Runtime.MalformedHandlerName", f"Bad handler '{handler}': {reason}", "", [])

@@ -74,8 +74,17 @@ class LambdaContext:
         return {}
 
     def __repr__(self) -> str:
-        fields = ("aws_request_id", "function_name", "function_version", "invoked_function_arn",
-                  "memory_limit_in_mb", "log_group_name", "log_stream_name", "client_context", "identity")
+        fields = (
+            "aws_request_id",
+            "function_name",
+            "function_version",
+            "invoked_function_arn",
+            "memory_limit_in_mb",
+            "log_group_name",
+            "log_stream_name",
+            "client_context",
+            "identity",
+        )
         values = ",".join(f"{name}={getattr(self, name)}" for name in fields)
         return f"LambdaContext([{values}])"
 

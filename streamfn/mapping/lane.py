@@ -157,9 +157,7 @@ class ShardLane:
         return runs
 
     def _sit(self, worker: Worker) -> None:
-        self.seat = worker.seat_lane(
-            self, self._owner.latency, self._owner.duration, fold=not self._owner.observed
-        )
+        self.seat = worker.seat_lane(self, self._owner.latency, self._owner.duration, fold=not self._owner.observed)
 
     def _submit_waiting(self) -> None:
         assert self.seat is not None, "a run waits only while the lane has a seat"

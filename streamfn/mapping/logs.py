@@ -20,7 +20,7 @@ QUEUE_BYTES_MAX = 4 * MIB
 
 # Control characters are shown, not obeyed: a handler must not be able to repaint the user's terminal or to forge a
 # line break. Tab stays.
-_ESCAPES = {code: f"\\x{code:02x}" for code in (*range(0x00, 0x09), *range(0x0A, 0x20), *range(0x7F, 0xA0))}
+_ESCAPES = {code: f"\\x{code:02x}" for code in (*range(0x09), *range(0x0A, 0x20), *range(0x7F, 0xA0))}
 
 
 class LogSink(Protocol):

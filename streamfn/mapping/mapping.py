@@ -161,7 +161,13 @@ class EventSourceMapping:
         seconds = (self._last_ns - self._first_ns) / 1e9 if self._first_ns and self._last_ns else 0.0
         counts = self.counts
         return RunResult(
-            counts.records, counts.batches, counts.errors, counts.discarded, max(0.0, seconds), self._why, dict(self.durable)
+            counts.records,
+            counts.batches,
+            counts.errors,
+            counts.discarded,
+            max(0.0, seconds),
+            self._why,
+            dict(self.durable),
         )
 
     async def _seat_lanes(self, until_caught_up: bool) -> None:
@@ -352,4 +358,3 @@ def batch_rules(batch_size: int, window_s: float) -> BatchRules:
         event_bytes_max=EVENT_BYTES_MAX,
         frame_bytes=EVENT_FRAME_BYTES,
     )
-

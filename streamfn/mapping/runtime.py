@@ -136,9 +136,7 @@ class Runtime:
             starts=starts,
         )
 
-    async def _start(
-        self, options: RunOptions, stream: Stream, directory: str, function: Handler | None
-    ) -> Function:
+    async def _start(self, options: RunOptions, stream: Stream, directory: str, function: Handler | None) -> Function:
         function_name = function_name_of(options.handler)
         timeout_s = None if options.debug else options.timeout_s
         environment = function_environment(

@@ -75,7 +75,7 @@ def init(settings: Mapping[str, Any]) -> State:
         try:
             handler = load_handler(settings["handler"])
         except InitError as error:
-            raise InitFailed(error.as_json()) from error
+            raise InitFailed(error.fault.document) from error
     timeout_s = settings["timeout_s"]
     timeout_ns = NEVER_NS if timeout_s is None else int(timeout_s * 1_000_000_000)
     return State(handler, settings["function_arn"], settings["request_base"], timeout_ns)

@@ -135,9 +135,7 @@ with Store.open(pathlib.Path(sys.argv[1]), create=True) as store:
 def test_a_commit_that_returned_survives_kill_9_and_none_is_half_made(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     for round_number in range(5):
-        process = subprocess.Popen(
-            [sys.executable, "-c", COMMIT, str(path)], stdout=subprocess.PIPE, text=True
-        )
+        process = subprocess.Popen([sys.executable, "-c", COMMIT, str(path)], stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         deadline = time.monotonic() + 20
         for line in process.stdout:
