@@ -119,6 +119,10 @@ class ShardLane:
         """Hand over what is due and fits."""
         if self.stopping or self._owner.paused:
             return
+        if self.seat is not None and not self.seat.worker.ready:
+            self._broken = True  # nothing more goes there; what is in flight is answered by its end
+            self._settle()
+            return
         if self._unsubmitted:
             self._submit_waiting()
             if self._unsubmitted:
@@ -134,14 +138,27 @@ class ShardLane:
             if self.machine.buffered_records or self.machine.retrying:
                 self._owner.runtime.queue(self)
             return
+        if seat is None and not self._due():
+            if self._hungry():
+                self._wake.set()
+            return
+        if seat is None and not self._sit(worker):
+            self._owner.runtime.queue(self)
+            return
         runs = self._take(room)
+        if not runs and not self.busy:
+            self._stand()
         if runs:
-            if seat is None:
-                self._sit(worker)
             self._unsubmitted.extend(runs)
             self._submit_waiting()
         if self._hungry():
             self._wake.set()
+
+    def _due(self) -> bool:
+        """Whether it is worth taking a seat: something may go now. (What the limit cuts is known only by taking.)"""
+        now = self._owner.now_ns()
+        due = self.machine.wake_at(now)
+        return (due is not None and due <= now) or self._owner.budget is not None
 
     def _room(self, worker: Worker) -> int:
         staged = self.machine.in_flight
@@ -156,8 +173,14 @@ class ShardLane:
             self.high = machine.cut_offset
         return runs
 
-    def _sit(self, worker: Worker) -> None:
-        self.seat = worker.seat_lane(self, self._owner.latency, self._owner.duration, fold=not self._owner.observed)
+    def _sit(self, worker: Worker) -> bool:
+        owner = self._owner
+        try:
+            self.seat = worker.seat_lane(self, owner.latency, owner.duration)
+        except trio.WouldBlock:
+            return False
+        worker.fold = not owner.observed
+        return True
 
     def _submit_waiting(self) -> None:
         assert self.seat is not None, "a run waits only while the lane has a seat"
