@@ -118,7 +118,7 @@ def cli(ctx: click.Context, data_dir: str | None) -> None:
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line on `arguments` (None: this process' own) and return the exit code; never raises."""
+    """Run the command line on `arguments` (None: this process' own); return its exit code, never raise."""
     try:
         result = cli.main(args=arguments, prog_name="streamfn", standalone_mode=False)
         sys.stdout.flush()
@@ -153,21 +153,23 @@ def _end(raised: BaseException) -> int:
             where = f": {error.filename}" if error.filename else ""
             _complain(f"{error.strerror or error}{where}")
         case _:
-            _complain(f"a bug in streamfn: {type(error).__name__}: {error} (STREAMFN_TRACEBACK=1 shows where)")
+            _complain(
+                f"a bug in streamfn ({type(error).__name__}: {error}); STREAMFN_TRACEBACK=1 shows where"
+            )
     if os.environ.get("STREAMFN_TRACEBACK"):
         traceback.print_exception(raised)
     return EXIT_FAILED
 
 
 def _reader_is_gone() -> bool:
-    """Whether standard output is a pipe that nobody reads any more: some other pipe may have broken instead."""
+    """Whether standard output is a pipe that nobody reads: some other pipe may have broken instead."""
     poll = select.poll()
     poll.register(sys.stdout.fileno(), select.POLLOUT)
     return any(events & select.POLLERR for _, events in poll.poll(0))
 
 
 def root_cause(error: BaseException) -> BaseException:
-    """Return what an exception group is about: the first thing in it that we raise on purpose, or its first leaf."""
+    """Return what an exception group is about: the first thing in it raised on purpose, or its first leaf."""
     leaves = _leaves(error)
     for kind in (KeyboardInterrupt, StreamfnError, click.ClickException):
         for leaf in leaves:

@@ -83,7 +83,9 @@ def checked_key(key: str, what: str) -> str:
         ValueError: it is empty, too long, or not text.
     """
     if not 1 <= len(key) <= PARTITION_KEY_CHARS_MAX:
-        raise ValueError(f"{what} has {len(key)} characters; a partition key has 1 to {PARTITION_KEY_CHARS_MAX}")
+        raise ValueError(
+            f"{what} has {len(key)} characters; a partition key has 1 to {PARTITION_KEY_CHARS_MAX}"
+        )
     if not key.isascii():
         try:
             key.encode()

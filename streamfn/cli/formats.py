@@ -1,11 +1,12 @@
 """Files of records, read as rows that can go into a stream.
 
-    jsonl     one JSON value a line; the line's bytes are the record's data, as they are; blank lines are skipped
+    jsonl     one JSON value a line; the line's bytes are the record's data, as they are; blank lines are
+              skipped
     lines     one record a line, whatever it holds, an empty line too
-    csv       the first line names the columns; each row becomes a compact JSON object in the order of the columns,
-              every value a string; blank lines are skipped
-    parquet   each row becomes a compact JSON object: times are ISO 8601 (without a zone: UTC), binary is base64,
-              decimals are strings in full precision, NaN and infinity are null
+    csv       the first line names the columns; each row becomes a compact JSON object in the order of the
+              columns, every value a string; blank lines are skipped
+    parquet   each row becomes a compact JSON object: times are ISO 8601 (without a zone: UTC), binary is
+              base64, decimals are strings in full precision, NaN and infinity are null
 
 Every reader yields `Rows`: good records, in the file's order.  At a bad one it yields what came before and
 raises `BadRecord`, or, told to skip bad ones, counts it and goes on.  Lines are counted from 1 as an editor
@@ -194,7 +195,7 @@ def read_csv(lines: Iterable[list[bytes]], reading: Reading) -> Iterator[Rows]:
 
 
 def _decoded(lines: Iterable[list[bytes]]) -> Iterator[str]:
-    """Yield text; bytes that are not UTF-8 become surrogates, which `_dumps` refuses in the row they are in."""
+    """Yield text; bytes that are not UTF-8 become surrogates, which `_dumps` refuses in their row."""
     mark = "\N{ZERO WIDTH NO-BREAK SPACE}"
     for group in lines:
         for line in group:

@@ -95,7 +95,7 @@ class Target:
 
 
 class Source:
-    """An open file of records.  `position` and `size` are in the same unit; size is None where it is unknown."""
+    """An open file of records.  `size` is in bytes, None where it is unknown."""
 
     def __init__(self, request: ImportRequest) -> None:
         """Open the file.
@@ -105,7 +105,7 @@ class Source:
         """
         self.format = request.format or format_of(request.file)
         if self.format == "lines" and (request.partition_key or request.time_field):
-            raise RefusedError("records of format lines have no fields: --partition-key and --time-field need another")
+            raise RefusedError("lines have no fields: --partition-key and --time-field need another format")
         if self.format == "parquet" and request.file == "-":
             raise RefusedError("Parquet cannot be read from standard input: it begins at its end")
         self._reading = Reading(
@@ -194,7 +194,9 @@ def run_import(data_dir: Path, request: ImportRequest, *, show_progress: bool) -
 class _Importing:
     """One import as it goes."""
 
-    def __init__(self, request: ImportRequest, source: Source, target: Target, progress: ImportProgress) -> None:
+    def __init__(
+        self, request: ImportRequest, source: Source, target: Target, progress: ImportProgress
+    ) -> None:
         self._request = request
         self._source = source
         self._target = target
@@ -208,7 +210,9 @@ class _Importing:
         try:
             self._read_all(rows)
         except BadRecord as bad:
-            raise FailedError(f"{self._place(bad.line)} is bad: {bad.reason}; {self._durable(bad.line)}") from None
+            raise FailedError(
+                f"{self._place(bad.line)} is bad: {bad.reason}; {self._durable(bad.line)}"
+            ) from None
         except KeyboardInterrupt as interrupt:
             interrupt.add_note(f"interrupted; {self._durable()}")
             raise

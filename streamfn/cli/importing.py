@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from streamfn.cli.options import Settings, common_options
-from streamfn.cli.output import print_json
+from streamfn.cli.output import count_of, print_json
 
 _EPILOG = """\b
 Examples:
@@ -34,10 +34,14 @@ the message says up to which line, and --skip-lines N goes on from there.
 @click.option("--stream", required=True, metavar="S", help="Import into this stream; made if there is none.")
 @click.option("--shards", type=int, metavar="N", help="Shards of a stream that is made.  [default: 1]")
 @click.option(
-    "--partition-key", metavar="FIELD", help="Take the partition key from this field (a.b: b in a).  [default: MD5 of the data]"
+    "--partition-key",
+    metavar="FIELD",
+    help="The field that is the partition key (a.b: b in a).  [default: the data's MD5]",
 )
 @click.option("--time-field", metavar="FIELD", help="Take the arrival time from this field.  [default: now]")
-@click.option("--format", "format_", type=click.Choice(("jsonl", "lines", "csv", "parquet")), help="What FILE holds.")
+@click.option(
+    "--format", "format_", type=click.Choice(("jsonl", "lines", "csv", "parquet")), help="What FILE holds."
+)
 @click.option("--skip-bad", is_flag=True, help="Count bad lines and go on.")
 @click.option("--skip-lines", type=click.IntRange(min=0), default=0, metavar="N", help="Begin behind line N.")
 @common_options
@@ -81,9 +85,10 @@ def import_(
             }
         )
         return
-    shards_text = f"{report.shards} shard{'' if report.shards == 1 else 's'}"
+    megabytes = report.bytes / 1e6
     skipped = f", {report.bad:,} bad ones skipped" if report.bad else ""
     click.echo(
-        f"{report.stream}: imported {report.records:,} records ({report.bytes / 1e6:,.1f} MB) into {shards_text} "
-        f"in {report.seconds:.1f} s ({rate:,} records/s, {report.bytes / 1e6 / report.seconds:,.0f} MB/s){skipped}"
+        f"{report.stream}: imported {count_of(report.records, 'record')} ({megabytes:,.1f} MB) "
+        f"into {count_of(report.shards, 'shard')} in {report.seconds:.1f} s "
+        f"({rate:,} records/s, {megabytes / report.seconds:,.0f} MB/s){skipped}"
     )

@@ -21,7 +21,7 @@ LINE_BYTES_KEPT = RECORD_BYTES_MAX + 1
 
 
 def read_blocks(fd: int) -> Iterator[bytes]:
-    """Yield what `fd` holds until its end, in blocks of at most BLOCK_BYTES; blocks while a pipe is silent."""
+    """Yield what `fd` holds until its end, at most BLOCK_BYTES at a time; waits while a pipe is silent."""
     if stat.S_ISREG(os.fstat(fd).st_mode):
         while block := os.read(fd, BLOCK_BYTES):
             yield block
@@ -45,7 +45,7 @@ def read_blocks(fd: int) -> Iterator[bytes]:
 
 
 def split_lines(blocks: Iterable[bytes], skip: int = 0) -> Iterator[list[bytes]]:
-    """Yield the lines of `blocks` but for the first `skip`; of an endless line only LINE_BYTES_KEPT or a little more."""
+    """Yield the lines of `blocks` behind the first `skip`; of an endless line little over LINE_BYTES_KEPT."""
     carried: list[bytes] = []
     carried_bytes = 0
     for block in blocks:

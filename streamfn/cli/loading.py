@@ -18,6 +18,7 @@ from types import TracebackType
 import pyarrow as pa
 
 from streamfn.cli.formats import Rows
+from streamfn.cli.openfiles import allow_open_files
 from streamfn.errors import DiskFull
 from streamfn.limits import FREE_BYTES_MIN, MIB
 from streamfn.log.stream import Stream
@@ -51,6 +52,7 @@ class StreamLoader:
         self.partly_stored = False
         self._failed = False
         self._shard_index = lru_cache(_KEYS_REMEMBERED)(stream.shard_index)
+        allow_open_files(4 * len(stream.shards))
         self._open = ExitStack()
         self._writers: list[ShardWriter] = []
         with ExitStack() as opening:
@@ -174,4 +176,6 @@ class StreamLoader:
         floor = min(FREE_BYTES_MIN, status.f_blocks * status.f_frsize // 4)
         free = status.f_bavail * status.f_frsize
         if free < need + floor:
-            raise DiskFull(f"no space left for {self.stream.directory}: {free} bytes are free where {need + floor} must be")
+            raise DiskFull(
+                f"no space left in {self.stream.directory}: {free} bytes are free of {need + floor} needed"
+            )

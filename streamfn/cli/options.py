@@ -57,9 +57,10 @@ def common_options(command: Callable[Concatenate[Settings, P], R]) -> Callable[P
     @click.option("--json", "common_json", is_flag=True, help="Print JSON on standard output, for programs.")
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        given = kwargs.pop("common_data_dir") or click.get_current_context().meta.get(_KEY) or DATA_DIR.default
+        given = (
+            kwargs.pop("common_data_dir") or click.get_current_context().meta.get(_KEY) or DATA_DIR.default
+        )
         settings = Settings(Path(str(given)), bool(kwargs.pop("common_json")))
         return command(settings, *args, **kwargs)
 
     return wrapped
-

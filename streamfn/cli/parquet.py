@@ -12,7 +12,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from streamfn.cli.formats import Reading, Rows, Collector
+from streamfn.cli.formats import Collector, Reading, Rows
 from streamfn.errors import FailedError, RefusedError
 
 # Rows decoded at a time: as Python objects they take some fifty times their size in the file.

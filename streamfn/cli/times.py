@@ -55,7 +55,9 @@ def _from_iso(text: str) -> int:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise ValueError(f"{_shown(text)} is not a time (ISO 8601, or seconds or milliseconds since 1970)") from None
+        raise ValueError(
+            f"{_shown(text)} is not a time (ISO 8601, or seconds or milliseconds since 1970)"
+        ) from None
     return _in_range(_since_epoch(moment), text)
 
 
@@ -71,7 +73,7 @@ def _from_number(number: float) -> int:
         return _in_range(math.floor(number), number)
     if isinstance(number, int):
         return _in_range(number * 1000, number)
-    # A float of seconds is off by less than a microsecond: rounding there first keeps .001 from becoming .000.
+    # A float of seconds is off by less than a microsecond: rounded there first, .001 does not become .000.
     return _in_range(math.floor(round(number * 1000, 3)), number)
 
 
