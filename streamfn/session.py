@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -27,7 +26,7 @@ from streamfn.log.datadir import DataDir
 from streamfn.log.producer import Producer
 from streamfn.log.stream import Stream
 from streamfn.mapping.handler import Handler, named
-from streamfn.mapping.logs import LogSink, LogWriter
+from streamfn.mapping.logs import LogSink, LogWriter, to_standard_error
 from streamfn.mapping.mapping import EventSourceMapping, RunResult
 from streamfn.mapping.options import RunOptions, validate
 from streamfn.mapping.outcome import Outcome
@@ -265,7 +264,7 @@ async def open(
     """
     path = Path(data_dir or os.environ.get("STREAMFN_DATA_DIR") or DATA_DIR_DEFAULT)
     data = await trio.to_thread.run_sync(lambda: DataDir.open(path, create=True))
-    writer = LogWriter(sys.stderr.fileno()) if log is None else None
+    writer = LogWriter(to_standard_error) if log is None else None
     try:
         with _one_error():
             async with open_runtime(data, log or writer) as runtime:  # type: ignore[arg-type]  # one of them is there

@@ -362,6 +362,21 @@ class ShardLane:
             self.seat.publish()
             self._settle()
 
+    def oldest_arrival_ms(self) -> int | None:
+        """When the first record that is not done arrived (milliseconds since 1970); None if it has not been read."""
+        watermark = self.machine.watermark
+        for held in self._held:
+            if held.first_offset <= watermark < held.end:
+                message = held.message
+                arrivals = ffi.cast("int64_t *", message.segment.address + message.cdata.column[lib.SF_ARRIVAL])
+                return int(arrivals[watermark - held.first_offset])
+        return None
+
+    @property
+    def end(self) -> int:
+        """Where this run ends, or the shard's committed end."""
+        return self.finish if self.finish is not None else self._poller.committed_end
+
     @property
     def busy(self) -> bool:
         """Something is in flight."""

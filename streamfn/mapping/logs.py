@@ -106,61 +106,75 @@ def peak_memory_mb(pid: int) -> int | None:
 
 
 class LogWriter:
-    """Writes to a descriptor from its own thread. `close` waits a little for what is left."""
+    """Hands text to `emit` from a thread of its own, so that a slow reader holds up nothing but itself.
 
-    def __init__(self, descriptor: int = 2, *, before: Callable[[], str] = str, after: Callable[[], str] = str) -> None:
-        """`before` and `after` frame each write: a live line is wiped and painted again by them."""
-        self._descriptor = descriptor
-        self._before, self._after = before, after
+    `emit` may block, and may raise OSError when nobody reads any more: then the rest is dropped.
+    """
+
+    def __init__(self, emit: Callable[[str], None]) -> None:
+        self._emit = emit
         self._queue: deque[str] = deque()
-        self._queued_bytes = 0
+        self._queued_chars = 0
         self._dropped = 0
+        self._show: Callable[[], None] | None = None
         self._closed = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="streamfn-log", daemon=True)
         self._thread.start()
 
     def write(self, text: str) -> None:
-        """See `LogSink`. Beyond 4 MiB that wait, lines are dropped and counted."""
+        """See `LogSink`. Beyond about 4 MiB that wait, lines are dropped and counted."""
         with self._changed:
-            if self._queued_bytes > QUEUE_BYTES_MAX:
+            if self._queued_chars > QUEUE_BYTES_MAX:
                 self._dropped += text.count("\n")
                 return
             self._queue.append(text)
-            self._queued_bytes += len(text)
+            self._queued_chars += len(text)
+            self._changed.notify()
+
+    def show(self, function: Callable[[], None]) -> None:
+        """Call `function` in the thread when it is free; of several that wait only the last one is called."""
+        with self._changed:
+            self._show = function
             self._changed.notify()
 
     def close(self, wait_s: float = 2.0) -> None:
-        """Write what is left, for at most `wait_s` seconds: a reader that has stopped reading must not hold the exit up."""
+        """Write what is left, for at most `wait_s`: a reader that has stopped reading does not hold up the exit."""
         with self._changed:
             self._closed = True
             self._changed.notify()
         self._thread.join(wait_s)
 
     def _run(self) -> None:
-        while True:
-            with self._changed:
-                while not self._queue and not self._closed:
-                    self._changed.wait()
-                if not self._queue:
-                    return
-                text = "".join(self._queue)
-                self._queue.clear()
-                self._queued_bytes = 0
-                dropped, self._dropped = self._dropped, 0
-            if dropped:
-                text += f"streamfn: {dropped} log lines dropped, because standard error is read too slowly\n"
-            framed = f"{self._before()}{text}{self._after()}"
-            if not _write_all(self._descriptor, framed.encode("utf-8", "backslashreplace")):
-                return
-
-
-def _write_all(descriptor: int, data: bytes) -> bool:
-    """False when nobody reads any more."""
-    view = memoryview(data)
-    while view:
         try:
-            view = view[os.write(descriptor, view) :]
+            while self._step():
+                pass
         except OSError:
-            return False
-    return True
+            with self._changed:
+                self._queued_chars = QUEUE_BYTES_MAX + 1  # nobody reads any more: everything is dropped from now on
+                self._queue.clear()
+
+    def _step(self) -> bool:
+        with self._changed:
+            while not (self._queue or self._show or self._closed):
+                self._changed.wait()
+            text = "".join(self._queue)
+            self._queue.clear()
+            self._queued_chars = 0
+            dropped, self._dropped = self._dropped, 0
+            show, self._show = self._show, None
+            closed = self._closed
+        if dropped:
+            text += f"streamfn: {dropped} log lines dropped, because standard error is read too slowly\n"
+        if text:
+            self._emit(text)
+        if show is not None:
+            show()
+        return bool(text) or not closed
+
+
+def to_standard_error(text: str) -> None:
+    """Write to descriptor 2, whatever `sys.stderr` has become; OSError when nobody reads."""
+    view = memoryview(text.encode("utf-8", "backslashreplace"))
+    while view:
+        view = view[os.write(2, view) :]

@@ -55,6 +55,7 @@ class Poller:
         self._reader = reader
         self._fixed = fixed_bytes
         self._following = False
+        self.committed_end: int = reader.committed().end_offset  # as it was seen last
 
     @property
     def reader(self) -> ShardReader:
@@ -79,7 +80,8 @@ class Poller:
             await trio.lowlevel.checkpoint()
         else:
             found = await trio.to_thread.run_sync(self._poll, BACKLOG_BYTES, start, until)
-        self._following = self._reader.position >= self._reader.committed().end_offset
+        self.committed_end = self._reader.committed().end_offset
+        self._following = self._reader.position >= self.committed_end
         return found
 
     def _poll(self, bytes_max: int, start: int, until: int | None) -> list[tuple[Held, Chunk]]:
