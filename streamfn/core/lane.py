@@ -2,12 +2,11 @@
 
 A lane is what must stay in order.  Its records have exactly one way through it:
 
-      offer                take                 succeeded
-    ─────────▶  batcher  ─────────▶  in flight ───────────▶  watermark
-                   ▲    ▲               │
-                   │    └── again ◀─────┤ returned (not run: no attempt)
-                   │                    │
-                   └────── retry ◀──────┘ failed   (delivered again as the same batch)
+      offer                take                   succeeded
+    ─────────▶  batcher  ───▲─────▶  in flight  ─────────────▶  watermark
+                            │            │
+                            ├── again ◀──┤ returned   (not run: costs no attempt)
+                            └── retry ◀──┘ failed     (delivered again as the same batch, alone)
 
 Theory of operation.  Batches are handed over in order and answered in order, so all bookkeeping is about
 the oldest batch in flight: an answer needs no identity.  Batches that are alike travel as one `Run` and
@@ -186,6 +185,8 @@ class Lane:
         is cut short there and goes at once.  Retries and batches that came back are not counted again.
         Returns [] if nothing may go; `wake_at` says when to ask again.
 
+        What then cannot be submitted is to be given to `put_back` at once.
+
         Cost: a few microseconds for each run, not for each batch.
         """
         if batches_max <= 0 or self._draining:
@@ -202,6 +203,24 @@ class Lane:
             self._flying.append(run)
             self.in_flight += run.batches
         return runs
+
+    def put_back(self, batches: int) -> None:
+        """The `batches` *newest* in flight could not be submitted after all: there was no room for them.
+
+        Only before anything else is taken.  They go first next time, as they were cut.
+        """
+        assert 0 < batches <= self.in_flight, "more put back than taken"
+        while batches > 0:
+            run = self._flying.pop()
+            kept = max(0, run.batches - batches)
+            if kept:
+                self._flying.append(run._replace(batches=kept))
+                skipped = run.records * kept
+                run = run._replace(first_offset=run.first_offset + skipped, batches=run.batches - kept)
+            batches -= run.batches
+            self.in_flight -= run.batches
+            if self._retry is None:  # a retry is still known there
+                self._again.appendleft(run)
 
     def _take_retry(self, now_ns: int, retry: Retry) -> list[Run]:
         if self.in_flight or now_ns < retry.due_ns:

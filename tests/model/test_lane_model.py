@@ -87,6 +87,16 @@ class NaiveLane:
         self.draining = True
         self.settle()
 
+    def put_back(self, count: int) -> None:
+        newest = self.flying[-count:]
+        del self.flying[-count:]
+        if self.retry is None:
+            self.waiting = newest + self.waiting
+
+    def may_run(self) -> bool:
+        """Whether what is in flight may be running: it is not behind a failure."""
+        return self.retry is None or self.flying[:1] == [self.retry]
+
     def settle(self) -> None:
         if not self.flying:
             self.waiting = self.back + self.waiting
@@ -107,6 +117,8 @@ STEPS = st.one_of(
     st.tuples(st.just("take"), st.integers(0, 5)),
     st.tuples(st.just("take"), st.just(50)),
     st.tuples(st.just("limited"), st.integers(0, 8)),
+    st.tuples(st.just("put back"), st.integers(1, 3)),
+    st.tuples(st.just("recall"), st.none()),
     st.tuples(st.just("succeed"), st.integers(1, 9)),
     st.tuples(st.just("fail"), st.none()),
     st.tuples(st.just("back"), st.integers(1, 9)),
@@ -138,11 +150,11 @@ def test_the_lane_does_what_a_record_by_record_model_does(
                 assert not taken or limit is not None or (wake is not None and wake <= now)
             case "succeed", int(count):
                 count = min(count, len(model.flying))
-                if count and not model.back and (model.retry is None or not model.draining):
+                if count and not model.back and model.may_run():
                     lane.succeeded(count, now)
                     model.succeed(count, now)
             case "fail", _:
-                if model.flying and not model.back and (model.retry is None or not model.draining):
+                if model.flying and not model.back and model.may_run():
                     lane.failed(now, FAULT)
                     model.fail(now)
             case "back", int(count):
@@ -150,6 +162,14 @@ def test_the_lane_does_what_a_record_by_record_model_does(
                 if count:
                     lane.returned(count)
                     model.come_back(count)
+            case "put back", int(count):
+                count = min(count, len(model.flying))
+                if count and not model.draining:
+                    lane.put_back(count)
+                    model.put_back(count)
+            case "recall", _:
+                lane.recall()
+                model.draining = bool(model.flying)
             case "wait", int(passed):
                 now += passed
             case "finish", _:

@@ -22,7 +22,7 @@ from streamfn.testing.checker import Committed, Ended, Event, Owned, Seen, Viola
 from streamfn.testing.clock import NS_PER_MS, NS_PER_S, Agenda, VirtualClock
 from streamfn.testing.memory import MemoryShard, MemoryStore
 from streamfn.testing.pool import Answer, Entry, Outcome, ScriptedWorker
-from streamfn.types import Fault
+from streamfn.types import Fault, Run
 
 FRAME_BYTES = 14
 LIVENESS_NS = 400 * NS_PER_S  # several times the longest backoff
@@ -221,7 +221,14 @@ class Runtime:
         worker = self._seat(name)
         now_ns = self.agenda.now_ns
         if worker is not None and worker.room:
-            for run in lane.take(now_ns, worker.room):
+            runs = lane.take(now_ns, worker.room)
+            spare = lane.in_flight - 1
+            if spare and runs and self.world.draw.random() < 0.1:  # the arena is full
+                fitting = sum(run.batches for run in runs)
+                putting = min(fitting, spare, 1 + self.world.some(2))
+                lane.put_back(putting)
+                runs = fit(runs, fitting - putting)
+            for run in runs:
                 for number in range(run.batches):
                     first = run.first_offset + number * run.records
                     self.world.invocations += 1
@@ -312,6 +319,16 @@ class Runtime:
         self.alive = False
         for worker in self.workers:
             self.agenda.after(self.world.some(30 * NS_PER_MS), worker.kill)
+
+
+def fit(runs: list[Run], batches: int) -> list[Run]:
+    """The first `batches` batches of `runs`."""
+    fitting = []
+    for run in runs:
+        if batches > 0:
+            fitting.append(run._replace(batches=min(run.batches, batches)))
+            batches -= run.batches
+    return fitting
 
 
 class WorkerScript:
