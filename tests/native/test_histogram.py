@@ -9,7 +9,6 @@ import pytest
 from hdrh.histogram import HdrHistogram
 from hypothesis import given
 from hypothesis import strategies as st
-
 from streamfn._native import ffi, lib
 
 HIGHEST = 2**42
@@ -24,7 +23,8 @@ def recorded(values: Iterable[int]):  # type: ignore[no-untyped-def]
 
 
 def counts(histogram) -> list[int]:  # type: ignore[no-untyped-def]
-    return ffi.unpack(lib.sf_histogram_counts(histogram), lib.sf_histogram_counts_len(histogram))
+    found: list[int] = ffi.unpack(lib.sf_histogram_counts(histogram), lib.sf_histogram_counts_len(histogram))
+    return found
 
 
 def loaded(histogram) -> HdrHistogram:  # type: ignore[no-untyped-def]

@@ -1,4 +1,4 @@
-"""Both sides of the rings, a thread each, under the sanitizers; and proof that these would have seen a wrong order."""
+"""Both sides of the rings, a thread each, under the sanitizers; and that these see a wrong order."""
 
 from __future__ import annotations
 
@@ -17,7 +17,12 @@ SOURCES = ("ring_port.c", "ring_desk.c", "histogram.c")
 FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-UNDEBUG", "-g", "-Wall", "-Wextra", "-Werror", "-pthread"]
 # gcc says of every fence that ThreadSanitizer does not model it.  It need not: no fence here publishes data.
 THREAD = ["-O1", "-fsanitize=thread", "-Wno-tsan", "-DSHARE_MAPPING", "-Wl,--wrap=mmap,--wrap=munmap"]
-ADDRESS = ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
+ADDRESS = [
+    "-O1",
+    "-fsanitize=address,undefined",
+    "-fno-sanitize-recover=undefined",
+    "-fno-omit-frame-pointer",
+]
 
 
 def compiler() -> str:
@@ -31,12 +36,14 @@ def build(folder: Path, flags: list[str], source_folder: Path = NATIVE / "src") 
     probe = folder / "probe.c"
     probe.write_text("int main(void) { return 0; }\n")
     sanitizer = [flag for flag in flags if flag.startswith("-fsanitize")]
-    if subprocess.run([compiler(), *sanitizer, probe, "-o", folder / "probe"], capture_output=True, check=False).returncode:
+    command = [compiler(), *sanitizer, str(probe), "-o", str(folder / "probe")]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip(f"the compiler lacks {' '.join(sanitizer)}")
     program = folder / "ring_threads"
     sources = [str(source_folder / name) for name in SOURCES] + [str(HARNESS)]
     includes = [f"-I{NATIVE / 'include'}", f"-I{NATIVE / 'src'}"]
-    subprocess.run([compiler(), *FLAGS, *flags, *includes, *sources, "-o", str(program)], check=True, timeout=120)
+    command = [compiler(), *FLAGS, *flags, *includes, *sources, "-o", str(program)]
+    subprocess.run(command, check=True, timeout=120)
     return program
 
 
