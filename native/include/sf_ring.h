@@ -64,8 +64,8 @@
  *              All eventfds share one inode: one that took the doorbell's number would be counted up by one, and the
  *              runtime would find the answer at its next look.
  *
- * Side file    Payloads over SF_REPLY_BYTES.  The desk writes where no unreleased payload lies: at the start if that is free,
- *              else behind the newest, else behind all.  When none is unreleased it gives what is past 8 MiB back to
+ * Side file    Payloads over SF_REPLY_BYTES.  The desk writes where no unreleased payload lies: at the start if that is
+ *              free, else behind the newest, else behind all.  When none is unreleased it gives what is past 8 MiB back to
  *              the system, so neither a burst nor a runtime that is always a little behind makes the file grow for ever.
  *
  * Arena        The port's alone: spans are taken in a circle, each contiguous, and come back with the entry's release.  An
@@ -168,8 +168,8 @@ uint32_t sf_port_room(const sf_port *port);
 /* Entries submitted and not answered yet. */
 uint32_t sf_port_in_flight(const sf_port *port);
 
-/* Submits up to `batches` batches of `rows_per_batch` rows each, the first of them at `first` (whose `rows` is ignored), each
-   following the one before in the same message; as many as there is room for.  Invocation numbers count up from
+/* Submits up to `batches` batches of `rows_per_batch` rows each, the first of them at `first` (whose `rows` is ignored),
+   each following the one before in the same message; as many as there is room for.  Invocation numbers count up from
    `first_invocation`.  Returns how many.  Nothing is visible to the worker before sf_port_publish.  The histograms may be
    NULL; otherwise they must live until the entry is reaped, or the port closed. */
 uint32_t sf_port_submit_run(sf_port *port, uint32_t lane, uint32_t epoch, const sf_extent *first, uint32_t rows_per_batch,
@@ -183,8 +183,8 @@ bool sf_port_submit(sf_port *port, uint32_t lane, uint32_t epoch, const sf_exten
 bool sf_port_retire(sf_port *port, uint64_t segment_id);
 /* Makes what was submitted visible, and wakes the worker if it sleeps. */
 void sf_port_publish(sf_port *port);
-/* Revokes every entry of `lane` that is not claimed (all lanes for UINT32_MAX), retire entries apart.  Returns how many; each
-   is still answered by a completion (SF_REVOKED) if the worker lives. */
+/* Revokes every entry of `lane` that is not claimed (all lanes for UINT32_MAX), retire entries apart.  Returns how many;
+   each is still answered by a completion (SF_REVOKED) if the worker lives. */
 uint32_t sf_port_revoke(sf_port *port, uint32_t lane);
 
 /* Copies up to `capacity` answers to `out`, folding plain successes (SF_OK, same lane and epoch, nothing printed) if `fold`.
@@ -194,10 +194,10 @@ uint32_t sf_port_revoke(sf_port *port, uint32_t lane);
 uint32_t sf_port_reap(sf_port *port, sf_reaped *out, uint32_t capacity, bool fold);
 /* Gives the slots of everything reaped back to the worker. */
 void sf_port_release(sf_port *port);
-/* After the worker's end, and after the last reap (one that returned fewer than its capacity): what is left, in order.  Returns
-   0 when nothing is; otherwise fills lane, epoch, batches, records, first_invocation, submitted_ns and started_ns of the next
-   unanswered entry and sets outcome to SF_ERROR if it was claimed, SF_SKIPPED if not (SF_RETIRED for a retire entry).  At most
-   the first can be SF_ERROR: a worker runs one at a time and answers in order. */
+/* After the worker's end, and after the last reap (one that returned fewer than its capacity): what is left, in order.
+   Returns 0 when nothing is; otherwise fills lane, epoch, batches, records, first_invocation, submitted_ns and started_ns
+   of the next unanswered entry and sets outcome to SF_ERROR if it was claimed, SF_SKIPPED if not (SF_RETIRED for a retire
+   entry).  At most the first can be SF_ERROR: a worker runs one at a time and answers in order. */
 uint32_t sf_port_orphan(sf_port *port, sf_reaped *out);
 
 /* Before the runtime sleeps: raises the word with the low-water mark.  True, and the word is down again, if something worth
@@ -214,11 +214,11 @@ uint64_t sf_port_running_since(const sf_port *port);
    terminal), `side_fd` the file for long payloads.  Uses all three from here on, makes them close-on-exec and never closes
    them; `memfd` may be closed.  The doorbell must be non-blocking.  NULL with errno set. */
 sf_desk *sf_desk_open(int memfd, int doorbell, int log_fd, int side_fd);
-/* Waits at most `slice_ns` for the next entry to run, answering skipped and revoked ones on the way.  SF_NEXT_LOST if the entry
-   it gave last has not been answered. */
+/* Waits at most `slice_ns` for the next entry to run, answering skipped and revoked ones on the way.  SF_NEXT_LOST if the
+   entry it gave last has not been answered. */
 int sf_desk_next(sf_desk *desk, sf_work *work, uint64_t slice_ns);
-/* Answers the claimed entry.  `outcome` is SF_OK or SF_ERROR; a payload over SF_REPLY_BYTES goes through the side file.  False:
-   the descriptors are lost, or nothing is claimed (exit).  ENOSPC and the like on the side file count as lost. */
+/* Answers the claimed entry.  `outcome` is SF_OK or SF_ERROR; a payload over SF_REPLY_BYTES goes through the side file.
+   False: the descriptors are lost, or nothing is claimed (exit).  ENOSPC and the like on the side file count as lost. */
 bool sf_desk_finish(sf_desk *desk, uint32_t outcome, const char *payload, size_t payload_bytes);
 /* Answers the claimed retire entry.  False as with sf_desk_finish. */
 bool sf_desk_retired(sf_desk *desk);
