@@ -40,11 +40,15 @@ class BusyError(FailedError):
 
 
 class HandlerImportError(FailedError):
-    """The handler cannot be loaded.  `document` is Lambda's error document, stack trace included."""
+    """The handler cannot be loaded.
 
-    def __init__(self, message: str, document: dict[str, object]) -> None:
+    `document` is Lambda's error document, stack trace included; `log` is what its Init has printed.
+    """
+
+    def __init__(self, message: str, document: dict[str, object], log: bytes = b"") -> None:
         super().__init__(message)
         self.document = document
+        self.log = log
 
 
 class LogError(FailedError):

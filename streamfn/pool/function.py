@@ -1,0 +1,324 @@
+"""A function: its zygote and its workers, kept alive until it is stopped.
+
+One generation is one zygote and the workers forked from it.  A dead worker is replaced by its zygote, a
+dead zygote by a new generation; both with a pause that grows while nothing comes of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import trio
+
+from streamfn import limits
+from streamfn.errors import FailedError, HandlerImportError, RefusedError, StreamfnError
+from streamfn.pool import linux, protocol
+from streamfn.pool.fork import FORK_INIT_S, fork_zygote
+from streamfn.pool.launch import launch
+from streamfn.pool.link import ZygoteLink
+from streamfn.pool.logs import INVOCATION_BYTES_MAX
+from streamfn.pool.reaper import Reaper
+from streamfn.pool.worker import Worker
+
+_PAUSE_S = 0.05
+_PAUSE_S_MAX = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class FunctionConfig:
+    """What a function is.
+
+    `main` names the module that workers run: it has `init(settings) -> state`, which may raise
+    `protocol.InitFailed`, and `main(state, seat)`.  `settings` must be JSON-able.  `environment` is the
+    complete environment of the workers.  `timeout_s` None: never.  `debug`: workers inherit the terminal.
+    `callable`: a function without an importable name; its zygote is forked from this process, and `init`
+    finds it as `settings["callable"]`.
+    """
+
+    name: str
+    main: str
+    settings: Mapping[str, object]
+    code_dir: str
+    environment: Mapping[str, str]
+    workers: int
+    timeout_s: float | None
+    debug: bool = False
+    callable: Callable[..., object] | None = None
+
+
+class Function:
+    """A started function.  `workers` are the ready ones; it changes under your hands, between awaits only.
+
+    `fault` is why there are fewer workers than there should be, when a later Init failed: it is tried
+    again and again.  `init_log` is what the last Init has printed (at most 1 MiB; not in debug mode).
+    """
+
+    def __init__(self, config: FunctionConfig, reaper: Reaper, *, fold: bool) -> None:
+        self.config = config
+        self.workers: list[Worker] = []
+        self.zygote_pid: int | None = None
+        self.fault: StreamfnError | None = None
+        self.init_log = b""
+        self._reaper = reaper
+        self._fold = fold
+        self._scope = trio.CancelScope()
+        self._settled = trio.Event()  # the first generation stands, or has failed
+        self._ended = trio.Event()
+        self._defer = False
+        self._tokens = 0
+        self._hatched = 0
+
+    async def run(self) -> None:
+        """Keep the function alive until it is stopped; a task of the pool's."""
+        try:
+            with self._scope:
+                barren = 0
+                while True:
+                    born = self._hatched
+                    await self._generation()
+                    barren = 0 if self._hatched > born else barren + 1
+                    await trio.sleep(_pause_s(barren))
+        finally:
+            self._ended.set()
+            self._settled.set()
+
+    async def wait_started(self) -> None:
+        """Wait until every worker is ready.
+
+        Raises HandlerImportError, FailedError or RefusedError (a callable that cannot be forked) if the
+        first Init failed; the function is stopped then.
+        """
+        await self._settled.wait()
+        if not self._is_started:
+            await self._ended.wait()
+            raise self.fault or FailedError(f"{self.config.name} was stopped while it started")
+
+    async def stop(self) -> None:
+        """Kill the workers and end the zygote; within a second.  What is in flight is not answered."""
+        self._scope.cancel()
+        await self._ended.wait()
+
+    @property
+    def _is_started(self) -> bool:
+        return self._hatched >= self.config.workers
+
+    def _fail(self, error: StreamfnError) -> None:
+        """Note that no worker could be made.  At the start that is the end; later it is tried again."""
+        self.fault = error
+        if self._is_started:
+            self._reaper.tell()
+        else:
+            self._scope.cancel()
+
+    # ---- a generation ----
+
+    async def _generation(self) -> None:
+        log = None if self.config.debug else linux.growing_memfd("streamfn-init", append=True)
+        try:
+            link = self._launch(log)
+        except StreamfnError as error:
+            return self._fail(error)
+        finally:
+            # The process has its own copy; ours is only needed to read it.
+            copy = -1 if log is None else os.dup(log)
+            if log is not None:
+                os.close(log)
+        self.zygote_pid = link.process.pid
+        try:
+            if await self._initialise(link, copy):
+                async with trio.open_nursery() as nursery:
+                    for index in range(self.config.workers):
+                        nursery.start_soon(self._keep_worker, link, index)
+                    await link.run()
+        finally:
+            self.zygote_pid = None
+            if copy >= 0:
+                os.close(copy)
+            await link.close()
+
+    def _launch(self, log: int | None) -> ZygoteLink:
+        config = self.config
+        near, far = protocol.pair()
+        try:
+            if config.callable is not None:
+                process = fork_zygote(
+                    far.fileno(),
+                    config.callable,
+                    code_dir=config.code_dir,
+                    environment=config.environment,
+                    log=log,
+                )
+            else:
+                process = launch(
+                    far.fileno(),
+                    name=config.name,
+                    code_dir=config.code_dir,
+                    environment=config.environment,
+                    log=log,
+                )
+        except BaseException:
+            near.close()
+            raise
+        finally:
+            far.close()
+        return ZygoteLink(process, near)
+
+    async def _initialise(self, link: ZygoteLink, log: int) -> bool:
+        """Have Init done.  False if there will be no workers of this zygote."""
+        config = self.config
+        fields = {
+            "op": "init",
+            "main": config.main,
+            "settings": dict(config.settings),
+            "runtime_pid": os.getpid(),
+            "code_dir": config.code_dir,
+            "debug": config.debug,
+            "defer": self._defer,
+        }
+        error: StreamfnError | None
+        try:
+            message = await link.initialise(fields, self._init_limit_s)
+        except trio.TooSlowError:
+            error = self._too_slow()
+        else:
+            error = await self._judge(link, message)
+        if log >= 0:
+            self.init_log = os.pread(log, INVOCATION_BYTES_MAX, 0)
+        if error is not None:
+            if isinstance(error, HandlerImportError):
+                error.log = self.init_log
+            self._fail(error)
+            return False
+        return message is not None and message.fields["op"] == "ready"
+
+    @property
+    def _init_limit_s(self) -> float:
+        if self.config.debug:
+            return float("inf")
+        return FORK_INIT_S if self.config.callable is not None else limits.INIT_TIMEOUT_S
+
+    async def _judge(self, link: ZygoteLink, message: protocol.Message | None) -> StreamfnError | None:
+        if message is None:
+            await trio.lowlevel.wait_readable(link.process.pidfd)
+            return exited_in_init(link.process.exit_detail())
+        if message.fields["op"] == "failed":
+            return import_error(message.fields["document"])
+        # Not forkable as it is: the next zygote leaves Init to its workers.
+        self._defer = self._defer or message.fields["op"] == "unforkable"
+        return None
+
+    def _too_slow(self) -> StreamfnError:
+        if self.config.callable is not None:
+            name = getattr(self.config.callable, "__qualname__", repr(self.config.callable))
+            return RefusedError(
+                f"{name} cannot be run in worker processes: a process forked from this one did not come up "
+                f"within {FORK_INIT_S:g} s (another thread held a lock, perhaps); put it into a module and name it"
+            )
+        text = f"Task timed out after {limits.INIT_TIMEOUT_S:.2f} seconds"
+        return HandlerImportError(f"Init: {text}", {"errorType": "Sandbox.Timedout", "errorMessage": text})
+
+    # ---- one place for a worker ----
+
+    async def _keep_worker(self, link: ZygoteLink, index: int) -> None:
+        barren = 0
+        while not link.is_gone:
+            try:
+                fruitful = await self._one_worker(link, index)
+            except OSError as error:
+                fruitful = False
+                self._fail(FailedError(f"cannot make a worker for {self.config.name}: {error}"))
+            barren = 0 if fruitful else barren + 1
+            with trio.move_on_after(_pause_s(barren)):
+                await link.wait_gone()
+
+    async def _one_worker(self, link: ZygoteLink, index: int) -> bool:
+        """Make a worker, wait for its end, answer what it left.  True if it had done anything."""
+        config = self.config
+        worker = Worker(
+            self._reaper, self.workers, index, timeout_s=config.timeout_s, debug=config.debug, fold=self._fold
+        )
+        self._tokens += 1
+        token = self._tokens
+        try:
+            born = await link.spawn(token, index, worker.birth_fds)
+            if born is None:
+                return False
+            worker.born(*born)
+            if self._defer and not await self._finish_init(worker, link, token):
+                return False
+            self._enlist(worker)
+            await self._wait_ended(worker, link)
+            worker.bury(await link.exit_detail(token))
+            return worker.fruitful
+        finally:
+            worker.close()
+            link.forget(token)
+
+    def _enlist(self, worker: Worker) -> None:
+        worker.enlist()
+        self.fault = None
+        self._hatched += 1
+        if self._is_started:
+            self._settled.set()
+
+    async def _wait_ended(self, worker: Worker, link: ZygoteLink) -> None:
+        async def follow_zygote() -> None:
+            await link.wait_gone()
+            worker.kill()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(follow_zygote)
+            await worker.wait_ended()
+            nursery.cancel_scope.cancel()
+
+    async def _finish_init(self, worker: Worker, link: ZygoteLink, token: int) -> bool:
+        """Wait for the Init that a worker does itself.  False, and noted, if it failed."""
+        message: protocol.Message | None = None
+        with trio.move_on_after(self._init_limit_s) as scope:
+            await trio.lowlevel.wait_readable(worker.control.fileno())
+            try:
+                message = protocol.receive(worker.control)
+            except (protocol.Garbled, BlockingIOError):
+                worker.kill()
+        if scope.cancelled_caught:
+            error = self._too_slow()
+        elif message is None:
+            await self._wait_ended(worker, link)
+            error = exited_in_init(await link.exit_detail(token))
+        elif message.fields.get("op") == "ready":
+            return True
+        else:
+            error = import_error(str(message.fields.get("document")))
+        log = worker.take_all_log()
+        if isinstance(error, HandlerImportError):
+            error.log = log
+        self._fail(error)
+        return False
+
+
+def import_error(text: str) -> HandlerImportError:
+    """Make the exception of an error document."""
+    document: Any
+    try:
+        document = json.loads(text)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        document = {"errorMessage": text}
+    return HandlerImportError(str(document.get("errorMessage", "")), document)
+
+
+def exited_in_init(detail: str) -> HandlerImportError:
+    """Make the exception for a process that ended in Init, in Lambda's words."""
+    reason = "without providing a reason" if detail == "exit status 0" else f"with error: {detail}"
+    text = f"Runtime exited {reason}"
+    return HandlerImportError(f"Init: {text}", {"errorType": "Runtime.ExitError", "errorMessage": text})
+
+
+def _pause_s(barren: int) -> float:
+    """Give the pause after `barren` attempts in a row of which nothing came."""
+    return min(_PAUSE_S_MAX, _PAUSE_S * 2.0 ** (barren - 1)) if barren else 0.0

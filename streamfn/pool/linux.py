@@ -1,0 +1,134 @@
+"""What we need of Linux and Python's `os` does not have; and how memfds are made here."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import signal
+from collections.abc import Iterator
+from typing import NamedTuple
+
+PR_SET_PDEATHSIG = 1
+PR_SET_NAME = 15
+PR_SET_CHILD_SUBREAPER = 36
+_FALLOC_KEEP_SIZE = 1
+_FALLOC_PUNCH_HOLE = 2
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
+_libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+
+
+class TableEntry(NamedTuple):
+    """One line of the process table."""
+
+    pid: int
+    parent: int
+    session: int
+
+
+def _check(result: int) -> None:
+    if result != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+
+
+def prctl(option: int, value: int) -> None:
+    """Call prctl(2) with one integer argument; OSError if it is refused."""
+    _check(_libc.prctl(option, value, 0, 0, 0))
+
+
+def name_process(name: str) -> None:
+    """Name the calling thread for ps and top; only 15 bytes of it are kept."""
+    text = ctypes.create_string_buffer(name.encode()[:15])
+    _check(_libc.prctl(PR_SET_NAME, ctypes.addressof(text), 0, 0, 0))
+
+
+def die_with_parent(parent: int) -> None:
+    """Be killed when the parent's *thread* that forked us ends; if `parent` is already gone, end now."""
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def punch_hole(fd: int, start: int, length: int) -> None:
+    """Give a file's pages back to the system; its size stays, the range reads as zeros."""
+    _check(_libc.fallocate(fd, _FALLOC_PUNCH_HOLE | _FALLOC_KEEP_SIZE, start, length))
+
+
+def sealed_memfd(name: str, size: int) -> int:
+    """Make a zeroed memfd of `size` bytes that is there (no SIGBUS later) and can never change its size."""
+    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(fd, size)
+        os.posix_fallocate(fd, 0, size)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def growing_memfd(name: str, *, append: bool) -> int:
+    """Make an empty memfd that may grow; with `append` every write through it goes to its end."""
+    fd = os.memfd_create(name, os.MFD_CLOEXEC)
+    if append:
+        fcntl.fcntl(fd, fcntl.F_SETFL, os.O_APPEND)
+    return fd
+
+
+def open_fds() -> list[int]:
+    """List the descriptors of this process."""
+    found: list[int] = []
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        # One of them was the listing's own.
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(fd, fcntl.F_GETFD)
+            found.append(fd)
+    return found
+
+
+def processes() -> Iterator[TableEntry]:
+    """Read the process table; processes that end meanwhile are left out."""
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        with contextlib.suppress(OSError), open(f"/proc/{entry}/stat", "rb") as file:
+            # The name may hold anything, blanks and brackets too: the fields start behind the last bracket.
+            fields = file.read().rpartition(b")")[2].split()
+            if fields:
+                yield TableEntry(int(entry), int(fields[1]), int(fields[3]))
+
+
+def children() -> list[int]:
+    """List the direct children of this process, zombies included."""
+    try:
+        found: list[int] = []
+        for task in os.listdir("/proc/self/task"):
+            with open(f"/proc/self/task/{task}/children") as file:
+                found.extend(map(int, file.read().split()))
+    except OSError:  # a kernel without CONFIG_PROC_CHILDREN
+        own = os.getpid()
+        return [process.pid for process in processes() if process.parent == own]
+    return found
+
+
+def kill_session(session: int) -> None:
+    """SIGKILL every process of a session.
+
+    The caller makes sure that `session` cannot have been reused: its leader is an unreaped child.
+    """
+    for process in processes():
+        if process.session == session:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(process.pid, signal.SIGKILL)
+
+
+def describe_exit(status: int) -> str:
+    """Say how a process ended, from a wait status, in Lambda's words: "exit status 1", "signal: killed"."""
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return f"exit status {code}"
+    return f"signal: {(signal.strsignal(-code) or str(-code)).lower()}"

@@ -1,0 +1,330 @@
+"""One worker process as the runtime sees it: its rings, its files, its life.
+
+    STARTING   the zygote has been asked for it (or it does its own Init)
+    READY      it takes entries
+    DRAINING   it has been killed; what it answered before its end still counts
+    DEAD       everything in flight has been answered, every descriptor and mapping is gone
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections import deque
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from streamfn import limits
+from streamfn._native import ffi, lib
+from streamfn.pool import linux, protocol
+from streamfn.pool.lane import Answer, FailureKind, LaneClient, LaneSeat
+from streamfn.pool.logs import LogReader
+from streamfn.pool.seat import segment_message
+
+if TYPE_CHECKING:
+    from streamfn.pool.reaper import Reaper
+
+ALL_LANES = 0xFFFFFFFF
+PAYLOAD_BYTES_MAX = limits.RESPONSE_BYTES_MAX + 64 * 1024
+# A timeout counts from the worker's own start stamp, and if that is not to be had, from what we saw last;
+# that is a little later.
+TIMEOUT_GRACE_NS = 50_000_000
+# Output of an invocation that runs for longer than this is handed out while it runs, as often.
+PRINTED_AFTER_NS = 100_000_000
+
+
+class State(Enum):
+    """See the module."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    DEAD = "dead"
+
+
+class Worker:
+    """A worker process and what we keep for it.
+
+    `roster` is the list of ready workers it enters and leaves.  All of it belongs to the Trio thread.
+    """
+
+    def __init__(
+        self,
+        reaper: Reaper,
+        roster: list[Worker],
+        index: int,
+        *,
+        timeout_s: float | None,
+        debug: bool,
+        fold: bool,
+    ) -> None:
+        """Make the rings and files.  OSError when there is no memory or no descriptor for them."""
+        self.index = index
+        self.pid = 0
+        self.state = State.STARTING
+        self.ready = False
+        self.in_flight = 0
+        self.lanes = 0
+        self.progress_ns = 0
+        self.chores = 0  # retire entries that are not answered
+        self.armed = False
+        self.fold = fold
+        self.fruitful = False  # it has answered an invocation
+        self.staged: deque[list[Any]] = deque()  # [seat, first invocation, count], oldest first
+        self.seats: list[LaneSeat | None] = [None] * limits.RING_CAPACITY
+        self._epochs = [0] * limits.RING_CAPACITY
+        self._free = list(range(limits.RING_CAPACITY - 1, -1, -1))
+        self._known: set[int] = set()
+        self._cause = FailureKind.CRASHED
+        self._detail = ""
+        self._reaper = reaper
+        self._roster = roster
+        self._timeout_ns = None if timeout_s is None else round(timeout_s * 1e9)
+        self._printed_ns = 0
+        self._pidfd = -1
+        with contextlib.ExitStack() as undo:
+            size = lib.sf_ring_bytes(limits.RING_CAPACITY, limits.ARENA_BYTES)
+            self._ring = linux.sealed_memfd("streamfn-ring", size)
+            undo.callback(os.close, self._ring)
+            self.port: Any = lib.sf_port_open(self._ring, limits.RING_CAPACITY, limits.ARENA_BYTES)
+            if self.port == ffi.NULL:
+                raise OSError(ffi.errno, os.strerror(ffi.errno))
+            undo.callback(lib.sf_port_close, self.port)
+            self._log_fd = linux.growing_memfd("streamfn-log", append=True)
+            undo.callback(os.close, self._log_fd)
+            self._side = linux.growing_memfd("streamfn-side", append=False)
+            undo.callback(os.close, self._side)
+            self.control, self._far = protocol.pair()
+            undo.pop_all()
+        self.log = None if debug else LogReader(self._log_fd)
+
+    # ---- birth ----
+
+    @property
+    def birth_fds(self) -> list[int]:
+        """The descriptors of its spawn message."""
+        return [self._ring, self._reaper.doorbell, self._log_fd, self._side, self._far.fileno()]
+
+    def born(self, pid: int, pidfd: int) -> None:
+        """Note the process; the worker's ends are its own now.  Takes the pidfd over."""
+        self.pid = pid
+        self._pidfd = pidfd
+        self._forget_far_ends()
+
+    def enlist(self) -> None:
+        """Begin to take entries."""
+        assert self.state is State.STARTING, self.state
+        self.state = State.READY
+        self.ready = True
+        self._roster.append(self)
+        self._reaper.admit(self)
+
+    async def wait_ended(self) -> None:
+        """Wait until the process has ended.  Cancelling changes nothing."""
+        await trio.lowlevel.wait_readable(self._pidfd)
+
+    # ---- what a lane may ask ----
+
+    @property
+    def room(self) -> int:
+        """Entries that can be staged now."""
+        return int(lib.sf_port_room(self.port)) if self.ready else 0
+
+    def seat_lane(self, client: LaneClient, latency: Any = ffi.NULL, duration: Any = ffi.NULL) -> LaneSeat:
+        """Give a lane a slot.  The histograms (`sf_histogram *` or NULL) take every invocation that runs.
+
+        Raises trio.WouldBlock when all slots are taken, or the worker is not ready.
+        """
+        if not self.ready or not self._free:
+            raise trio.WouldBlock
+        slot = self._free.pop()
+        self._epochs[slot] += 1
+        seat = LaneSeat(self, self._reaper, slot, self._epochs[slot], client, latency, duration)
+        self.seats[slot] = seat
+        self.lanes += 1
+        return seat
+
+    def vacate(self, slot: int, seat: LaneSeat) -> None:
+        """Take a slot back; nothing if the worker is dead, and its seats with it."""
+        if self.state is not State.DEAD and self.seats[slot] is seat:
+            self._epochs[slot] = seat.epoch
+            self.seats[slot] = None
+            self._free.append(slot)
+            self.lanes -= 1
+
+    def knows(self, segment_id: int) -> bool:
+        """Whether the segment has been introduced and not retired since."""
+        return segment_id in self._known
+
+    def introduce(self, segment_id: int, fd: int, header: bytes) -> None:
+        """Pass a segment's descriptor and JSON header on, before the first extent that needs it.
+
+        Raises trio.WouldBlock when the socket is full (try again in a later round) or the worker goes away.
+        """
+        if not self.ready:
+            raise trio.WouldBlock
+        try:
+            protocol.send_bytes(self.control, segment_message(segment_id, header), [fd])
+        except (BlockingIOError, BrokenPipeError, ConnectionResetError) as error:
+            raise trio.WouldBlock from error
+        self._known.add(segment_id)
+
+    def retire(self, segment_id: int) -> bool:
+        """Ask the worker to let a segment's mapping go.  False when the ring is full: try again later."""
+        if not self.ready:
+            self._known.discard(segment_id)
+            return True
+        if not lib.sf_port_retire(self.port, segment_id):
+            return False
+        self._known.discard(segment_id)
+        self.chores += 1
+        self._reaper.publish(self)
+        return True
+
+    # ---- watching ----
+
+    def is_overdue(self, now_ns: int) -> bool:
+        """Whether the running invocation has outlived its timeout."""
+        if self._timeout_ns is None or not self.in_flight:
+            return False
+        started_ns = lib.sf_port_running_since(self.port)
+        latest_ns = self.progress_ns + self._timeout_ns + TIMEOUT_GRACE_NS
+        return bool(now_ns >= latest_ns or (started_ns and now_ns >= started_ns + self._timeout_ns))
+
+    def revoke_all(self) -> None:
+        """Take back everything that has not begun."""
+        lib.sf_port_revoke(self.port, ALL_LANES)
+
+    def watch_log(self, now_ns: int) -> None:
+        """Hand out what the running invocation has printed, if it has been running for some time.
+
+        Everything answered so far must have been reaped since `now_ns`, or output would go to the wrong one.
+        """
+        if self.log is None:
+            return
+        self.log.shed()
+        started_ns = lib.sf_port_running_since(self.port)
+        is_long = started_ns and now_ns - started_ns >= PRINTED_AFTER_NS
+        if not is_long or now_ns - self._printed_ns < PRINTED_AFTER_NS:
+            return
+        end = self.log.size()
+        self._reaper.reap(self)
+        if self.staged and lib.sf_port_running_since(self.port) == started_ns:
+            seat, invocation, _ = self.staged[0]
+            text = self.log.partial(end)
+            if text:
+                self._printed_ns = now_ns
+                seat.client.printed(invocation, text)
+
+    def take_log(self, end: int) -> tuple[bytes, int]:
+        """Give the output of the invocation that was answered with this `log_end`."""
+        return (b"", 0) if self.log is None else self.log.settle(min(end, self.log.size()))
+
+    def take_all_log(self) -> bytes:
+        """Give what has been printed and not handed out, at most 1 MiB of it."""
+        return b"" if self.log is None else self.log.settle(self.log.size())[0]
+
+    def read_side(self, offset: int, length: int) -> bytes:
+        """Read a long payload."""
+        return os.pread(self._side, min(length, PAYLOAD_BYTES_MAX), offset)
+
+    # ---- the end ----
+
+    def kill(self, cause: FailureKind = FailureKind.CRASHED, detail: str = "") -> None:
+        """SIGKILL it; what it is running fails with `cause`.  The task that waits for its end buries it."""
+        if self.state in (State.DRAINING, State.DEAD):
+            return
+        self._cause = cause
+        self._detail = detail
+        self._leave_roster()
+        self.state = State.DRAINING
+        if self._pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def bury(self, detail: str) -> None:
+        """After its end, which was as `detail` says: answer everything in flight, and free everything."""
+        self._leave_roster()
+        if self.in_flight or self.chores:
+            while self._reaper.reap(self):
+                pass
+            self._answer_orphans(detail)
+        assert self.in_flight == 0, self.in_flight
+        self.close()
+
+    def _answer_orphans(self, detail: str) -> None:
+        entry = ffi.new("sf_reaped *")
+        while lib.sf_port_orphan(self.port, entry):
+            if entry.outcome == lib.SF_RETIRED:
+                self.chores -= 1
+                continue
+            seat = self.seats[entry.lane]
+            assert seat is not None
+            self.answered(seat, 1)
+            if entry.outcome == lib.SF_ERROR:
+                log, dropped = (b"", 0) if self.log is None else self.log.settle(self.log.size())
+                answer = Answer(
+                    invocation=entry.first_invocation,
+                    records=entry.records,
+                    submitted_ns=entry.submitted_ns,
+                    started_ns=entry.started_ns,
+                    finished_ns=time.monotonic_ns(),
+                    payload=b"",
+                    log=log,
+                    log_dropped=dropped,
+                    detail=self._detail or detail,
+                )
+                seat.client.failed(answer, self._cause)
+            else:
+                seat.client.returned(1)
+
+    def answered(self, seat: LaneSeat, batches: int) -> None:
+        """Note that the oldest `batches`, all of `seat`, are answered."""
+        seat.in_flight -= batches
+        self.in_flight -= batches
+        staged = self.staged
+        while batches:
+            oldest = staged[0]
+            if oldest[2] > batches:
+                oldest[1] += batches
+                oldest[2] -= batches
+                return
+            batches -= oldest[2]
+            staged.popleft()
+
+    def close(self) -> None:
+        """Kill the process if it lives, and free every descriptor and mapping.  Answers nobody."""
+        if self.state is State.DEAD:
+            return
+        self.kill()
+        self.state = State.DEAD
+        self._reaper.dismiss(self)
+        self.control.close()
+        self._forget_far_ends()
+        for fd in (self._log_fd, self._side, self._pidfd):
+            if fd >= 0:
+                os.close(fd)
+        lib.sf_port_close(self.port)
+        self.port = ffi.NULL
+        for seat in self.seats:
+            if seat is not None:
+                seat.in_flight = 0
+        self.seats = []
+        self.in_flight = self.lanes = 0
+        self.staged.clear()
+
+    def _leave_roster(self) -> None:
+        if self.ready:
+            self.ready = False
+            self._roster.remove(self)
+            self._reaper.tell()
+
+    def _forget_far_ends(self) -> None:
+        self._far.close()
+        if self._ring >= 0:
+            os.close(self._ring)
+            self._ring = -1

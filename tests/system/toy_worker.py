@@ -1,0 +1,140 @@
+"""A worker's main without events: the first extent of a batch says what its "handler" does.
+
+`column[6]` is the deed, `column[5]` its number.  Paths come from the settings.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+from streamfn._native import ffi, lib
+from streamfn.pool.protocol import InitFailed
+from streamfn.pool.seat import Seat
+
+OK, FAIL, SPIN, EXIT, HARD_EXIT, PRINT, PRINT_MUCH, USURP, FORK, LONG, SLEEP_MS, CLOSE_ALL, ORPHAN = range(13)
+SEGMENT, CHATTER, SEGFAULT, FORK_RETURN, STOP_SELF, FORGE, CALL, MARK, CHILD, STALE_SIDE, TELL_PID = range(13, 24)
+
+
+def init(settings: dict[str, Any]) -> dict[str, Any]:
+    how = settings.get("init", "")
+    if how:
+        print("init prints")
+    if how == "fail":
+        raise InitFailed(b'{"errorMessage": "no such handler", "errorType": "Runtime.HandlerNotFound"}')
+    if how == "exit":
+        os._exit(3)
+    if how == "hang":
+        time.sleep(60)
+    if how == "raise":
+        raise RuntimeError("a bug in main")
+    if how == "thread":
+        threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()
+    if how == "thread-fail":
+        threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()
+        if settings.get("count_file"):
+            with open(settings["count_file"], "a") as file:
+                file.write("x")
+            if os.path.getsize(settings["count_file"]) > 1:
+                raise InitFailed(b'{"errorMessage": "fails in the worker", "errorType": "E"}')
+    return settings
+
+
+def spin() -> None:
+    while True:
+        pass
+
+
+def deed(state: dict[str, Any], seat: Seat, what: int, number: int, work: Any) -> bytes:
+    if what == FAIL:
+        raise ValueError(f"number {number}")
+    if what == SPIN:
+        spin()
+    elif what == EXIT:
+        sys.exit(number)
+    elif what == HARD_EXIT:
+        os._exit(number)
+    elif what == PRINT:
+        print(f"line {number}")
+        print("no newline", end="")
+        os.write(2, b"\xff\x00raw")
+    elif what == PRINT_MUCH:
+        block = b"x" * (1 << 20)
+        for _ in range(number):
+            os.write(1, block)
+    elif what in (USURP, CLOSE_ALL):
+        os.closerange(3, 4096)
+        if what == USURP:  # a file in place of every descriptor
+            fd = os.open(state["path"], os.O_CREAT | os.O_RDWR, 0o600)
+            os.write(fd, b"precious")
+            for other in range(fd + 1, 1100):
+                os.dup2(fd, other)
+    elif what == FORK:
+        pid = os.fork()
+        if pid == 0:
+            os._exit(number)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == number
+    elif what == FORK_RETURN:
+        pid = os.fork()
+        if pid:
+            os.waitpid(pid, 0)
+    elif what == LONG:
+        return b"y" * number
+    elif what == SLEEP_MS:
+        time.sleep(number / 1000)
+    elif what == ORPHAN:  # a daemon: double fork and a session of its own
+        subprocess.run(
+            [sys.executable, "-c", "import os,time\nif os.fork()==0:\n os.setsid()\n time.sleep(600)"], check=True
+        )
+    elif what == CHILD:  # in the worker's own group
+        subprocess.Popen(["sleep", "600"])
+    elif what == SEGMENT:
+        segment_id, header, fd = seat.receive_segment()
+        try:
+            return b"%d %s %s" % (segment_id, header, os.pread(fd, 100, 0))
+        finally:
+            os.close(fd)
+    elif what == CHATTER:
+        for i in range(number):
+            print(f"tick {i}")
+            time.sleep(0.05)
+    elif what == SEGFAULT:
+        ctypes.string_at(0)
+    elif what == STOP_SELF:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    elif what == CALL:
+        return repr(state["callable"](number)).encode()
+    elif what == MARK:
+        with open(state["path"], "a") as file:
+            file.write(f"{number}\n")
+    elif what == TELL_PID:
+        return str(os.getpid()).encode()
+    return b"%d" % work.records
+
+
+def main(state: dict[str, Any], seat: Seat) -> None:
+    work = ffi.new("sf_work *")
+    while True:
+        found = lib.sf_desk_next(seat.desk, work, 100_000_000)
+        if found == lib.SF_NEXT_LOST:
+            sys.exit(70)
+        if found == lib.SF_NEXT_RETIRE:
+            lib.sf_desk_retired(seat.desk)
+        if found != lib.SF_NEXT_INVOKE:
+            continue
+        extent = ffi.cast("sf_extent *", work.extents)
+        try:
+            outcome, payload = lib.SF_OK, deed(state, seat, extent.column[6], extent.column[5], work)
+        except Exception as error:
+            outcome, payload = lib.SF_ERROR, repr(error).encode()
+        if seat.forked:
+            seat.leave_fork()
+        seat.flush_stdio()
+        if not lib.sf_desk_finish(seat.desk, outcome, payload, len(payload)):
+            sys.exit(71)
