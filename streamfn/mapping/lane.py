@@ -55,11 +55,9 @@ class ShardLane:
         self._held: deque[Held] = deque()
         self._segments: deque[Segment] = deque()  # retained, oldest first; the last one may get more messages
         self._cursor = 0  # index in `_held` where the last batch began
-        self._unsubmitted: deque[Run] = deque()
         self._wake = trio.Event()
         self._batch_ns = 0.0  # smoothed time between two completions
         self._last_finish_ns = 0
-        self._broken = False  # a batch failed or came back: what waits behind it must come back too
 
     # ---- its own task: reading and time
 
@@ -120,14 +118,7 @@ class ShardLane:
         if self.stopping or self._owner.paused:
             return
         if self.seat is not None and not self.seat.worker.ready:
-            self._broken = True  # nothing more goes there; what is in flight is answered by its end
-            self._settle()
-            return
-        if self._unsubmitted:
-            self._submit_waiting()
-            if self._unsubmitted:
-                self._owner.runtime.queue(self)
-                return
+            return  # nothing more goes there; its end answers what is in flight
         seat = self.seat
         worker = seat.worker if seat is not None else self._owner.choose_worker()
         if worker is None:
@@ -145,12 +136,9 @@ class ShardLane:
         if seat is None and not self._sit(worker):
             self._owner.runtime.queue(self)
             return
-        runs = self._take(room)
-        if not runs and not self.busy:
+        self._hand_over(self._take(room))
+        if not self.busy:
             self._stand()
-        if runs:
-            self._unsubmitted.extend(runs)
-            self._submit_waiting()
         if self._hungry():
             self._wake.set()
 
@@ -182,20 +170,21 @@ class ShardLane:
         worker.fold = not owner.observed
         return True
 
-    def _submit_waiting(self) -> None:
-        assert self.seat is not None, "a run waits only while the lane has a seat"
-        now, waiting = self._owner.now_ns(), self._unsubmitted
-        while waiting:
-            run = waiting[0]
+    def _hand_over(self, runs: list[Run]) -> None:
+        """Submit what was taken; what finds no room goes back into the machine until the next round."""
+        seat = self.seat
+        if not runs or seat is None:
+            return
+        now, left = self._owner.now_ns(), sum(run.batches for run in runs)
+        for run in runs:
             done = self._submit(run, now)
-            if done == run.batches:
-                waiting.popleft()
-            else:
-                if done:
-                    first = run.first_offset + done * run.records
-                    waiting[0] = Run(first, run.records, run.batches - done, run.attempt)
+            left -= done
+            if done < run.batches:
                 break
-        self.seat.publish()
+        if left:
+            self.machine.put_back(left)
+            self._owner.runtime.queue(self)
+        seat.publish()
 
     def _submit(self, run: Run, now: int) -> int:
         """Submit as many batches of the run as fit. Returns how many."""
@@ -285,7 +274,6 @@ class ShardLane:
         first, attempt, pid = self.machine.watermark, self.machine.attempts + 1, self._pid()
         fault = fault_of(answer, kind, self._owner.request_id(answer.invocation), self._owner.timeout_s)
         self._last_finish_ns = 0
-        self._broken = True
         self.machine.failed(self._owner.now_ns(), fault)
         self._owner.failed(self)
         self._owner.report(self, Outcome.of(self, answer, first, attempt, fault), answer, pid)
@@ -295,26 +283,19 @@ class ShardLane:
         """The oldest `batches` in flight were not run."""
         self.machine.returned(batches)
         self._last_finish_ns = 0
-        self._broken = True
         self._settle()
+
+    def recalled(self) -> None:
+        """What has not begun is being revoked: nothing is staged behind it before it has come back."""
+        if self.busy:
+            self.machine.recall()
 
     def printed(self, invocation: int, log: bytes) -> None:
         """A running invocation wrote something."""
         self._owner.printed(invocation, log)
 
     def _settle(self) -> None:
-        """After answers: let go of what the watermark has passed, and of the seat when nothing is in flight.
-
-        What was taken and never submitted stays behind in order: after a failure, or when the lane is to stop, it goes
-        back once the ring has answered everything before it.
-        """
-        assert self.seat is not None
-        if self.seat.in_flight == 0:
-            if self._unsubmitted and (self._broken or self.stopping):
-                waiting = sum(run.batches for run in self._unsubmitted)
-                self._unsubmitted.clear()
-                self.machine.returned(waiting)
-            self._broken = False
+        """After answers: let go of what the watermark has passed, and of the seat when nothing is in flight."""
         held, watermark = self._held, self.machine.watermark
         while held and held[0].end <= watermark:
             held.popleft()
@@ -358,9 +339,8 @@ class ShardLane:
         """Hand over nothing more, and take back what no worker has started."""
         self.stopping = True
         if self.seat is not None:
+            self.recalled()
             self.seat.revoke()
-            self.seat.publish()
-            self._settle()
 
     def oldest_arrival_ms(self) -> int | None:
         """When the first record that is not done arrived (milliseconds since 1970); None if it has not been read."""
