@@ -28,7 +28,7 @@ assert array("q").itemsize == 8
 
 
 class Rows(NamedTuple):
-    """Rows in memory, as column buffers; the offsets begin at 0; no `arrival` means the time of the append."""
+    """Rows in memory, as column buffers; offsets begin at 0; no `arrival` means the time of the append."""
 
     rows: int
     key_offsets: memoryview
@@ -129,7 +129,8 @@ def check_record(record: NewRecord) -> bytes:
 def cuts(data_offsets: Sequence[int], key_offsets: Sequence[int]) -> Iterator[int]:
     """Yield the row numbers at which messages begin, and the end.
 
-    Each takes at most MESSAGE_BYTES_TARGET and MESSAGE_ROWS_MAX.  A record that is larger alone is a message alone.  Looks at a few rows of each message only.
+    Each takes at most MESSAGE_BYTES_TARGET and MESSAGE_ROWS_MAX.  A record that is larger alone is a
+    message alone.  Looks at a few rows of each message only.
     """
     row, rows = 0, len(data_offsets) - 1
     yield 0

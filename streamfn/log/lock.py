@@ -1,4 +1,4 @@
-"""Locks between processes: flock on a file that names its holder, free when the holder ends, however it does."""
+"""Locks between processes: flock on a file that names its holder, free as soon as the holder has ended."""
 
 from __future__ import annotations
 
