@@ -97,7 +97,7 @@ class Run:
 
     # ---- signals
 
-    async def _heed_signals(self, task_status: trio.TaskStatus[None]) -> None:
+    async def _heed_signals(self, *, task_status: trio.TaskStatus[None]) -> None:
         with trio.open_signal_receiver(*SIGNALS) as receiver:
             task_status.started()
             async for number in receiver:

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from streamfn.log.segment import Segment
     from streamfn.log.stream import Shard
     from streamfn.mapping.mapping import EventSourceMapping
-    from streamfn.pool.worker import Answer, FailureKind, LaneSeat, Worker
+    from streamfn.pool.lane import Answer, FailureKind, LaneSeat
+    from streamfn.pool.worker import Worker
 
 # Reading goes on until this many bytes of event JSON wait to be handed over.
 READ_AHEAD_BYTES = 12 * 1024 * 1024

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from streamfn.log.stream import Shard, Stream
     from streamfn.mapping.runtime import Runtime
     from streamfn.pool.function import Function
-    from streamfn.pool.worker import Answer, Worker
+    from streamfn.pool.lane import Answer
+    from streamfn.pool.worker import Worker
     from streamfn.state.owner import Ownership
     from streamfn.state.store import Binding
 

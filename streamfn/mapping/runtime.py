@@ -51,7 +51,7 @@ class Runtime:
         self.checkpointer = Checkpointer(store, self._turn)
         self.random: Callable[[], float] = random.random
         self._sink = sink
-        self._watch = CommitWatch()
+        self._watch: CommitWatch[tuple[str, str]] = CommitWatch()
         self._watched: dict[tuple[str, str], ShardLane] = {}
         self._queue: deque[ShardLane] = deque()
         self._round = trio.Event()
@@ -236,6 +236,7 @@ class Runtime:
         for mapping in self._open:
             mapping.close()
         self._open.clear()
+        self._watch.close()
 
 
 @asynccontextmanager

@@ -199,7 +199,7 @@ class Worker:
         """Take back everything that has not begun."""
         for seat in self.seats:
             if seat is not None and seat.in_flight:
-                seat._client.recalled()
+                seat.client.recalled()
         lib.sf_port_revoke(self.port, ALL_LANES)
 
     def watch_log(self, now_ns: int) -> None:
