@@ -240,6 +240,10 @@ class EventSourceMapping:
             return None
         return min(workers, key=lambda worker: (worker.lanes, worker.in_flight))
 
+    def fewest_lanes(self) -> int:
+        """Of all ready workers, the number of lanes on the one with the fewest."""
+        return min((worker.lanes for worker in self.function.workers), default=0)
+
     def spend(self, records: int) -> None:
         """These many records are handed over for the first time."""
         if not self._first_ns:

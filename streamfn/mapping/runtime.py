@@ -249,13 +249,15 @@ async def open_runtime(data: DataDir, sink: LogSink) -> AsyncIterator[Runtime]:
     try:
         async with open_pool() as pool:
             runtime = Runtime(data, store, pool, sink)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(runtime.run)
-                try:
-                    yield runtime
-                finally:
-                    runtime.close()
-                    nursery.cancel_scope.cancel()
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(runtime.run)
+                    try:
+                        yield runtime
+                    finally:
+                        nursery.cancel_scope.cancel()
+            finally:
+                runtime.close()
     finally:
         store.close()
 
