@@ -225,9 +225,7 @@ class ShardWriter:
                 self._roll()
             draft = rows.draft(self._end_offset, base, arrival_ms)
             message = draft.finish(self._epoch, self._committed.end_offset)
-            assert self._position + len(message) + _END_BYTES <= self._size, (
-                "a message outgrew its segment"
-            )
+            assert self._position + len(message) + _END_BYTES <= self._size, "a message outgrew its segment"
             self._write(message)
             self._end_offset += rows.rows
         return range(first, self._end_offset)

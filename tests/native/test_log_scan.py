@@ -120,7 +120,7 @@ def test_smears_and_zero_runs_are_detected() -> None:
 
 
 def test_forged_metadata_with_a_right_crc_is_refused_or_harmless() -> None:
-    """What an attacker could write: any metadata with a CRC to match.  Nothing may lie outside the message."""
+    """What an attacker could write: any metadata, a CRC to match.  Nothing may lie outside the message."""
     chance = random.Random(11)
     encoded = message(0, some(4))
     metadata = 8 + int.from_bytes(encoded[4:8], "little")
