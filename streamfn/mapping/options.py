@@ -140,9 +140,7 @@ def _check_position(options: RunOptions, now_ms: int) -> None:
         if given_ms is None:
             raise RefusedError("starting position AT_TIMESTAMP needs a starting position timestamp")
         if not 0 <= given_ms <= now_ms:
-            raise RefusedError(
-                f"starting position timestamp {options.starting_position_timestamp} is not between 1970 and now"
-            )
+            raise RefusedError(f"starting position timestamp {given_ms / 1000} is not between 1970 and now")
     elif given_ms is not None:
         raise RefusedError(f"a starting position timestamp goes with AT_TIMESTAMP, not {options.starting_position}")
 
