@@ -64,6 +64,9 @@ class LaneClient(Protocol):
     def returned(self, batches: int) -> None:
         """The `batches` oldest in flight were not run and will not be."""
 
+    def recalled(self) -> None:
+        """The pool revokes what has not begun: stage nothing behind it before all of it is answered."""
+
     def printed(self, invocation: int, log: bytes) -> None:
         """The oldest in flight, running for some time, has printed this since the last time."""
 

@@ -197,6 +197,9 @@ class Worker:
 
     def revoke_all(self) -> None:
         """Take back everything that has not begun."""
+        for seat in self.seats:
+            if seat is not None and seat.in_flight:
+                seat._client.recalled()
         lib.sf_port_revoke(self.port, ALL_LANES)
 
     def watch_log(self, now_ns: int) -> None:

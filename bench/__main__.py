@@ -1,0 +1,48 @@
+"""`python -m bench [--records N] [--rounds N] [--quick]`: the table of docs/performance.md."""
+
+import argparse
+import os
+import platform
+import sys
+
+from bench import builder, engine, roundtrip
+
+
+def machine():
+    model = platform.processor() or platform.machine()
+    with open("/proc/cpuinfo") as info:
+        for line in info:
+            if line.startswith("model name"):
+                model = line.split(":", 1)[1].strip()
+                break
+    return f"{model}, {os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}"
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--records", type=int, default=400_000, help="records in the log (1 KiB each, 4 shards)")
+    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds; medians are printed")
+    options = parser.parse_args()
+    if (os.cpu_count() or 1) < 2:
+        sys.exit("this benchmark needs two cores: two workers and the runtime share them")
+    print(f"{machine()}; 1 KiB records, 4 shards, 2 workers, medians of {options.rounds} interleaved rounds\n")
+    rows = engine.run(options.records, options.rounds)
+    print("| from log to checkpoint | floor, one process | ProcessPoolExecutor(2) | streamfn | streamfn : floor |")
+    print("|---|---|---|---|---|")
+    for name, batch, base, pool, ours, ratio, bar in rows:
+        print(
+            f"| {name}, batch {batch} | {base:,.0f}/s | {pool:,.0f}/s | {ours:,.0f}/s | **{ratio:.2f}** (bar {bar}) |"
+        )
+    built, loaded, ratio = builder.run(options.rounds)
+    print("\n| event of 100 records, one core | records/s |\n|---|---|")
+    print(
+        f"| built from columns | {built:,.0f} |\n| orjson.loads of ready JSON | {loaded:,.0f} |\n| ratio | **{ratio:.2f}** |"
+    )
+    ours, bare, ratio = roundtrip.run(options.rounds)
+    print("\n| round trip under Trio, p50 | µs |\n|---|---|")
+    print(
+        f"| one batch through the pool | {ours:.1f} |\n| bare eventfd echo | {bare:.1f} |\n| ratio | **{ratio:.2f}** (bar 2) |"
+    )
+
+
+main()

@@ -1,0 +1,249 @@
+/*
+ * The scanner.  A minimal flatbuffer walk: every position is checked against the metadata's size before it
+ * is read, all arithmetic is in 64 bits on values below 2^33, so nothing can wrap.
+ */
+#include <stdbool.h>
+#include <string.h>
+
+#include "sf_log.h"
+
+enum {
+    PREFIX_BYTES = 8,
+    METADATA_BYTES_MAX = 1 << 20, /* ours have a few hundred; more is damage, found before it is walked */
+    PAIRS_MAX = 16,               /* custom metadata entries looked at */
+    ARROW_COLUMNS = 4,
+    ARROW_BUFFERS = 11,
+    VALUE_BYTES = 82,
+    CRC_AT = 5, /* of the eight digits inside the value */
+    RECORD_BATCH = 3
+};
+
+/* Slots of the flatbuffer tables (Arrow's Message.fbs). */
+enum { MESSAGE_HEADER_TYPE = 1, MESSAGE_HEADER = 2, MESSAGE_BODY_LENGTH = 3, MESSAGE_METADATA = 4 };
+enum { BATCH_LENGTH = 0, BATCH_NODES = 1, BATCH_BUFFERS = 2, BATCH_COMPRESSION = 3 };
+enum { PAIR_KEY = 0, PAIR_VALUE = 1 };
+
+/* Which of Arrow's eleven buffers (validity bitmaps included) each column buffer of sf_message is. */
+static const uint8_t buffer_index[SF_COLUMN_BUFFERS] = {1, 2, 4, 5, 7, 9, 10};
+
+static const char KEY[] = "streamfn";
+
+typedef struct view {
+    const uint8_t *bytes;
+    uint64_t size;
+} view;
+
+/* What the metadata of a message says; positions are relative to the message. */
+typedef struct header {
+    uint64_t metadata_bytes, body_bytes, rows;
+    uint64_t buffers_at; /* of eleven pairs of (offset, length) */
+    uint64_t value_at;   /* of the SFN1 value */
+    uint64_t crc, epoch, first_offset, durable_upto;
+} header;
+
+static inline uint64_t load(const uint8_t *bytes, size_t width) {
+    uint64_t value = 0;
+    memcpy(&value, bytes, width);
+    return value;
+}
+
+static inline bool read_at(view fb, uint64_t at, size_t width, uint64_t *out) {
+    if (at + width > fb.size) return false;
+    *out = load(fb.bytes + at, width);
+    return true;
+}
+
+/* Position of a table's field, or 0 where the field is absent or the table is broken. */
+static uint64_t field(view fb, uint64_t table, unsigned slot) {
+    uint64_t back, vtable_bytes, offset;
+    if (!read_at(fb, table, 4, &back)) return 0;
+    int64_t vtable = (int64_t)table - (int32_t)(uint32_t)back;
+    if (vtable < 0 || !read_at(fb, (uint64_t)vtable, 2, &vtable_bytes)) return 0;
+    uint64_t entry = 4 + 2 * (uint64_t)slot;
+    if (entry + 2 > vtable_bytes || !read_at(fb, (uint64_t)vtable + entry, 2, &offset)) return 0;
+    return offset == 0 ? 0 : table + offset;
+}
+
+static bool scalar(view fb, uint64_t table, unsigned slot, size_t width, uint64_t *out) {
+    uint64_t at = field(fb, table, slot);
+    return at != 0 && read_at(fb, at, width, out);
+}
+
+static bool follow(view fb, uint64_t at, uint64_t *out) {
+    uint64_t offset;
+    if (at == 0 || !read_at(fb, at, 4, &offset)) return false;
+    *out = at + offset;
+    return *out < fb.size;
+}
+
+/* A vector or string field: position of its first element and how many there are. */
+static bool vector(view fb, uint64_t table, unsigned slot, size_t width, uint64_t *first, uint64_t *count) {
+    uint64_t at;
+    if (!follow(fb, field(fb, table, slot), &at) || !read_at(fb, at, 4, count)) return false;
+    *first = at + 4;
+    return *first + *count * width <= fb.size;
+}
+
+/* Position of the value under our key, or 0. */
+static uint64_t find_value(view fb, uint64_t message) {
+    uint64_t first, count, pair, key, key_bytes, value, value_bytes;
+    if (!vector(fb, message, MESSAGE_METADATA, 4, &first, &count) || count > PAIRS_MAX) return 0;
+    for (uint64_t i = 0; i < count; i++) {
+        if (!follow(fb, first + 4 * i, &pair) || !vector(fb, pair, PAIR_KEY, 1, &key, &key_bytes)) return 0;
+        if (key_bytes != sizeof KEY - 1 || memcmp(fb.bytes + key, KEY, key_bytes) != 0) continue;
+        if (!vector(fb, pair, PAIR_VALUE, 1, &value, &value_bytes) || value_bytes != VALUE_BYTES) return 0;
+        return value;
+    }
+    return 0;
+}
+
+/* `digits` hexadecimal digits and the separator before them. */
+static bool hexadecimal(const uint8_t **cursor, unsigned digits, uint64_t *out) {
+    uint64_t value = 0;
+    if (*(*cursor)++ != ':') return false;
+    while (digits--) {
+        uint8_t c = *(*cursor)++;
+        if (c >= '0' && c <= '9')
+            value = value << 4 | (uint64_t)(c - '0');
+        else if (c >= 'a' && c <= 'f')
+            value = value << 4 | (uint64_t)(c - 'a' + 10);
+        else
+            return false;
+    }
+    *out = value;
+    return true;
+}
+
+static bool read_value(const uint8_t *value, header *out, uint64_t *rows, uint64_t *body_bytes) {
+    const uint8_t *cursor = value + 4;
+    return memcmp(value, "SFN1", 4) == 0 && hexadecimal(&cursor, 8, &out->crc) && hexadecimal(&cursor, 8, &out->epoch) &&
+           hexadecimal(&cursor, 16, &out->first_offset) && hexadecimal(&cursor, 8, rows) &&
+           hexadecimal(&cursor, 16, body_bytes) && hexadecimal(&cursor, 16, &out->durable_upto);
+}
+
+/* Reads the metadata of the message at `message`, of which `room` bytes may be read.  Nothing is proven by it. */
+static bool read_header(const uint8_t *message, uint64_t room, header *out) {
+    if (room < PREFIX_BYTES || load(message, 4) != 0xffffffff) return false;
+    out->metadata_bytes = load(message + 4, 4);
+    if (out->metadata_bytes < 8 || out->metadata_bytes % 8 != 0 || out->metadata_bytes > METADATA_BYTES_MAX) return false;
+    if (out->metadata_bytes > room - PREFIX_BYTES) return false;
+    view fb = {message + PREFIX_BYTES, out->metadata_bytes};
+    uint64_t root, type, batch, nodes, count, rows, body_bytes;
+    if (!read_at(fb, 0, 4, &root) || !scalar(fb, root, MESSAGE_HEADER_TYPE, 1, &type) || type != RECORD_BATCH) return false;
+    if (!scalar(fb, root, MESSAGE_BODY_LENGTH, 8, &out->body_bytes)) return false;
+    if (out->body_bytes % 8 != 0 || out->body_bytes > room - PREFIX_BYTES - out->metadata_bytes) return false;
+    if (!follow(fb, field(fb, root, MESSAGE_HEADER), &batch) || !scalar(fb, batch, BATCH_LENGTH, 8, &out->rows)) return false;
+    if (field(fb, batch, BATCH_COMPRESSION) != 0) return false;
+    if (!vector(fb, batch, BATCH_NODES, 16, &nodes, &count) || count != ARROW_COLUMNS) return false;
+    for (uint64_t i = 0; i < ARROW_COLUMNS; i++)
+        if (load(fb.bytes + nodes + 16 * i, 8) != out->rows || load(fb.bytes + nodes + 16 * i + 8, 8) != 0) return false;
+    if (!vector(fb, batch, BATCH_BUFFERS, 16, &out->buffers_at, &count) || count != ARROW_BUFFERS) return false;
+    out->value_at = find_value(fb, root);
+    if (out->value_at == 0 || !read_value(fb.bytes + out->value_at, out, &rows, &body_bytes)) return false;
+    out->value_at += PREFIX_BYTES;
+    out->buffers_at += PREFIX_BYTES;
+    return rows == out->rows && body_bytes == out->body_bytes && rows >= 1 && rows < INT32_MAX;
+}
+
+/* File offset of column buffer `i`, whose length goes to *length; false where it leaves the body. */
+static bool place(const uint8_t *message, const header *head, unsigned i, uint64_t *at, uint64_t *length) {
+    const uint8_t *buffer = message + head->buffers_at + 16 * (uint64_t)buffer_index[i];
+    uint64_t offset = load(buffer, 8);
+    *length = load(buffer + 8, 8);
+    if (offset % 8 != 0 || offset > head->body_bytes || *length > head->body_bytes - offset) return false;
+    *at = PREFIX_BYTES + head->metadata_bytes + offset;
+    return true;
+}
+
+static bool rising(const int32_t *offsets, uint64_t rows, uint64_t bytes) {
+    int32_t fell = offsets[0] < 0;
+    for (uint64_t i = 0; i < rows; i++) fell |= offsets[i + 1] < offsets[i];
+    return !fell && (uint64_t)offsets[rows] <= bytes;
+}
+
+/* A column of texts or bytes: two buffers, offsets first. */
+static bool place_bytes(const uint8_t *message, const header *head, unsigned i, bool proven, uint64_t *columns) {
+    uint64_t offsets_bytes, bytes;
+    if (!place(message, head, i, &columns[i], &offsets_bytes)) return false;
+    if (!place(message, head, i + 1, &columns[i + 1], &bytes)) return false;
+    if (offsets_bytes < 4 * (head->rows + 1)) return false;
+    return proven || rising((const int32_t *)(const void *)(message + columns[i]), head->rows, bytes);
+}
+
+static bool place_columns(const uint8_t *message, const header *head, bool proven, uint64_t *columns) {
+    uint64_t arrival_bytes;
+    return place_bytes(message, head, SF_SEQUENCE_OFFSETS, proven, columns) &&
+           place_bytes(message, head, SF_KEY_OFFSETS, proven, columns) &&
+           place(message, head, SF_ARRIVAL, &columns[SF_ARRIVAL], &arrival_bytes) && arrival_bytes >= 8 * head->rows &&
+           place_bytes(message, head, SF_DATA_OFFSETS, proven, columns);
+}
+
+/* The whole message at file offset `position`, proven unless it ends at or below `proven`. */
+static bool read_message(const uint8_t *base, uint64_t position, uint64_t end, uint64_t proven, sf_message *out) {
+    header head;
+    const uint8_t *message = base + position;
+    if (!read_header(message, end - position, &head)) return false;
+    uint64_t length = PREFIX_BYTES + head.metadata_bytes + head.body_bytes;
+    bool seen = position + length <= proven;
+    if (!seen && sf_message_crc(message, length, head.value_at + CRC_AT) != head.crc) return false;
+    if (!place_columns(message, &head, seen, out->column)) return false;
+    for (unsigned i = 0; i < SF_COLUMN_BUFFERS; i++) out->column[i] += position;
+    out->position = position;
+    out->length = length;
+    out->first_offset = head.first_offset;
+    out->epoch = head.epoch;
+    out->durable_upto = head.durable_upto;
+    out->rows = head.rows;
+    return true;
+}
+
+/* Four zero bytes or the mark of a zero length: what Arrow takes as the end of a stream. */
+static bool ends_here(const uint8_t *message) {
+    uint64_t first = load(message, 4);
+    return first == 0 || (first == 0xffffffff && load(message + 4, 4) == 0);
+}
+
+int sf_scan_proven(const uint8_t *base, uint64_t end, uint64_t proven, uint64_t *position, uint64_t *next_offset,
+                   uint64_t byte_budget, sf_message *out, size_t capacity, size_t *count) {
+    uint64_t spent = 0;
+    *count = 0;
+    while (*position < end) {
+        if (*count == capacity || *position % 8 != 0) return *count == capacity ? SF_SCAN_MORE : SF_SCAN_DAMAGED;
+        if (end - *position < PREFIX_BYTES) return SF_SCAN_DAMAGED;
+        if (ends_here(base + *position)) return SF_SCAN_END;
+        sf_message *message = &out[*count];
+        if (!read_message(base, *position, end, proven, message)) return SF_SCAN_DAMAGED;
+        if (message->first_offset != *next_offset) return SF_SCAN_DAMAGED;
+        if (*count > 0 && spent + message->length > byte_budget) return SF_SCAN_MORE;
+        spent += message->length;
+        *position += message->length;
+        *next_offset += message->rows;
+        *count += 1;
+    }
+    return SF_SCAN_LIMIT;
+}
+
+int sf_scan(const uint8_t *base, uint64_t end, uint64_t *position, uint64_t *next_offset, uint64_t byte_budget,
+            sf_message *out, size_t capacity, size_t *count) {
+    return sf_scan_proven(base, end, 0, position, next_offset, byte_budget, out, capacity, count);
+}
+
+int sf_find_message(const uint8_t *base, uint64_t end, uint64_t *position, sf_message *out) {
+    for (*position = (*position + 7) / 8 * 8; *position + PREFIX_BYTES <= end; *position += 8) {
+        if (load(base + *position, 4) != 0xffffffff) continue;
+        if (read_message(base, *position, end, 0, out)) return 1;
+    }
+    return 0;
+}
+
+int64_t sf_message_crc_at(const uint8_t *message, uint64_t length) {
+    header head;
+    return read_header(message, length, &head) ? (int64_t)(head.value_at + CRC_AT) : -1;
+}
+
+uint32_t sf_message_crc(const uint8_t *message, uint64_t length, uint64_t crc_at) {
+    assert(crc_at + 8 <= length);
+    uint32_t crc = sf_crc32c(0, message, crc_at);
+    crc = sf_crc32c(crc, "00000000", 8);
+    return sf_crc32c(crc, message + crc_at + 8, length - crc_at - 8);
+}

@@ -1,0 +1,7 @@
+"""`python -m streamfn`: the command line."""
+
+import sys
+
+from streamfn.cli import main
+
+sys.exit(main())

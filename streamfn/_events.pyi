@@ -1,0 +1,52 @@
+"""Lambda events made straight from mapped columns (native/events).
+
+All of it needs the GIL and does not release it.  Nothing here reads past what it is told a segment's size is.
+"""
+
+from typing import final
+
+@final
+class Source:
+    """What all records of one shard have in common.
+
+    `shard_id` is ASCII, at most 127 characters (ValueError); every record's eventID is it, a colon and the
+    sequence number.
+    """
+
+    arn: str
+    region: str
+    shard_id: str
+    identity_arn: str
+    def __new__(cls, arn: str, region: str, shard_id: str, identity_arn: str) -> Source: ...
+
+@final
+class Segment:
+    """A segment of a shard as it is mapped in this process: `size` bytes, readable, from `address` on.
+
+    The mapping is the caller's, and must outlive every `build` that may name it.
+    """
+
+    source: Source
+    address: int
+    size: int
+    def __new__(cls, source: Source, address: int, size: int) -> Segment: ...
+
+def build(extents: int, count: int, segments: dict[int, Segment]) -> dict[str, list[dict[str, object]]]:
+    """Make the Kinesis Lambda event of some extents.
+
+    At address `extents` lie `count` `sf_extent` (native/include/sf_extent.h).  The event equals that of
+    `streamfn.events.kinesis.kinesis_event` for the same records, order of keys included: plain dicts, lists,
+    str and float, complete, nothing of them shared with another event but constant strings.  The extents may
+    be written to by someone else meanwhile: then the result is some event, or ValueError.
+
+    Raises:
+        KeyError: an extent names a segment that is not in `segments`.
+        ValueError: a column leaves its segment, its offsets decrease, a sequence number is not ASCII,
+            (UnicodeDecodeError) a partition key is not UTF-8, or there are more than 1,048,576 records.
+    """
+
+def _base64(data: bytes | bytearray | memoryview, encoder: str) -> str:
+    """For tests: base64 with the encoder of that name.  ValueError if this machine has no such encoder."""
+
+def _base64_encoders() -> tuple[str, ...]:
+    """For tests: the names of this machine's encoders, the one that `build` uses first."""

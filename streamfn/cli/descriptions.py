@@ -1,0 +1,229 @@
+"""What a data directory holds, for people and as JSON."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from streamfn.cli.openfiles import allow_open_files
+from streamfn.cli.options import Settings
+from streamfn.cli.output import count_of, print_json, printable, shown_age, shown_size
+from streamfn.cli.times import format_time
+from streamfn.log.datadir import DataDir
+from streamfn.log.reader import SegmentInfo, ShardReader, horizon, records, segments
+from streamfn.log.stream import Shard, Stream
+from streamfn.state.store import Checkpoint, Store, StoredMapping
+
+# Described things are plain dicts: they go out as JSON as they stand, and the tables are drawn from them.
+Described = dict[str, Any]
+
+# Tables that go into a pipe are not broken into lines of a terminal's width.
+_PIPE_COLUMNS = 1000
+
+
+def print_list(settings: Settings) -> None:
+    """Print the streams; without a data directory there are none.
+
+    Raises:
+        FailedError: the data directory cannot be read, or is of a newer format.
+    """
+    streams: list[Described] = []
+    if (settings.data_dir / "format").exists() or settings.data_dir.exists():
+        streams = [_in_short(stream) for stream in DataDir.open(settings.data_dir, create=False).streams()]
+    if settings.json_output:
+        print_json({"streams": streams})
+        return
+    if not streams:
+        click.echo(f"no streams in {settings.data_dir}")
+        return
+    table = _table("stream", ">shards", ">records", "created")
+    for one in streams:
+        table.add_row(
+            Text(one["name"]), f"{one['shards']:,}", f"{one['records']:,}", _shown_time(one["created"])
+        )
+    _print(table)
+
+
+def print_stream(settings: Settings, name: str) -> None:
+    """Print everything about a stream.
+
+    Raises:
+        RefusedError: there is none of that name.
+        LogDamaged: a segment is damaged.
+    """
+    data_dir = DataDir.open(settings.data_dir, create=False)
+    stream = data_dir.stream(name)
+    allow_open_files(4 * len(stream.shards))
+    described = describe(data_dir, stream, now_ms=time.time_ns() // 1_000_000)
+    if settings.json_output:
+        print_json(described)
+    else:
+        _draw(described)
+
+
+def describe(data_dir: DataDir, stream: Stream, *, now_ms: int) -> Described:
+    """Return shards, segments and mappings of a stream; ages count up to `now_ms` (since 1970, UTC)."""
+    shards = [_shard(shard) for shard in stream.shards]
+    return {
+        "name": stream.name,
+        "id": stream.id,
+        "arn": stream.arn,
+        "created": format_time(stream.created_ms),
+        "records": sum(shard["records"] for shard in shards),
+        "bytes": sum(shard["bytes"] for shard in shards),
+        "shards": shards,
+        "mappings": _mappings(data_dir.state_path, stream, now_ms),
+    }
+
+
+def _in_short(stream: Stream) -> Described:
+    return {
+        "name": stream.name,
+        "arn": stream.arn,
+        "shards": len(stream.shards),
+        "records": sum(_records(shard) for shard in stream.shards),
+        "created": format_time(stream.created_ms),
+    }
+
+
+def _records(shard: Shard) -> int:
+    first = horizon(shard)
+    with ShardReader.open(shard, first) as reader:
+        return reader.committed().end_offset - first
+
+
+def _shard(shard: Shard) -> Described:
+    found = [_segment(segment) for segment in segments(shard)]
+    times = [time for one in found for time in (one["first_arrival"], one["last_arrival"]) if time]
+    return {
+        "id": shard.id,
+        "start_hash": str(shard.start_hash),
+        "end_hash": str(shard.end_hash),
+        "records": sum(one["records"] for one in found),
+        "bytes": sum(one["bytes"] for one in found),
+        "first_arrival": min(times, default=None),
+        "last_arrival": max(times, default=None),
+        "segments": found,
+    }
+
+
+def _segment(segment: SegmentInfo) -> Described:
+    return {
+        "file": segment.path,
+        "sealed": segment.sealed,
+        "first_offset": segment.first_offset,
+        "records": segment.records,
+        "bytes": segment.bytes,
+        "first_arrival": None if segment.first_ms is None else format_time(segment.first_ms),
+        "last_arrival": None if segment.last_ms is None else format_time(segment.last_ms),
+    }
+
+
+def _mappings(state_path: Path, stream: Stream, now_ms: int) -> list[Described]:
+    if not state_path.exists():
+        return []
+    with Store.open(state_path, create=False, read_only=True) as store:
+        found = [mapping for mapping in store.mappings() if mapping.stream_id == stream.id]
+        return [
+            _mapping(mapping, store.checkpoints(mapping.uuid), stream.shards, now_ms) for mapping in found
+        ]
+
+
+def _mapping(
+    mapping: StoredMapping, checkpoints: dict[str, Checkpoint], shards: Sequence[Shard], now_ms: int
+) -> Described:
+    lanes = [_lane(shard, checkpoints[shard.id], now_ms) for shard in shards if shard.id in checkpoints]
+    ages = [lane["lag_ms"] for lane in lanes if lane["lag_ms"] is not None]
+    return {
+        "name": mapping.name,
+        "uuid": mapping.uuid,
+        "handler": mapping.handler,
+        "lag_records": sum(lane["lag_records"] for lane in lanes),
+        "lag_ms": max(ages, default=None),
+        "updated": format_time(max([mapping.updated_ms, *(one.updated_ms for one in checkpoints.values())])),
+        "shards": lanes,
+    }
+
+
+def _lane(shard: Shard, checkpoint: Checkpoint, now_ms: int) -> Described:
+    """Describe how far one shard is; `lag_ms` is the age of its oldest unfinished record, if any."""
+    start = max(checkpoint.offset, horizon(shard))
+    lag_ms = None
+    with ShardReader.open(shard, start) as reader:
+        lag = reader.committed().end_offset - start
+        if lag:
+            message = reader.poll(1, messages_max=1)[0]
+            lag_ms = max(0, now_ms - records(message, start - message.first_offset, 1)[0].arrival_ms)
+    return {
+        "shard_id": shard.id,
+        "offset": checkpoint.offset,
+        "sequence_number": checkpoint.sequence_number,
+        "lag_records": lag,
+        "lag_ms": lag_ms,
+    }
+
+
+def _draw(described: Described) -> None:
+    click.echo(f"stream   {described['name']}")
+    click.echo(f"arn      {described['arn']}")
+    click.echo(f"created  {described['created']}")
+    click.echo(
+        f"holds    {count_of(described['records'], 'record')}, {shown_size(described['bytes'])} on disk\n"
+    )
+    table = _table("shard", "hash keys", ">records", ">on disk", ">segments", "first arrival", "last arrival")
+    for shard in described["shards"]:
+        table.add_row(
+            shard["id"],
+            " - ".join(f"{int(shard[end]):032x}"[:4] for end in ("start_hash", "end_hash")),
+            f"{shard['records']:,}",
+            shown_size(shard["bytes"]),
+            f"{len(shard['segments']):,}",
+            _shown_time(shard["first_arrival"]),
+            _shown_time(shard["last_arrival"]),
+        )
+    _print(table)
+    if not described["mappings"]:
+        click.echo("\nno mapping reads it")
+        return
+    click.echo()
+    table = _table("mapping", "handler", ">lag", ">oldest waits for", "last checkpoint")
+    for mapping in described["mappings"]:
+        age = "-" if mapping["lag_ms"] is None else shown_age(mapping["lag_ms"])
+        table.add_row(
+            Text(printable(mapping["name"])),
+            Text(printable(mapping["handler"])),
+            f"{mapping['lag_records']:,}",
+            age,
+            _shown_time(mapping["updated"]),
+        )
+    _print(table)
+
+
+def _shown_time(time: str | None) -> str:
+    """Return a time in UTC to the second, with a space where a narrow terminal may break it."""
+    return "-" if time is None else time[: len("2026-01-01T00:00:00")].replace("T", " ")
+
+
+def _table(*columns: str) -> Table:
+    """Return a plain table; a column whose name begins with `>` is aligned to the right."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for column in columns:
+        table.add_column(
+            column.removeprefix(">"), justify="right" if column.startswith(">") else "left", overflow="fold"
+        )
+    return table
+
+
+def _print(table: Table) -> None:
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = _PIPE_COLUMNS
+    console.print(table)

@@ -1,0 +1,211 @@
+"""Running a mapping from the command line: signals, the live line, the summary, the exit code."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import trio
+
+from streamfn.cli.live import LiveDisplay, RetryingShard, RunSummary, Snapshot, summary_text
+from streamfn.errors import HandlerImportError
+from streamfn.log.datadir import DataDir
+from streamfn.mapping.logs import LogWriter
+from streamfn.mapping.mapping import EventSourceMapping, RunResult
+from streamfn.mapping.options import RunOptions
+from streamfn.mapping.runtime import Runtime, open_runtime
+
+REFRESH_S = 0.2
+EXIT_DISCARDED = 3
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def execute(options: RunOptions, data_dir: Path, json_output: bool) -> int:
+    """Run a mapping as `streamfn run` does, and return the exit code of contract and help.
+
+    Raises:
+        StreamfnError: it could not be started, or a shard is damaged; the exit code is the error's.
+    """
+    data = DataDir.open(data_dir, create=False)
+    data.stream(options.stream)  # refuse early, before a worker is started
+    with LiveDisplay(enabled=not options.debug) as display:
+        writer = LogWriter(display.write)
+        try:
+            run = Run(options, data, writer, display)
+            trio.run(run.main, strict_exception_groups=True)
+        except HandlerImportError as error:
+            writer.write(import_failure(error))
+            raise
+        finally:
+            writer.close()
+    return run.end(json_output)
+
+
+def import_failure(error: HandlerImportError) -> str:
+    """What the handler's module printed and raised, as its author would see it; no frame of ours."""
+    printed = error.log.decode("utf-8", "backslashreplace")
+    frames = [str(frame) for frame in error.document.get("stackTrace") or []]  # type: ignore[attr-defined]
+    if not frames:
+        return printed
+    last = f"{error.document.get('errorType')}: {error.document.get('errorMessage')}\n"
+    return f"{printed}Traceback (most recent call last):\n{''.join(frames)}{last}"
+
+
+class Run:
+    """One run: `main` is its Trio main, `end` what is said afterwards."""
+
+    def __init__(self, options: RunOptions, data: DataDir, writer: LogWriter, display: LiveDisplay) -> None:
+        self._options = options
+        self._data = data
+        self._writer = writer
+        self._display = display
+        self._mapping: EventSourceMapping | None = None
+        self._result: RunResult | None = None
+        self._signals: list[int] = []
+        self._scope = trio.CancelScope()
+        self._remaining = 0
+        self.watch: Callable[[EventSourceMapping], None] | None = None
+
+    async def main(self) -> None:
+        """Open the runtime, run the mapping, drain on a first signal, stop at once on a second."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._heed_signals)
+            with self._scope:
+                async with open_runtime(self._data, self._writer) as runtime:
+                    await self._serve(runtime)
+            nursery.cancel_scope.cancel()
+
+    async def _serve(self, runtime: Runtime) -> None:
+        options = self._options
+        mapping = self._mapping = await runtime.mapping(options)
+        if self.watch is not None:
+            self.watch(mapping)
+        if mapping.resumed and options.starting_position != "TRIM_HORIZON":
+            self._say("the starting position is ignored: the mapping goes on from its checkpoint")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._show, mapping)
+            try:
+                self._result = await mapping.run(until_caught_up=options.until_caught_up, limit=options.limit)
+            finally:
+                self._result = self._result or mapping.result()
+                self._remaining = sum(max(0, lane.end - lane.machine.watermark) for lane in mapping.lanes)
+            nursery.cancel_scope.cancel()
+
+    # ---- signals
+
+    async def _heed_signals(self, task_status: trio.TaskStatus[None]) -> None:
+        with trio.open_signal_receiver(*SIGNALS) as receiver:
+            task_status.started()
+            async for number in receiver:
+                self._signals.append(number)
+                if len(self._signals) > 1 or self._mapping is None:
+                    self._scope.cancel()
+                else:
+                    self._say("stopping at the edge of a batch; again to stop at once")
+                    self._mapping.drain()
+
+    # ---- what is shown
+
+    def _say(self, text: str) -> None:
+        self._writer.write(f"streamfn: {text}\n")
+
+    async def _show(self, mapping: EventSourceMapping) -> None:
+        began = last = time.monotonic()
+        records, rate = 0, 0.0
+        while True:
+            await trio.sleep(REFRESH_S)
+            now = time.monotonic()
+            fresh = (mapping.counts.records - records) / (now - last)
+            records, last = mapping.counts.records, now
+            rate = fresh if not rate else 0.7 * rate + 0.3 * fresh
+            snapshot = self._snapshot(mapping, now - began, rate)
+            self._writer.show(lambda snapshot=snapshot: self._display.update(snapshot))  # type: ignore[misc]
+
+    def _snapshot(self, mapping: EventSourceMapping, elapsed_s: float, rate: float) -> Snapshot:
+        now_ns, now_ms = mapping.now_ns(), time.time_ns() // 1_000_000
+        lags, ages, retrying = 0, [], []
+        for lane in mapping.lanes:
+            lags += max(0, lane.end - lane.machine.watermark)
+            arrival = lane.oldest_arrival_ms()
+            if arrival is not None:
+                ages.append(now_ms - arrival)
+            retry = lane.machine.retrying
+            if retry is not None:
+                retrying.append(
+                    RetryingShard(
+                        shard_id=lane.shard.id,
+                        attempt=lane.machine.attempts,
+                        reason=f"{retry.fault.error_type}: {retry.fault.message}",
+                        next_attempt_s=0 if lane.busy else max(0.0, (retry.due_ns - now_ns) / 1e9),
+                        first_offset=retry.first_offset,
+                        records=retry.records,
+                    )
+                )
+        return Snapshot(
+            elapsed_s=elapsed_s,
+            records=mapping.counts.records,
+            records_per_second=rate,
+            lag_records=lags,
+            lag_ms=max(ages) if ages else None,
+            errors=mapping.counts.errors,
+            workers=(len(mapping.function.workers), mapping.function.config.workers),
+            total_records=self._total(mapping),
+            retrying=retrying,
+            draining=bool(self._signals),
+        )
+
+    def _total(self, mapping: EventSourceMapping) -> int | None:
+        if self._options.limit is not None:
+            return self._options.limit
+        if not self._options.until_caught_up:
+            return None
+        left = sum(max(0, lane.end - lane.machine.watermark) for lane in mapping.lanes)
+        return mapping.counts.records + left
+
+    # ---- the end
+
+    def end(self, json_output: bool) -> int:
+        """Print the summary, and return the exit code."""
+        result = self._result
+        if result is not None and self._mapping is not None:
+            summary = self.summary(self._mapping, result)
+            if json_output:
+                click.echo(json.dumps(summary.to_json()))
+            else:
+                click.echo(summary_text(summary), err=True)
+                if result.why == "drained":
+                    click.echo(f"resumes at {resume_text(result.resumes_at)}", err=True)
+        return self._exit_code(result)
+
+    def summary(self, mapping: EventSourceMapping, result: RunResult) -> RunSummary:
+        """What the run did, for people and programs."""
+        return RunSummary(
+            name=mapping.name,
+            stream=mapping.stream.name,
+            records=result.records,
+            batches=result.batches,
+            errors=result.errors,
+            discarded=result.discarded,
+            seconds=result.seconds,
+            records_per_second=result.records_per_second,
+            remaining=self._remaining,
+            resumed=mapping.resumed,
+            position_ignored=mapping.resumed and self._options.starting_position != "TRIM_HORIZON",
+        )
+
+    def _exit_code(self, result: RunResult | None) -> int:
+        stopped_short = self._options.until_caught_up or len(self._signals) > 1 or result is None
+        if self._signals and stopped_short and not (result is not None and result.why == "caught up"):
+            return 128 + self._signals[-1]
+        return EXIT_DISCARDED if result is not None and result.discarded else 0
+
+
+def resume_text(offsets: dict[str, int]) -> str:
+    """The first offset that the next run delivers, shard by shard; many shards are counted, not listed."""
+    shown = [f"{shard} offset {offset}" for shard, offset in list(offsets.items())[:4]]
+    more = len(offsets) - len(shown)
+    return ", ".join(shown) + (f" and {more} more shards" if more > 0 else "")

@@ -1,0 +1,241 @@
+"""What `run` shows while it runs, and at its end.
+
+Rendering only: `line`, `picture` and `summary_text` are pure functions of plain values.  `LiveDisplay` puts
+them on standard error, as one line that changes where that is a terminal, and as a line now and then where
+it is not.  Log lines go through it too, so that they do not run into the changing one.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+
+import click
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from streamfn.cli.output import count_of, printable, shown_age
+
+# A plain line at most so often: seldom enough for a log file, often enough to see that it lives.
+PLAIN_INTERVAL_S = 5.0
+# Shards that wait for a retry are shown one by one, up to so many.
+RETRYING_SHOWN = 4
+_REASON_CHARS = 100
+_REFRESH_PER_SECOND = 8
+
+
+@dataclass(frozen=True, slots=True)
+class RetryingShard:
+    """A shard that waits to try its failed batch again.
+
+    `attempt` counts the attempts that have failed; `next_attempt_s` is how far off the next one is, 0 while
+    it is running; `reason` is the error's type and message.
+    """
+
+    shard_id: str
+    attempt: int
+    reason: str
+    next_attempt_s: float
+    first_offset: int
+    records: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """A running mapping at one moment.
+
+    Attributes:
+        elapsed_s: since the start of the run.
+        records: finished by this run.
+        records_per_second: of late, not over the whole run.
+        lag_records: not finished yet: up to the committed end, or to where a run until caught up ends.
+        lag_ms: age of the oldest record that is not finished (iterator age); None if there is none.
+        errors: failed invocations.
+        workers: ready to work, and how many there should be.
+        total_records: what this run has to do in all; None if it follows the stream.
+        retrying: shards that wait for a retry.
+        paused: why hand-over pauses (no disk space), if it does.
+        draining: whether a signal has asked it to end.
+    """
+
+    elapsed_s: float
+    records: int
+    records_per_second: float
+    lag_records: int
+    lag_ms: int | None
+    errors: int
+    workers: tuple[int, int]
+    total_records: int | None = None
+    retrying: Sequence[RetryingShard] = ()
+    paused: str | None = None
+    draining: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSummary:
+    """What a run did.
+
+    `records_per_second` counts from the first hand-over to the last durable checkpoint; `discarded` and
+    `errors` are of this run.  `resumed` says that an earlier run had left a checkpoint; `position_ignored`
+    that a starting position was given and therefore not looked at.  `remaining` is what is not finished.
+    """
+
+    name: str
+    stream: str
+    records: int
+    batches: int
+    errors: int
+    discarded: int
+    seconds: float
+    records_per_second: float
+    remaining: int = 0
+    resumed: bool = False
+    position_ignored: bool = False
+
+    def to_json(self) -> dict[str, object]:
+        """Return what `--json` prints."""
+        return {
+            "mapping": self.name,
+            "stream": self.stream,
+            "records": self.records,
+            "batches": self.batches,
+            "errors": self.errors,
+            "discarded": self.discarded,
+            "seconds": round(self.seconds, 3),
+            "records_per_second": round(self.records_per_second),
+            "remaining": self.remaining,
+            "resumed": self.resumed,
+        }
+
+
+def line(snapshot: Snapshot) -> str:
+    """Return a snapshot as one line of plain text."""
+    ready, wanted = snapshot.workers
+    parts = [
+        count_of(snapshot.records, "record"),
+        f"{snapshot.records_per_second:,.0f}/s",
+        f"lag {snapshot.lag_records:,}"
+        + ("" if snapshot.lag_ms is None else f" ({shown_age(snapshot.lag_ms)})"),
+        count_of(snapshot.errors, "error"),
+        f"{ready}/{wanted} workers" if ready != wanted else count_of(wanted, "worker"),
+    ]
+    if snapshot.retrying:
+        parts.append(f"{count_of(len(snapshot.retrying), 'shard')} waiting to retry")
+    if snapshot.paused is not None:
+        parts.append(f"paused: {snapshot.paused}")
+    if snapshot.draining:
+        parts.append("stopping at the edge of a batch")
+    return " · ".join(parts)
+
+
+def retry_line(shard: RetryingShard) -> str:
+    """Return why a shard waits, and for what, as one line of plain text."""
+    reason = printable(shard.reason)
+    reason = reason if len(reason) <= _REASON_CHARS else reason[: _REASON_CHARS - 1] + "…"
+    when = "now" if shard.next_attempt_s <= 0 else f"in {shown_age(round(shard.next_attempt_s * 1000))}"
+    return (
+        f"{shard.shard_id}: {count_of(shard.records, 'record')} from offset {shard.first_offset} failed "
+        f"{count_of(shard.attempt, 'time')}, again {when}: {reason}"
+    )
+
+
+def picture(snapshot: Snapshot) -> RenderableType:
+    """Return a snapshot as it is drawn on a terminal."""
+    rows: list[RenderableType] = []
+    status = Text(line(snapshot), overflow="ellipsis", no_wrap=True)
+    if snapshot.total_records:
+        grid = Table.grid(padding=(0, 1))
+        bar = ProgressBar(snapshot.total_records, min(snapshot.records, snapshot.total_records), width=24)
+        percent = f"{100 * min(snapshot.records / snapshot.total_records, 1):3.0f}%"
+        grid.add_row(bar, percent, status)
+        rows.append(grid)
+    else:
+        rows.append(status)
+    for shard in snapshot.retrying[:RETRYING_SHOWN]:
+        rows.append(Text("  " + retry_line(shard), style="yellow", overflow="ellipsis", no_wrap=True))
+    if len(snapshot.retrying) > RETRYING_SHOWN:
+        rows.append(Text(f"  and {len(snapshot.retrying) - RETRYING_SHOWN} more shards", style="yellow"))
+    return Group(*rows)
+
+
+def summary_text(summary: RunSummary) -> str:
+    """Return what a run says at its end: one line, or two."""
+    if not summary.records and not summary.errors and not summary.remaining:
+        text = f"{summary.name}: nothing left to do"
+    else:
+        text = (
+            f"{summary.name}: {count_of(summary.records, 'record')} "
+            f"in {count_of(summary.batches, 'batch', 'batches')}, {summary.seconds:.1f} s, "
+            f"{summary.records_per_second:,.0f} records/s, {count_of(summary.errors, 'error')}"
+        )
+    if summary.discarded:
+        text += f", {count_of(summary.discarded, 'record')} discarded"
+    if summary.remaining:
+        text += f"; {count_of(summary.remaining, 'record')} left, run it again to go on there"
+    if summary.position_ignored:
+        text += "\nthe starting position was ignored: the mapping went on from its checkpoint"
+    return text
+
+
+class LiveDisplay:
+    """Shows snapshots on standard error; a context manager.  Not thread-safe.
+
+    `enabled` False shows no snapshots at all, but writes what `write` is given.
+    """
+
+    def __init__(self, *, enabled: bool = True, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True, highlight=False)
+        self._enabled = enabled
+        self._live: Live | None = None
+        self._next_line_s = PLAIN_INTERVAL_S
+        self._last_retrying: set[str] = set()
+
+    def __enter__(self) -> LiveDisplay:
+        if self._enabled and self._console.is_terminal:
+            # Redirection off: what is printed meanwhile comes through `write`.
+            self._live = Live(
+                console=self._console,
+                refresh_per_second=_REFRESH_PER_SECOND,
+                auto_refresh=False,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def update(self, snapshot: Snapshot) -> None:
+        """Show a snapshot: on a terminal at once, else every PLAIN_INTERVAL_S and when a retry begins."""
+        if not self._enabled:
+            return
+        if self._live is not None:
+            self._live.update(picture(snapshot), refresh=True)
+            return
+        retrying = {shard.shard_id for shard in snapshot.retrying}
+        news = [shard for shard in snapshot.retrying if shard.shard_id not in self._last_retrying]
+        self._last_retrying = retrying
+        if snapshot.elapsed_s >= self._next_line_s:
+            self._next_line_s = snapshot.elapsed_s + PLAIN_INTERVAL_S
+            click.echo(line(snapshot), err=True)
+        for shard in news[:RETRYING_SHOWN]:
+            click.echo(retry_line(shard), err=True)
+
+    def write(self, text: str) -> None:
+        """Write whole lines, of logs or news, above the changing line.  They go out as they are."""
+        if self._live is None:
+            sys.stderr.write(text)
+            sys.stderr.flush()
+        else:
+            self._console.print(Text(text.removesuffix("\n")), soft_wrap=True)

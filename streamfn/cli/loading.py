@@ -1,0 +1,181 @@
+"""Many records into a stream, fast, with a known last durable line.
+
+Rows are gathered into groups of some tens of MiB.  A group is divided among the shards, appended and
+committed by a thread while the next one is being read; a group that the disk has no room for is refused
+whole, before anything of it is appended.  So after each group, and after any failure but one, exactly the
+records up to `durable_line` are in the stream.  The one: something else takes the room, or a disk fails,
+in the middle of a group; then `partly_stored` says that some shards have records from behind that line.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import lru_cache
+from types import TracebackType
+
+import pyarrow as pa
+
+from streamfn.cli.formats import Rows
+from streamfn.cli.openfiles import allow_open_files
+from streamfn.errors import DiskFull
+from streamfn.limits import FREE_BYTES_MIN, MIB
+from streamfn.log.stream import Stream
+from streamfn.log.writer import ShardWriter
+
+GROUP_BYTES = 32 * MIB
+# What a record weighs beside its data and key: in memory two objects and three list entries; on disk, less.
+_RECORD_BYTES = 128
+# What a group takes on disk beside its records: messages' metadata, and a new segment's header a shard.
+_SHARD_BYTES = 16 * 1024
+# Keys repeat where they come from a field, and then looking them up costs a tenth of hashing them.
+_KEYS_REMEMBERED = 65_536
+
+
+class StreamLoader:
+    """The writers of all shards of a stream.  One thread's; a context manager that stores what it was given.
+
+    Left with an exception, it stores nothing more, and what is gathered is dropped.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        """Take the lock of every shard.
+
+        Raises:
+            BusyError: another process writes to one; the text names its pid.
+            LogError: a shard is damaged or cannot be written.
+        """
+        self.stream = stream
+        self.durable_line = 0
+        self.records = 0
+        self.partly_stored = False
+        self._failed = False
+        self._shard_index = lru_cache(_KEYS_REMEMBERED)(stream.shard_index)
+        allow_open_files(4 * len(stream.shards))
+        self._open = ExitStack()
+        self._writers: list[ShardWriter] = []
+        with ExitStack() as opening:
+            for shard in stream.shards:
+                self._writers.append(opening.enter_context(ShardWriter.open(shard)))
+            self._open = opening.pop_all()
+        self._thread = ThreadPoolExecutor(1, "streamfn-loader")
+        self._storing: Future[None] | None = None
+        self._group: list[Rows] = []
+        self._group_bytes = 0
+
+    def __enter__(self) -> StreamLoader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                self.flush()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Release the shards; what was taken and is not durable yet is dropped."""
+        self._thread.shutdown()
+        self._open.close()
+
+    def add(self, rows: Rows) -> None:
+        """Take rows; now and then wait until those before are durable.
+
+        Raises:
+            DiskFull: there is no room; see the top of the file.
+            LogError: a disk failed.
+        """
+        self._group.append(rows)
+        self._group_bytes += sum(map(len, rows.data)) + _RECORD_BYTES * len(rows.data)
+        if self._group_bytes >= GROUP_BYTES:
+            self._submit()
+
+    def flush(self) -> None:
+        """Wait until everything that was taken is durable; errors as of `add`.
+
+        After an error nothing more is stored, and this does nothing.
+        """
+        self._submit()
+        self._wait()
+
+    def _submit(self) -> None:
+        self._wait()
+        group, self._group, self._group_bytes = self._group, [], 0
+        if group and not self._failed:
+            self._storing = self._thread.submit(self._store, group)
+
+    def _wait(self) -> None:
+        storing, self._storing = self._storing, None
+        if storing is not None:
+            try:
+                storing.result()
+            except BaseException:
+                self._failed = True
+                raise
+
+    def _store(self, group: list[Rows]) -> None:
+        """Append and commit one group; runs in the loader's thread."""
+        columns = self._divide(group)
+        self._require_room(columns)
+        try:
+            for writer, (data, keys, arrivals) in zip(self._writers, columns, strict=True):
+                if data:
+                    writer.append_columns(
+                        pa.array(data, pa.binary()),
+                        pa.array(keys, pa.string()),
+                        None if arrivals is None else pa.array(arrivals, pa.int64()),
+                    )
+        except BaseException:
+            self.partly_stored = any(writer.end_offset > writer.committed_offset for writer in self._writers)
+            raise
+        self.partly_stored = True
+        for writer in self._writers:
+            writer.commit()
+        self.partly_stored = False
+        self.records += sum(len(rows.data) for rows in group)
+        self.durable_line = group[-1].last_line
+
+    def _divide(self, group: list[Rows]) -> list[tuple[list[bytes], list[str], list[int] | None]]:
+        """Return each shard's data, keys and arrival times, in the order of the file."""
+        timed = group[0].arrivals is not None
+        columns: list[tuple[list[bytes], list[str], list[int] | None]] = [
+            ([], [], [] if timed else None) for _ in self._writers
+        ]
+        if len(columns) == 1:
+            data, keys, arrivals = columns[0]
+            for rows in group:
+                data += rows.data
+                keys += rows.keys
+                if arrivals is not None and rows.arrivals is not None:
+                    arrivals += rows.arrivals
+            return columns
+        for rows in group:
+            shard_numbers = list(map(self._shard_index, rows.keys))
+            for number, value, key in zip(shard_numbers, rows.data, rows.keys, strict=True):
+                column = columns[number]
+                column[0].append(value)
+                column[1].append(key)
+            if rows.arrivals is not None:
+                for number, arrival in zip(shard_numbers, rows.arrivals, strict=True):
+                    times = columns[number][2]
+                    assert times is not None
+                    times.append(arrival)
+        return columns
+
+    def _require_room(self, columns: list[tuple[list[bytes], list[str], list[int] | None]]) -> None:
+        """Raise DiskFull unless all of a group fits, so that none of it is stored on one shard only."""
+        need = sum(
+            sum(map(len, data)) + sum(map(len, keys)) + _RECORD_BYTES * len(data) + _SHARD_BYTES
+            for data, keys, _ in columns
+            if data
+        )
+        status = os.statvfs(self.stream.directory)
+        floor = min(FREE_BYTES_MIN, status.f_blocks * status.f_frsize // 4)
+        free = status.f_bavail * status.f_frsize
+        if free < need + floor:
+            raise DiskFull(
+                f"no space left in {self.stream.directory}: {free} bytes are free of {need + floor} needed"
+            )

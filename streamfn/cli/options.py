@@ -1,0 +1,66 @@
+"""Options that every command has, and how they reach it.
+
+A command takes `settings: Settings` as its first argument:
+
+    @click.command()
+    @common_options
+    def inspect(settings: Settings, ...) -> None: ...
+
+`--data-dir` may be given before or after the command's name; the later one wins.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
+
+import click
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class _DataDirOption(NamedTuple):
+    envvar: str
+    default: str
+    help: str
+
+
+DATA_DIR = _DataDirOption(
+    "STREAMFN_DATA_DIR",
+    ".streamfn",
+    "Where streams and checkpoints are.  [env: STREAMFN_DATA_DIR; default: ./.streamfn]",
+)
+_KEY = "streamfn.data_dir"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What every command is told: where its data is, and whether a program reads its output."""
+
+    data_dir: Path
+    json_output: bool
+
+
+def remember_data_dir(ctx: click.Context, data_dir: str | None) -> None:
+    """Keep the `--data-dir` given before the command's name."""
+    ctx.meta[_KEY] = data_dir
+
+
+def common_options(command: Callable[Concatenate[Settings, P], R]) -> Callable[P, R]:
+    """Give a command `--data-dir` and `--json` as one `Settings`."""
+
+    @click.option("--data-dir", "common_data_dir", type=click.Path(), default=None, help=DATA_DIR.help)
+    @click.option("--json", "common_json", is_flag=True, help="Print JSON on standard output, for programs.")
+    @functools.wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        given = (
+            kwargs.pop("common_data_dir") or click.get_current_context().meta.get(_KEY) or DATA_DIR.default
+        )
+        settings = Settings(Path(str(given)), bool(kwargs.pop("common_json")))
+        return command(settings, *args, **kwargs)
+
+    return wrapped

@@ -1,0 +1,67 @@
+"""The progress bar of an import, on a terminal only."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from streamfn.limits import MIB
+
+
+class Measured(Protocol):
+    """Something that knows how far into how many bytes it is."""
+
+    size: int | None
+
+    @property
+    def position(self) -> int | None:
+        """Bytes read so far, where that is known."""
+
+
+class ImportProgress:
+    """A context manager; disabled, or where standard error is no terminal, it shows nothing."""
+
+    def __init__(self, name: str, source: Measured, *, enabled: bool = True) -> None:
+        self._source = source
+        self._records = 0
+        self._started = time.monotonic()
+        self._progress: Progress | None = None
+        self._task = TaskID(0)
+        if enabled and sys.stderr.isatty():
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TaskProgressColumn(),
+                TextColumn("{task.fields[counts]}"),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            shown = "standard input" if name == "-" else name.rpartition("/")[2]
+            total = source.size if source.position is not None else None
+            self._task = self._progress.add_task(shown, total=total, counts="")
+
+    def __enter__(self) -> ImportProgress:
+        if self._progress is not None:
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def advance(self, records: int, total_bytes: int) -> None:
+        """Say that `records` more have been read, `total_bytes` of data in all."""
+        self._records += records
+        if self._progress is not None:
+            seconds = max(time.monotonic() - self._started, 1e-9)
+            rate = f"{total_bytes / MIB / seconds:,.0f} MiB/s"
+            counts = f"{self._records:,} records, {rate}"
+            self._progress.update(self._task, completed=self._source.position, counts=counts)

@@ -1,0 +1,103 @@
+"""The work behind `streamfn put`.
+
+Standard input is taken as it comes: whatever lines are there together share one sync, and a line that comes
+alone waits for nothing but its own.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import click
+import orjson
+
+from streamfn.cli.fields import data_key
+from streamfn.cli.lines import read_blocks, split_lines
+from streamfn.cli.openfiles import allow_open_files
+from streamfn.cli.options import Settings
+from streamfn.errors import RefusedError
+from streamfn.log.batch import check_record
+from streamfn.log.datadir import DataDir, check_name, check_shards
+from streamfn.log.producer import Placed, Producer
+from streamfn.log.stream import Stream
+from streamfn.types import NewRecord
+
+
+def run_put(
+    settings: Settings,
+    name: str,
+    data: Sequence[bytes] | None,
+    *,
+    partition_key: str | None,
+    shards: int | None,
+) -> None:
+    """Put `data`, or (None) the lines of standard input, and print where each record went.
+
+    Raises:
+        RefusedError: a name, number or record breaks a limit; of arguments none was put then.
+        BusyError: another process writes to the stream.
+        LogError: the disk is full or failed; what was printed is durable.
+    """
+    check_name(name)
+    if shards is not None:
+        check_shards(shards)
+    target = _Target(settings.data_dir, name, shards)
+    groups: Iterable[Sequence[bytes]] = (
+        [data] if data is not None else split_lines(read_blocks(sys.stdin.fileno()))
+    )
+    producer: Producer | None = None
+    line = 0
+    try:
+        for group in groups:
+            records = [
+                NewRecord(value, data_key(value) if partition_key is None else partition_key)
+                for value in group
+            ]
+            _check(records, None if data is not None else line)
+            line += len(records)
+            if producer is None:
+                producer = Producer(target.stream())
+            _print(producer.submit(records).result(), json_output=settings.json_output)
+        if producer is None:
+            target.stream()
+    finally:
+        if producer is not None:
+            producer.close()
+
+
+class _Target:
+    """The stream to put into, looked up at once and made when the first record is known to be good."""
+
+    def __init__(self, data_dir: Path, name: str, shards: int | None) -> None:
+        self._data_dir, self._name, self._shards = data_dir, name, shards
+        if (data_dir / "format").exists():
+            found = {stream.name: stream for stream in DataDir.open(data_dir, create=True).streams()}
+            if name in found and shards not in (None, len(found[name].shards)):
+                raise RefusedError(f"stream {name!r} has {len(found[name].shards)} shards, not {shards}")
+
+    def stream(self) -> Stream:
+        stream = DataDir.open(self._data_dir, create=True).open_or_create_stream(self._name, self._shards)
+        allow_open_files(4 * len(stream.shards))
+        return stream
+
+
+def _check(records: Sequence[NewRecord], line: int | None) -> None:
+    for number, record in enumerate(records, 1):
+        try:
+            check_record(record)
+        except RefusedError as error:
+            if line is None:
+                raise
+            raise RefusedError(f"standard input, line {line + number}: {error}") from None
+
+
+def _print(placed: Placed, *, json_output: bool) -> None:
+    out = click.get_binary_stream("stdout")
+    for shard_id, sequence_number in placed:
+        if json_output:
+            out.write(orjson.dumps({"ShardId": shard_id, "SequenceNumber": sequence_number}) + b"\n")
+        else:
+            out.write(f"{shard_id}  {sequence_number}\n".encode())
+    out.flush()

@@ -1,0 +1,174 @@
+"""`streamfn run`: the options of a mapping, as the AWS CLI names them."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+
+import click
+
+from streamfn import limits
+from streamfn.cli.options import Settings, common_options
+from streamfn.errors import RefusedError
+from streamfn.mapping.options import LOGS, RunOptions, check_environment, validate
+
+_EPILOG = """\b
+Examples:
+  streamfn run app.handler --stream orders --until-caught-up
+  streamfn run src/app.handler --stream orders --batch-size 500 --workers 4
+  streamfn run app:handler --stream orders --starting-position LATEST --logs all
+  streamfn run app.handler --stream orders --debug --limit 1     (breakpoint() works)
+
+\b
+HANDLER is module.function as in Lambda, or module:function, from the current
+directory. The mapping remembers how far it is under its name (default
+HANDLER@STREAM): run it again and it goes on from there, whatever the starting
+position. Ctrl-C ends it at the edge of a batch; a second one at once.
+
+\b
+With --json: one object at the end, with records, batches, errors, discarded,
+records_per_second.
+
+\b
+Exit codes: 0 done, 1 failed (handler cannot be imported, mapping runs already,
+damage, disk), 2 refused before anything was made, 3 finished but records were
+discarded, 130 and 143 interrupted before it was done.
+"""
+
+
+@click.command(epilog=_EPILOG)
+@click.argument("handler")
+@click.option("--stream", required=True, metavar="S", help="Read this stream.")
+@click.option("--name", metavar="NAME", default="", help="The mapping's name.  [default: HANDLER@STREAM]")
+@click.option(
+    "--batch-size",
+    type=int,
+    default=limits.BATCH_SIZE_DEFAULT,
+    show_default=True,
+    metavar="N",
+    help="Records in a batch, at most.",
+)
+@click.option(
+    "--maximum-batching-window-in-seconds",
+    type=int,
+    default=0,
+    show_default=True,
+    metavar="S",
+    help="How long a batch may wait to become full.",
+)
+@click.option(
+    "--starting-position",
+    default="TRIM_HORIZON",
+    show_default=True,
+    metavar="TRIM_HORIZON|LATEST|AT_TIMESTAMP",
+    help="Where the mapping's first run begins.",
+)
+@click.option(
+    "--starting-position-timestamp", metavar="TIME", help="With AT_TIMESTAMP: ISO 8601 or seconds since 1970."
+)
+@click.option("--workers", type=int, metavar="N", help="Worker processes.  [default: one per processor]")
+@click.option(
+    "--timeout",
+    type=int,
+    metavar="S",
+    help=f"Of one invocation.  [default: {limits.FUNCTION_TIMEOUT_S_DEFAULT}]",
+)
+@click.option("--until-caught-up", is_flag=True, help="End when what is there now has been handled.")
+@click.option("--limit", type=int, metavar="N", help="Hand over N records, then end.")
+@click.option(
+    "--env",
+    "environment",
+    multiple=True,
+    metavar="K=V",
+    help="Set a variable for the handler; may be repeated.",
+)
+@click.option(
+    "--logs",
+    default="failed",
+    show_default=True,
+    metavar="|".join(LOGS),
+    help="Log lines of which invocations; failed: of those that failed or printed.",
+)
+@click.option("--debug", is_flag=True, help="One worker on this terminal, no timeout: breakpoint() works.")
+@common_options
+def run(
+    settings: Settings,
+    handler: str,
+    stream: str,
+    name: str,
+    batch_size: int,
+    maximum_batching_window_in_seconds: int,
+    starting_position: str,
+    starting_position_timestamp: str | None,
+    workers: int | None,
+    timeout: int | None,
+    until_caught_up: bool,
+    limit: int | None,
+    environment: tuple[str, ...],
+    logs: str,
+    debug: bool,
+) -> int:
+    """Run the Lambda handler HANDLER on the records of a stream."""
+    if debug and (workers not in (None, 1) or timeout is not None):
+        raise RefusedError("--debug means one worker and no timeout: leave --workers and --timeout out")
+    options = RunOptions(
+        handler=handler,
+        stream=stream,
+        name=name,
+        batch_size=batch_size,
+        maximum_batching_window_in_seconds=maximum_batching_window_in_seconds,
+        starting_position=starting_position,
+        starting_position_timestamp=parse_timestamp(starting_position_timestamp),
+        workers=1 if debug else default_workers() if workers is None else workers,
+        timeout_s=None if debug else limits.FUNCTION_TIMEOUT_S_DEFAULT if timeout is None else timeout,
+        until_caught_up=until_caught_up,
+        limit=limit,
+        environment=parse_environment(environment),
+        logs=logs,
+        debug=debug,
+    )
+    validate(options, now_ms=time.time_ns() // 1_000_000)
+    if debug and not sys.stdin.isatty():
+        raise RefusedError("--debug needs a terminal as standard input")
+    from streamfn.cli.execute import execute
+
+    return execute(options, settings.data_dir, settings.json_output)
+
+
+def default_workers() -> int:
+    """Return the number of processors this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def parse_timestamp(text: str | None) -> float | None:
+    """Return seconds since 1970, UTC.
+
+    Raises:
+        RefusedError: it is no time.
+    """
+    if text is None:
+        return None
+    from streamfn.cli.times import parse_time_ms
+
+    try:
+        return parse_time_ms(text) / 1000
+    except ValueError as error:
+        raise RefusedError(f"--starting-position-timestamp: {error}") from None
+
+
+def parse_environment(pairs: Sequence[str]) -> dict[str, str]:
+    """Return the variables of `K=V` texts; the last one of a name wins.
+
+    Raises:
+        RefusedError: a text has no `=`, or the variable may not be set.
+    """
+    environment = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise RefusedError(f"--env takes K=V, not {pair!r}")
+        environment[key] = value
+    check_environment(environment)
+    return environment

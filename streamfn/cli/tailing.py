@@ -1,0 +1,213 @@
+"""The work behind `streamfn tail`: a cursor per shard, merged by arrival time.
+
+Each shard's order is kept whatever its times are: only the heads of the shards are compared.  What is held
+in memory is a few records per shard.
+"""
+
+from __future__ import annotations
+
+import base64
+import heapq
+import itertools
+import select
+import sys
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+
+import click
+import orjson
+
+from streamfn.cli.openfiles import allow_open_files
+from streamfn.cli.options import Settings
+from streamfn.cli.output import printable, shown_bytes
+from streamfn.cli.times import format_time, parse_time_ms
+from streamfn.errors import FailedError, RefusedError
+from streamfn.limits import MIB
+from streamfn.log.datadir import DataDir
+from streamfn.log.reader import Message, ShardReader, horizon, offset_at_time, records
+from streamfn.log.stream import Shard, Stream
+from streamfn.log.watch import CommitWatch
+from streamfn.types import Record
+
+LAST_DEFAULT = 10
+# Records of one message that exist as Python objects at a time.
+_ROWS = 256
+# How often a follower of a silent stream looks whether it is still there.
+_SILENCE_S = 1.0
+
+
+class ShardCursor:
+    """The records of one shard, one after the other; a context manager."""
+
+    def __init__(self, shard: Shard, offset: int, until_offset: int | None) -> None:
+        """Begin at `offset`; end before `until_offset`, or (None) never."""
+        self.shard = shard
+        self._next = offset
+        self._until = until_offset
+        self._reader = ShardReader.open(shard, offset)
+        self._messages: deque[Message] = deque()
+
+    def __enter__(self) -> ShardCursor:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._reader.close()
+
+    def __iter__(self) -> Iterator[Record]:
+        """Yield what is there; when it is exhausted, iterate again for what has come since."""
+        while self._until is None or self._next < self._until:
+            if not self._messages:
+                self._messages.extend(self._reader.poll(MIB, self._until))
+            if not self._messages:
+                return
+            message = self._messages[0]
+            for record in records(message, self._next - message.first_offset, self._wanted(message)):
+                self._next = record.offset + 1
+                yield record
+            if self._next >= message.first_offset + message.rows:
+                self._messages.popleft()
+
+    def _wanted(self, message: Message) -> int:
+        end = message.first_offset + message.rows
+        if self._until is not None:
+            end = min(end, self._until)
+        return min(_ROWS, end - self._next)
+
+
+def merged(cursors: Sequence[ShardCursor]) -> Iterator[tuple[Shard, Record]]:
+    """Yield what the cursors have, by arrival time; equal times in the order of the shards."""
+
+    def labelled(number: int, cursor: ShardCursor) -> Iterator[tuple[int, int, Record]]:
+        # The latest time so far stands for a record that came late, so that it does not hold up its shard.
+        latest = 0
+        for record in cursor:
+            latest = max(latest, record.arrival_ms)
+            yield latest, number, record
+
+    streams = [labelled(number, cursor) for number, cursor in enumerate(cursors)]
+    for _, number, record in heapq.merge(*streams, key=lambda item: item[:2]):
+        yield cursors[number].shard, record
+
+
+def run_tail(settings: Settings, name: str, *, count: int | None, position: str | None, follow: bool) -> None:
+    """Print records; with `follow` until interrupted.
+
+    Raises:
+        RefusedError: there is no such stream, or the position is none.
+        LogError: a shard is damaged or cannot be read.
+    """
+    parsed = _parse_position(position)
+    stream = DataDir.open(settings.data_dir, create=False).stream(name)
+    allow_open_files(3 * len(stream.shards))
+    printer = _Printer(json_output=settings.json_output)
+    ends = [_committed_end(shard) for shard in stream.shards]
+    if parsed is None:
+        last = LAST_DEFAULT if count is None else count
+        printer.print(_last(stream, ends, last))
+        starts, left = ends, None
+    else:
+        starts = [_start(shard, parsed, end) for shard, end in zip(stream.shards, ends, strict=True)]
+        left = count
+    with ExitStack() as stack:
+        until: Sequence[int | None] = [None] * len(ends) if follow else ends
+        cursors = [
+            stack.enter_context(ShardCursor(shard, start, stop))
+            for shard, start, stop in zip(stream.shards, starts, until, strict=True)
+        ]
+        if not follow:
+            printer.print(itertools.islice(merged(cursors), left))
+            return
+        watch: CommitWatch[int] = stack.enter_context(CommitWatch())
+        for number, shard in enumerate(stream.shards):
+            watch.add(shard, number)
+        _follow(stream, cursors, watch, printer, left)
+
+
+def _follow(
+    stream: Stream,
+    cursors: Sequence[ShardCursor],
+    watch: CommitWatch[int],
+    printer: _Printer,
+    left: int | None,
+) -> None:
+    told = set(range(len(cursors)))
+    while left is None or left > 0:
+        printed = printer.print(itertools.islice(merged([cursors[number] for number in sorted(told)]), left))
+        left = None if left is None else left - printed
+        if left == 0:
+            return
+        # Standard output is watched too, so that `tail --follow | head -1` ends when head does.
+        poll = select.poll()
+        poll.register(watch.fileno(), select.POLLIN)
+        poll.register(sys.stdout.fileno(), 0)
+        ready = poll.poll(_SILENCE_S * 1000)
+        if any(fd == sys.stdout.fileno() for fd, _ in ready):
+            raise BrokenPipeError
+        if not ready and not stream.directory.exists():
+            raise FailedError(f"stream {stream.name!r} was deleted")
+        told = watch.drain()
+
+
+def _parse_position(position: str | None) -> str | int | None:
+    """Return None, TRIM_HORIZON, LATEST, or milliseconds since 1970."""
+    if position is None or position in ("TRIM_HORIZON", "LATEST"):
+        return position
+    try:
+        return parse_time_ms(position)
+    except ValueError as error:
+        raise RefusedError(f"--from takes TRIM_HORIZON, LATEST or a time: {error}") from None
+
+
+def _committed_end(shard: Shard) -> int:
+    with ShardReader.open(shard, horizon(shard)) as reader:
+        return reader.committed().end_offset
+
+
+def _start(shard: Shard, position: str | int, end: int) -> int:
+    if isinstance(position, int):
+        return min(offset_at_time(shard, position), end)
+    return end if position == "LATEST" else horizon(shard)
+
+
+def _last(stream: Stream, ends: Sequence[int], count: int) -> Sequence[tuple[Shard, Record]]:
+    """Return the `count` records that a merge of everything would end with."""
+    with ExitStack() as stack:
+        cursors = [
+            stack.enter_context(ShardCursor(shard, max(horizon(shard), end - count), end))
+            for shard, end in zip(stream.shards, ends, strict=True)
+        ]
+        return deque(merged(cursors), maxlen=count)
+
+
+class _Printer:
+    """Writes records to standard output."""
+
+    def __init__(self, *, json_output: bool) -> None:
+        self._line = _json_line if json_output else _text_line
+
+    def print(self, some: Iterator[tuple[Shard, Record]] | Sequence[tuple[Shard, Record]]) -> int:
+        """Print all of `some`, flush, and return how many they were."""
+        out = click.get_binary_stream("stdout")
+        printed = 0
+        for shard, record in some:
+            out.write(self._line(shard, record))
+            printed += 1
+        out.flush()
+        return printed
+
+
+def _json_line(shard: Shard, record: Record) -> bytes:
+    described = {
+        "SequenceNumber": record.sequence_number,
+        "ApproximateArrivalTimestamp": record.arrival_ms / 1000,
+        "Data": base64.b64encode(record.data).decode(),
+        "PartitionKey": record.partition_key,
+        "ShardId": shard.id,
+    }
+    return orjson.dumps(described) + b"\n"
+
+
+def _text_line(shard: Shard, record: Record) -> bytes:
+    key = printable(record.partition_key)
+    return f"{format_time(record.arrival_ms)}  {shard.id}  {key}  {shown_bytes(record.data)}\n".encode()

@@ -1,0 +1,1 @@
+"""Pure machines: they decide, and never wait.  Time is an argument and randomness is injected."""

@@ -1,0 +1,156 @@
+"""Error documents: why an invocation or an Init did not succeed, in Lambda's words and shape.
+
+Two writers speak in Lambda, and so here.  What the runtime client writes has all four keys, spaced as
+Python's json does:
+
+    {"errorMessage": "...", "errorType": "ValueError", "requestId": "...", "stackTrace": ["  File ..."]}
+
+What the service around it writes has two, without spaces.  Nothing a handler raises can break this:
+exceptions that cannot be printed, lone surrogates, megabytes of text.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import traceback
+from collections.abc import Sequence
+
+from streamfn.events.response import ASCII_ONLY, MarshalError
+from streamfn.types import Fault
+
+# Ours, for want of a documented limit: text and stack trace are cut so that the document, at 12 bytes of JSON
+# for a character at worst, stays below limits.RESPONSE_BYTES_MAX.
+TEXT_CHARS_MAX = 200_000
+TYPE_CHARS_MAX = 1_000
+
+_OUR_DIRECTORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+
+
+def from_exception(error: BaseException, request_id: str) -> Fault:
+    """Return the fault of a handler that raised `error`.
+
+    The stack trace begins at the first frame that is not ours.  `request_id` is "" for what was raised
+    during Init.
+    """
+    return _client_fault(type(error).__name__, _message(error), request_id, _stack_trace(error))
+
+
+def marshal_error(error: MarshalError, request_id: str) -> Fault:
+    """Return the fault of a handler whose response cannot be written as JSON."""
+    return _client_fault("Runtime.MarshalError", str(error), request_id, [])
+
+
+def too_large(limit_bytes: int) -> Fault:
+    """Return the fault of a handler whose response is longer than `limit_bytes` of JSON."""
+    text = f"Response payload size exceeded maximum allowed payload size ({limit_bytes} bytes)."
+    return _service_fault({"errorMessage": text, "errorType": "Function.ResponseSizeTooLarge"})
+
+
+def timed_out(request_id: str, seconds: float) -> Fault:
+    """Return the fault of an invocation that was killed after its function's timeout of `seconds`."""
+    text = f"RequestId: {request_id} Error: Task timed out after {seconds:.2f} seconds"
+    return _service_fault({"errorType": "Sandbox.Timedout", "errorMessage": text})
+
+
+def exited(request_id: str, reason: str | None) -> Fault:
+    """Return the fault of an invocation whose process ended.
+
+    `reason` is how: "exit status 1", "signal: killed"; None or "exit status 0" if it gave none.
+    """
+    how = "without providing a reason" if reason in (None, "exit status 0") else f"with error: {reason}"
+    text = f"RequestId: {request_id} Error: Runtime exited {how}"
+    return _service_fault({"errorType": "Runtime.ExitError", "errorMessage": text})
+
+
+def init_error(error: BaseException, module: str) -> Fault:
+    """Return the fault of an Init in which importing the handler's `module` raised `error`.
+
+    As in Lambda, except that an ImportError's stack trace, empty there, is kept: it says which import it was.
+    """
+    if isinstance(error, ImportError):
+        text = f"Unable to import module '{module}': {_message(error)}"
+        return _client_fault("Runtime.ImportModuleError", text, "", _stack_trace(error))
+    if isinstance(error, SyntaxError):
+        text = f"Syntax error in module '{module}': {_message(error)}"
+        where = f'  File "{error.filename}" Line {error.lineno}\n    {error.text}'
+        return _client_fault("Runtime.UserCodeSyntaxError", text, "", [where])
+    return from_exception(error, "")
+
+
+def handler_not_found(function: str, module: str) -> Fault:
+    """Return the fault of an Init that did not find `function` in `module`."""
+    text = f"Handler '{function}' missing on module '{module}'"
+    return _client_fault("Runtime.HandlerNotFound", text, "", [])
+
+
+def not_callable(function: str, module: str, what: str) -> Fault:
+    """Return the fault of an Init that found `what` (its repr) where the handler should be: Lambda would fail later."""
+    text = f"Handler '{function}' of module '{module}' is not callable: it is {what:.80}"
+    return _client_fault("Runtime.HandlerNotFound", text, "", [])
+
+
+def malformed_handler(handler: str, reason: str) -> Fault:
+    """Return the fault of a handler's name that is not of the form module.function."""
+    return _client_fault("Runtime.MalformedHandlerName", f"Bad handler '{handler}': {reason}", "", [])
+
+
+def builtin_module_conflict(module: str) -> Fault:
+    """Return the fault of a handler whose module has the name of one built into the interpreter."""
+    text = f"Cannot use built-in module {module} as a handler module"
+    return _client_fault("Runtime.BuiltInModuleConflict", text, "", [])
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # the handler's own exception class; Lambda's client would fall over here
+        return f"<exception str() of {type(error).__name__} failed>"
+
+
+def _stack_trace(error: BaseException) -> list[str]:
+    """One string a frame, without the marks under the line that newer Pythons add: as Lambda has it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = (i for i, frame in enumerate(frames) if not frame.filename.startswith(_OUR_DIRECTORY))
+    first = next(theirs, len(frames))
+    plain = [(frame.filename, frame.lineno or 0, frame.name, frame.line) for frame in frames[first:]]
+    return traceback.format_list(plain)
+
+
+def _innermost(frames: Sequence[str]) -> list[str]:
+    """The last frames, as many as there is room for: where it was raised says more than how it got there."""
+    kept: list[str] = []
+    room = TEXT_CHARS_MAX
+    for frame in reversed(frames):
+        room -= len(frame)
+        if room < 0:
+            break
+        kept.append(frame)
+    return kept[::-1]
+
+
+def _client_fault(error_type: str, text: str, request_id: str, frames: Sequence[str]) -> Fault:
+    error_type = error_type[:TYPE_CHARS_MAX]
+    text = text[:TEXT_CHARS_MAX]
+    document = {
+        "errorMessage": text,
+        "errorType": error_type,
+        "requestId": request_id,
+        "stackTrace": _innermost(frames),
+    }
+    return Fault(_printable(error_type), _printable(text), _encode(document, (", ", ": ")))
+
+
+def _service_fault(document: dict[str, str]) -> Fault:
+    return Fault(document["errorType"], document["errorMessage"], _encode(document, (",", ":")))
+
+
+def _encode(document: object, separators: tuple[str, str]) -> bytes:
+    try:
+        return json.dumps(document, ensure_ascii=ASCII_ONLY, separators=separators).encode()
+    except UnicodeEncodeError:  # a lone surrogate, which only an escape can carry
+        return json.dumps(document, ensure_ascii=True, separators=separators).encode()
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()

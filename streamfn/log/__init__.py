@@ -1,0 +1,1 @@
+"""The shard log: streams of shards of Arrow segments on disk, appended by one process, read by any."""

@@ -1,0 +1,254 @@
+"""The data directory: its format, and the streams in it.
+
+    DIR/format                    {"streamfn": 1}
+    DIR/state.db, DIR/locks/      the state store's; only their paths are known here
+    DIR/streams/lock              held while a stream is made or deleted
+    DIR/streams/<16 hex>/         one stream: stream.json and a directory for each shard
+
+A stream is built in a directory whose name begins with a dot, synced, and renamed into place; deleting
+renames it away first.  So a stream is there whole or not at all, and what a crash left is swept up by the
+next one who makes or deletes a stream.  Names of streams are data in stream.json, never part of a path.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import secrets
+import shutil
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from streamfn import limits
+from streamfn.errors import FailedError, RefusedError
+from streamfn.log import commit, stream
+from streamfn.log.lock import FileLock, locked
+from streamfn.log.stream import Stream
+
+FORMAT_VERSION = 1
+_ID = re.compile(r"[0-9a-f]{16}")
+
+
+class DataDir:
+    """An open data directory.  It holds nothing open; any number of processes may have one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.state_path = path / "state.db"
+        self.locks_path = path / "locks"
+        self._streams_path = path / "streams"
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, create: bool) -> DataDir:
+        """Open a data directory; with `create` it is made where there is none.
+
+        Raises:
+            RefusedError: there is none, or the directory is something else.
+            FailedError: it is of a newer format, or cannot be read or (with `create`) written.
+        """
+        data_dir = cls(Path(path).absolute())
+        try:
+            if create and not (data_dir.path / "format").exists():
+                data_dir._create()
+            data_dir._check_format()
+        except OSError as error:
+            raise FailedError(
+                f"cannot use data directory {path} as uid {os.geteuid()}: {error.strerror}"
+            ) from error
+        if create:
+            data_dir.require_writable()
+        return data_dir
+
+    @property
+    def writable(self) -> bool:
+        """Whether this process may make and change files here."""
+        return os.access(self.path, os.W_OK | os.X_OK) and os.access(self._streams_path, os.W_OK | os.X_OK)
+
+    def require_writable(self) -> None:
+        """Raise FailedError, naming path and uid, unless `writable`."""
+        if not self.writable:
+            raise FailedError(f"data directory {self.path} is not writable for uid {os.geteuid()}")
+
+    def streams(self) -> list[Stream]:
+        """Return the streams, by name."""
+        found = []
+        try:
+            directories = [entry for entry in self._streams_path.iterdir() if _ID.fullmatch(entry.name)]
+        except OSError as error:
+            raise FailedError(f"cannot list {self._streams_path}: {error.strerror}") from error
+        for directory in directories:
+            try:
+                text = (directory / "stream.json").read_text()
+            except FileNotFoundError:
+                continue  # deleted since we listed it
+            except OSError as error:
+                raise FailedError(f"cannot read {directory / 'stream.json'}: {error.strerror}") from error
+            found.append(stream.decode(directory, text))
+        return sorted(found, key=lambda stream: stream.name)
+
+    def stream(self, name: str) -> Stream:
+        """Return the stream of that name.
+
+        Raises:
+            RefusedError: there is none; the text lists those with a similar name, or all.
+        """
+        check_name(name)
+        streams = {stream.name: stream for stream in self.streams()}
+        if name in streams:
+            return streams[name]
+        close = difflib.get_close_matches(name, streams, n=3)
+        if close:
+            hint = f"did you mean {' or '.join(close)}?"
+        elif streams:
+            hint = "there is " + ", ".join(list(streams)[:10]) + (", ..." if len(streams) > 10 else "")
+        else:
+            hint = "there is none yet"
+        raise RefusedError(f"unknown stream {name!r} in {self.path}: {hint}")
+
+    def create_stream(self, name: str, shards: int = 1, *, arn: str | None = None) -> Stream:
+        """Make a stream with `shards` shards of equal hash ranges.
+
+        Raises:
+            RefusedError: the name breaks the rule or is taken, or the number of shards is out of range.
+            FailedError: it cannot be written.
+        """
+        check_name(name)
+        check_shards(shards)
+        self.require_writable()
+        try:
+            with locked(self._streams_path / "lock", f"data directory {self.path}"):
+                if any(stream.name == name for stream in self.streams()):
+                    raise RefusedError(f"stream {name!r} exists already in {self.path}")
+                self._sweep()
+                return self._build(name, shards, arn or stream.ARN_DEFAULT + name)
+        except OSError as error:
+            raise FailedError(f"cannot create stream {name!r} in {self.path}: {error.strerror}") from error
+
+    def open_or_create_stream(
+        self, name: str, shards: int | None = None, *, arn: str | None = None
+    ) -> Stream:
+        """Return the stream of that name, made with `shards` shards (None: one) where there is none.
+
+        Raises:
+            RefusedError: as `create_stream`, or it exists with another number of shards.
+            FailedError: it cannot be written.
+        """
+        check_name(name)
+        if shards is not None:
+            check_shards(shards)
+        for attempt in (1, 2):
+            for existing in self.streams():
+                if existing.name != name:
+                    continue
+                if shards is not None and shards != len(existing.shards):
+                    raise RefusedError(f"stream {name!r} has {len(existing.shards)} shards, not {shards}")
+                return existing
+            try:
+                return self.create_stream(name, shards or 1, arn=arn)
+            except RefusedError:
+                if attempt == 2:  # the first time, another process may just have made it
+                    raise
+        raise AssertionError("unreachable")
+
+    def delete_stream(self, name: str) -> None:
+        """Delete a stream with all its records.  The caller has made sure that no mapping runs on it.
+
+        Raises:
+            RefusedError: there is no such stream.
+            BusyError: a process is appending to one of its shards; the text names its pid.
+            FailedError: it cannot be removed.
+        """
+        self.require_writable()
+        try:
+            with locked(self._streams_path / "lock", f"data directory {self.path}"), ExitStack() as held:
+                found = self.stream(name)
+                for shard in found.shards:
+                    lock = FileLock(shard.directory / "lock")
+                    lock.acquire(f"shard {shard.id} of stream {name!r}", 0)
+                    held.callback(lock.release)
+                found.directory.rename(self._streams_path / f".deleted-{found.id}")
+                sync_directory(self._streams_path)
+                self._sweep()
+        except OSError as error:
+            raise FailedError(f"cannot delete stream {name!r} in {self.path}: {error.strerror}") from error
+
+    def _create(self) -> None:
+        if self.path.exists() and any(entry.name != "streams" for entry in self.path.iterdir()):
+            raise RefusedError(f"{self.path} is not a streamfn data directory, and it is not empty")
+        self._streams_path.mkdir(parents=True, exist_ok=True)
+        temporary = self._streams_path / f".format-{os.getpid()}"
+        write_synced(temporary, json.dumps({"streamfn": FORMAT_VERSION}) + "\n")
+        temporary.rename(self.path / "format")
+        sync_directory(self.path)
+
+    def _check_format(self) -> None:
+        path = self.path / "format"
+        try:
+            version = json.loads(path.read_text())["streamfn"]
+        except (FileNotFoundError, NotADirectoryError):
+            raise RefusedError(f"there is no streamfn data directory at {self.path}") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise FailedError(
+                f"{path} is damaged; it should read {json.dumps({'streamfn': FORMAT_VERSION})}"
+            ) from error
+        if not isinstance(version, int) or version > FORMAT_VERSION:
+            raise FailedError(
+                f"data directory {self.path} has format {version}, newer than the {FORMAT_VERSION} that this "
+                "streamfn reads: upgrade streamfn, or use another directory (--data-dir)"
+            )
+
+    def _build(self, name: str, shards: int, arn: str) -> Stream:
+        final = self._streams_path / secrets.token_hex(8)
+        temporary = self._streams_path / f".new-{final.name}"
+        temporary.mkdir()
+        made = Stream(final, name, arn, time.time_ns() // 1_000_000, stream.uniform_shards(final, shards))
+        for shard in made.shards:
+            directory = temporary / shard.id
+            directory.mkdir()
+            write_synced(directory / "lock", "")
+            empty = commit.Commit(commit.boot_id(), 0, 0, 0, 0, shard.sequence_base, 0)
+            write_synced(directory / "commit", commit.encode(empty))
+            sync_directory(directory)
+        write_synced(temporary / "stream.json", stream.encode(made))
+        sync_directory(temporary)
+        temporary.rename(final)
+        sync_directory(self._streams_path)
+        return made
+
+    def _sweep(self) -> None:
+        """Remove what was being made or deleted when a process died; the lock is held."""
+        for entry in self._streams_path.iterdir():
+            if entry.name.startswith((".new-", ".deleted-")):
+                shutil.rmtree(entry)
+
+
+def check_name(name: str) -> None:
+    """Raise RefusedError, with the rule, unless `name` may name a stream."""
+    if not re.fullmatch(limits.STREAM_NAME_PATTERN, name):
+        raise RefusedError(f"stream name {name!r} is not valid: it must match {limits.STREAM_NAME_PATTERN}")
+
+
+def check_shards(shards: int) -> None:
+    """Raise RefusedError unless a stream may have so many shards."""
+    if not 1 <= shards <= limits.SHARDS_MAX:
+        raise RefusedError(f"a stream has 1 to {limits.SHARDS_MAX} shards, not {shards}")
+
+
+def write_synced(path: Path, content: str | bytes) -> None:
+    """Write a whole new file and sync it."""
+    with open(path, "wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fdatasync(file.fileno())
+
+
+def sync_directory(path: Path) -> None:
+    """Make the entries of a directory durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,86 @@
+"""Locks between processes: flock on a file that names its holder, free as soon as the holder has ended."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from streamfn.errors import BusyError
+
+_RETRY_S = 0.01
+
+
+class FileLock:
+    """An exclusive lock on a file.  `acquire` may block; `release` gives it back, and is harmless twice."""
+
+    __slots__ = ("_fd", "path")
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._fd: int | None = None
+
+    def acquire(self, what: str, wait_s: float, *, create: bool = True) -> None:
+        """Take the lock, waiting up to `wait_s` seconds, and write our pid into the file.
+
+        Args:
+            what: how the error calls the thing that is locked.
+            wait_s: 0 tries once.
+            create: False never makes or writes the file: for directories that may be read-only.
+
+        Raises:
+            BusyError: another process holds it; the text names its pid.
+            OSError: the file cannot be opened.
+        """
+        deadline = time.monotonic() + wait_s
+        while not self._try(create):
+            if time.monotonic() >= deadline:
+                raise BusyError(f"{what} is in use by {self._holder()}")
+            time.sleep(_RETRY_S)
+
+    def _try(self, create: bool) -> bool:
+        fd = os.open(self.path, os.O_RDWR | os.O_CREAT if create else os.O_RDONLY, 0o644)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The file may have been deleted, with its stream, while we came.
+            held = os.fstat(fd).st_nlink > 0
+        except BlockingIOError:
+            held = False
+        except BaseException:
+            os.close(fd)
+            raise
+        if not held:
+            os.close(fd)
+            return False
+        if create:
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+        self._fd = fd
+        return True
+
+    def _holder(self) -> str:
+        try:
+            text = self.path.read_text().strip()
+        except OSError:
+            text = ""
+        return f"process {text}" if text.isdigit() else "another process"
+
+    def release(self) -> None:
+        """Give the lock back."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+@contextmanager
+def locked(path: Path, what: str, wait_s: float = 5.0) -> Iterator[None]:
+    """Hold a `FileLock` for the body."""
+    lock = FileLock(path)
+    lock.acquire(what, wait_s)
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,236 @@
+"""Where a shard's log ends, after whatever happened to the last process that wrote to it.
+
+Rules (a record's *offset* is its ordinal in the shard; sequence numbers play no part):
+
+1. A message is good if its CRC is right, it begins at the offset where the one before it ended, and its
+   epoch is not lower.  Good messages are kept, published or not.
+2. At the first bad one, at offset X: if the commit file published more than X, or a good message further
+   on was written when more than X was known to be synced, bytes that were durable have changed: the log is
+   damaged, and nothing is touched.
+3. Otherwise it is the torn tail of an append that was never acknowledged: a hole is punched over it.  The
+   file keeps its size, because who has it mapped would be killed if it shrank.
+
+Within the boot that wrote the commit file everything below the committed length is still as it was, so
+the scan starts there; after a reboot it starts at the segment's beginning.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from streamfn._native import ffi, lib
+from streamfn.errors import LogDamaged
+from streamfn.log import libc
+from streamfn.log.commit import Commit, boot_id
+from streamfn.log.segment import Segment, SegmentFile, list_files, open_segment
+from streamfn.log.stream import Shard
+
+_SCAN_MESSAGES = 256
+_CHUNK = 1 << 20
+
+
+class Recovery(NamedTuple):
+    """What opening a shard for writing found to do; all zero after an orderly end.
+
+    `cut_bytes` of a torn append were removed at file position `cut_at` of segment file `file`;
+    `kept_records` were whole, but had not been published.
+    """
+
+    file: str
+    cut_at: int
+    cut_bytes: int
+    kept_records: int
+
+
+class Tail(NamedTuple):
+    """Where the log ends: `active` is None where the next append needs a new segment, at `end_offset`.
+
+    `position` is the file position in the active segment where it goes on; `data_end` is above it where
+    there is something to cut.
+    """
+
+    active: SegmentFile | None
+    position: int
+    end_offset: int
+    epoch: int
+    data_end: int
+    kept_records: int
+
+    @property
+    def recovery(self) -> Recovery:
+        """The same for a report."""
+        name = self.active.path.name if self.active else ""
+        return Recovery(name, self.position, self.data_end - self.position, self.kept_records)
+
+
+def find_tail(shard: Shard, commit: Commit | None) -> Tail:
+    """Find where the log of a shard ends.  Changes nothing; the writer's lock should be held.
+
+    Raises:
+        LogDamaged: what was durable is not there any more.
+        OSError: a file cannot be read.
+    """
+    files = list_files(shard)
+    published = commit.end_offset if commit else 0
+    if not files:
+        if published:
+            raise LogDamaged(f"{shard.directory} has no segments, but {published} records were committed")
+        return Tail(None, 0, 0, commit.epoch if commit else 0, 0, 0)
+    last = max(files, key=lambda file: (file.first_offset, not file.sealed))
+    if commit and last.first_offset < commit.segment:
+        missing = f"{commit.segment:020d}.arrows"
+        raise LogDamaged(
+            f"{shard.directory / missing} is missing; records from offset {commit.segment} on are gone"
+        )
+    segment = open_segment(shard, last)
+    try:
+        return _scan_tail(segment, last, commit)
+    finally:
+        segment.release()
+
+
+def _scan_tail(segment: Segment, file: SegmentFile, commit: Commit | None) -> Tail:
+    trusted = commit is not None and commit.boot_id == boot_id() and commit.segment == file.first_offset
+    start = (commit.length, commit.end_offset) if commit and trusted and not file.sealed else (0, 0)
+    if start[0] < segment.data_at:
+        start = (segment.data_at, file.first_offset)
+    published = commit.end_offset if commit else 0
+    status, position, end_offset, epoch = _scan_all(segment, start, commit.epoch if commit and trusted else 0)
+    if published > end_offset:
+        raise damaged(file, position, end_offset, f"but {published} records were committed")
+    if file.sealed:
+        if status != lib.SF_SCAN_END:
+            raise damaged(file, position, end_offset, "and the end of a sealed segment is further on")
+        return Tail(None, 0, end_offset, epoch, 0, max(0, end_offset - published))
+    data_end = _data_end(segment, position)
+    if data_end > position:
+        _refuse_durable_beyond(segment, file, position, end_offset, data_end)
+    return Tail(
+        file,
+        position,
+        end_offset,
+        epoch,
+        max(position, data_end),
+        end_offset - max(published, file.first_offset),
+    )
+
+
+def damaged(file: SegmentFile, position: int, offset: int, why: str) -> LogDamaged:
+    """Return the error that names file, byte position and shard offset."""
+    return LogDamaged(f"{file.path} is damaged at byte {position}: no valid record at offset {offset}, {why}")
+
+
+def _scan_all(segment: Segment, start: tuple[int, int], epoch: int) -> tuple[int, int, int, int]:
+    """Scan good messages; return why it ended, position and offset there, and the last epoch."""
+    scan = Scan(segment, *start)
+    while True:
+        status, messages, count = scan.step(segment.size, _SCAN_MESSAGES, 1 << 62)
+        for i in range(count):
+            if messages[i].epoch < epoch:
+                segment.proven = min(segment.proven, messages[i].position)
+                return lib.SF_SCAN_DAMAGED, messages[i].position, messages[i].first_offset, epoch
+            epoch = messages[i].epoch
+        if status != lib.SF_SCAN_MORE:
+            return status, scan.position, scan.next_offset, epoch
+
+
+class Scan:
+    """A cursor over a segment's messages: a file position and the shard offset of the message there."""
+
+    __slots__ = ("_count", "_next", "_out", "_position", "segment")
+
+    def __init__(
+        self, segment: Segment, position: int, next_offset: int, capacity: int = _SCAN_MESSAGES
+    ) -> None:
+        self.segment = segment
+        self._position = ffi.new("uint64_t *", position)
+        self._next = ffi.new("uint64_t *", next_offset)
+        self._count = ffi.new("size_t *")
+        self._out = ffi.new("sf_message[]", capacity)
+
+    @property
+    def position(self) -> int:
+        """Where the scan goes on, in the file."""
+        return int(self._position[0])
+
+    @property
+    def next_offset(self) -> int:
+        """The shard offset of the message there."""
+        return int(self._next[0])
+
+    def move(self, segment: Segment, position: int, next_offset: int) -> None:
+        """Go on elsewhere."""
+        self.segment = segment
+        self._position[0] = position
+        self._next[0] = next_offset
+
+    def step(self, end: int, messages_max: int, bytes_max: int) -> tuple[int, Any, int]:
+        """Scan on, up to file position `end`; return an SF_SCAN code, the messages and how many they are.
+
+        The messages are overwritten by the next step.
+        """
+        segment = self.segment
+        proven = segment.proven
+        start = self._position[0]
+        status = lib.sf_scan_proven(
+            segment.base,
+            end,
+            proven,
+            self._position,
+            self._next,
+            bytes_max,
+            self._out,
+            messages_max,
+            self._count,
+        )
+        if start <= max(proven, segment.data_at) and self._position[0] > proven:
+            segment.proven = self._position[0]
+        return status, self._out, self._count[0]
+
+
+def _data_end(segment: Segment, position: int) -> int:
+    """Return where the last byte that is not zero ends, at or after `position`.  Holes are not read."""
+    end = position
+    for start, stop in _data_extents(segment.fd, position, segment.size):
+        for at in range(start, stop, _CHUNK):
+            chunk = os.pread(segment.fd, min(_CHUNK, stop - at), at).rstrip(b"\0")
+            if chunk:
+                end = at + len(chunk)
+    return end
+
+
+def _data_extents(fd: int, start: int, size: int) -> Iterator[tuple[int, int]]:
+    while start < size:
+        try:
+            start = os.lseek(fd, start, os.SEEK_DATA)
+        except OSError:  # ENXIO: no data behind `start`
+            return
+        stop = os.lseek(fd, start, os.SEEK_HOLE)
+        yield start, stop
+        start = stop
+
+
+def _refuse_durable_beyond(
+    segment: Segment, file: SegmentFile, position: int, end_offset: int, data_end: int
+) -> None:
+    """Raise LogDamaged if a good message behind `position` shows that what lies there had been synced."""
+    found = ffi.new("sf_message *")
+    at = ffi.new("uint64_t *", position)
+    while lib.sf_find_message(segment.base, min(segment.size, data_end + 7), at, found):
+        if found.durable_upto > end_offset and found.first_offset > end_offset:
+            raise damaged(file, position, end_offset, f"but records up to {found.durable_upto} were durable")
+        at[0] += found.length
+
+
+def cut(tail: Tail) -> None:
+    """Remove the torn tail, if there is one, and sync."""
+    if tail.active is None or tail.data_end <= tail.position:
+        return
+    fd = os.open(tail.active.path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        libc.punch_hole(fd, tail.position, tail.data_end - tail.position)
+        os.fdatasync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,174 @@
+"""Sealing: a full segment, written anew as an Arrow file with few large row groups.
+
+The messages of the file are messages of ours (SFN1 value, CRC, offsets), so one scanner reads both forms;
+the file's footer makes it what pandas, Polars and DuckDB open directly.  The sealed file takes its name
+when it is whole and synced, and only then is the other form unlinked: at every moment at least one is
+there, and who has the other one mapped keeps it.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from streamfn import limits
+from streamfn._native import ffi, lib
+from streamfn.errors import LogError
+from streamfn.log.datadir import sync_directory
+from streamfn.log.recovery import Scan, damaged
+from streamfn.log.schema import END_OF_STREAM, Block, Draft, footer
+from streamfn.log.segment import (
+    Segment,
+    SegmentFile,
+    header,
+    list_files,
+    open_segment,
+    sealed_path,
+    stream_path,
+)
+from streamfn.log.stream import Shard
+
+# Messages merged into one row group: with single-record messages the group stays below its target size.
+_GROUP_MESSAGES = 8192
+
+
+def seal(shard: Shard, first_offset: int, end_offset: int) -> Path:
+    """Write the sealed form of a segment of records `first_offset` .. `end_offset`, and unlink the other.
+
+    Every message is proven before it is copied.
+
+    Raises:
+        LogDamaged: a message is not as it was written; nothing was changed.
+        DiskFull: there is no room for a second copy; nothing was changed.
+        OSError: a file cannot be read or written.
+    """
+    file = SegmentFile(first_offset, False, stream_path(shard, first_offset))
+    path = sealed_path(shard, first_offset)
+    temporary = path.with_suffix(".sealing")
+    segment = open_segment(shard, file)
+    try:
+        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        try:
+            _write_file(fd, shard, segment, file, end_offset)
+            os.fdatasync(fd)
+        except BaseException:
+            temporary.unlink()
+            raise
+        finally:
+            os.close(fd)
+    finally:
+        segment.release()
+    temporary.rename(path)
+    sync_directory(shard.directory)
+    file.path.unlink()
+    return path
+
+
+def _write_file(fd: int, shard: Shard, segment: Segment, file: SegmentFile, end_offset: int) -> None:
+    scan = Scan(segment, segment.data_at, file.first_offset, _GROUP_MESSAGES)
+    blocks: list[Block] = []
+    start = header(shard, sealed=True)
+    write_all(fd, memoryview(start), 0)
+    position = len(start)
+    status = lib.SF_SCAN_MORE
+    while status == lib.SF_SCAN_MORE:
+        status, messages, count = scan.step(segment.size, _GROUP_MESSAGES, limits.SEALED_GROUP_BYTES)
+        if count:
+            draft = _merged(segment, messages, count, end_offset)
+            write_all(fd, memoryview(draft.buffer), position)
+            blocks.append(draft.block(position))
+            position += len(draft.buffer)
+    if status == lib.SF_SCAN_DAMAGED or scan.next_offset != end_offset:
+        raise damaged(
+            file, scan.position, scan.next_offset, f"though the next segment begins at {end_offset}"
+        )
+    write_all(fd, memoryview(END_OF_STREAM + footer(shard.name, blocks)), position)
+
+
+def _merged(segment: Segment, messages: Any, count: int, end_offset: int) -> Draft:
+    """Return the rows of `count` messages as one; all of the segment is durable, so it says so."""
+    totals = ffi.new("uint64_t[4]")
+    lib.sf_measure(segment.base, messages, count, totals)
+    draft = Draft(int(messages[0].first_offset), *(int(total) for total in totals))
+    start = ffi.from_buffer("uint8_t[]", draft.buffer)
+    lib.sf_gather(segment.base, messages, count, ffi.new("uint8_t *[]", [start + at for at in draft.columns]))
+    ffi.release(start)
+    draft.finish(int(messages[count - 1].epoch), end_offset)
+    return draft
+
+
+class Sealer:
+    """Seals segments of one shard in a thread of its own, which exists only when there was one to seal."""
+
+    def __init__(self, shard: Shard) -> None:
+        self.problem: str | None = None
+        self._shard = shard
+        self._queue: queue.SimpleQueue[tuple[int, int] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def seal(self, first_offset: int, end_offset: int) -> None:
+        """Have a full segment sealed."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name=f"seal {self._shard.id}", daemon=True)
+            self._thread.start()
+        self._queue.put((first_offset, end_offset))
+
+    def sweep(self, active: int) -> None:
+        """Deal with what a crash left: unfinished files, both forms of a segment, segments nobody sealed.
+
+        `active` is the first offset of the active segment; the writer's lock is held.
+        """
+        for entry in list(self._shard.directory.iterdir()):
+            if entry.suffix in (".tmp", ".sealing"):
+                entry.unlink()
+        files = list_files(self._shard)
+        sealed = {file.first_offset for file in files if file.sealed}
+        starts = sorted({file.first_offset for file in files})
+        ends = dict(pairwise(starts))
+        for file in files:
+            if file.sealed or file.first_offset == active:
+                continue
+            if file.first_offset in sealed:
+                file.path.unlink()
+            else:
+                self.seal(file.first_offset, ends[file.first_offset])
+
+    def close(self) -> None:
+        """Wait until everything handed over is sealed."""
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread.join()
+            self._thread = None
+
+    def _run(self) -> None:
+        while (task := self._queue.get()) is not None:
+            try:
+                self._require_space(task[0])
+                seal(self._shard, *task)
+            except LogError as error:
+                self.problem = str(error)
+            except OSError as error:
+                self.problem = f"cannot seal segment {task[0]} of shard {self._shard.id}: {error.strerror}"
+
+    def _require_space(self, first_offset: int) -> None:
+        path = stream_path(self._shard, first_offset)
+        status = os.statvfs(path)
+        if status.f_bavail * status.f_frsize < floor_bytes(status) + os.stat(path).st_blocks * 512:
+            raise LogError(f"segment {path} is not sealed yet: too little disk space for a second copy")
+
+
+def floor_bytes(status: os.statvfs_result) -> int:
+    """Return how much of a file system must stay free, so that checkpoints and discards still fit."""
+    return min(limits.FREE_BYTES_MIN, status.f_blocks * status.f_frsize // 4)
+
+
+def write_all(fd: int, view: memoryview, position: int) -> None:
+    """Write all of `view` at a file position, however often the system cuts it short."""
+    while view:
+        written = os.pwrite(fd, view, position)
+        view = view[written:]
+        position += written

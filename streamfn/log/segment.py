@@ -1,0 +1,173 @@
+"""Segments: their file names, and a segment mapped into memory for as long as someone needs it.
+
+    NNNNNNNNNNNNNNNNNNNN.arrows    an Arrow stream: the active segment, or one that awaits sealing
+    NNNNNNNNNNNNNNNNNNNN.arrow     an Arrow file: sealed, for ever as it is
+
+The 20 digits are the shard offset of the first record, so the end of one segment names the next.
+
+One process maps a segment once, whoever reads it: readers of several mappings share it, and with it the
+knowledge of how far its messages have been proven.  A mapping outlives the file's name: sealing and
+retention unlink files, and who has one open keeps it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import threading
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+from streamfn._native import ffi
+from streamfn.errors import LogDamaged
+from streamfn.log import libc
+from streamfn.log.schema import schema_message
+from streamfn.log.stream import Shard
+
+_NAME = re.compile(r"(\d{20})\.(arrows|arrow)")
+FILE_MAGIC = b"ARROW1\0\0"
+
+
+class SegmentFile(NamedTuple):
+    """A segment as it lies in the directory."""
+
+    first_offset: int
+    sealed: bool
+    path: Path
+
+
+def stream_path(shard: Shard, first_offset: int) -> Path:
+    """Return where the unsealed segment that begins at an offset lies."""
+    return shard.directory / f"{first_offset:020d}.arrows"
+
+
+def sealed_path(shard: Shard, first_offset: int) -> Path:
+    """Return where the sealed segment that begins at an offset lies."""
+    return shard.directory / f"{first_offset:020d}.arrow"
+
+
+def list_files(shard: Shard) -> list[SegmentFile]:
+    """Return every segment file of a shard, by first offset; both forms while one is being sealed."""
+    found = []
+    with os.scandir(shard.directory) as entries:
+        for entry in entries:
+            match = _NAME.fullmatch(entry.name)
+            if match:
+                found.append(SegmentFile(int(match[1]), match[2] == "arrow", shard.directory / entry.name))
+    return sorted(found)
+
+
+def list_segments(shard: Shard) -> list[SegmentFile]:
+    """The same with one form of each segment: the sealed one where there are both."""
+    return list({file.first_offset: file for file in list_files(shard)}.values())
+
+
+def header(shard: Shard, *, sealed: bool) -> bytes:
+    """Return the bytes that a segment begins with, up to its first message."""
+    return (FILE_MAGIC if sealed else b"") + schema_message(shard.name)
+
+
+class Segment:
+    """A mapped segment; made by `open_segment` only.  Thread-safe.
+
+    `id` is unique in the process, `fd` a read-only descriptor, `address` and `size` (bytes) the mapping,
+    `base` the same as a cffi pointer, `data_at` the file position of the first message.  Messages that
+    end at or below the file position `proven` have had their CRC checked by this process.
+    """
+
+    __slots__ = (
+        "_key",
+        "_references",
+        "address",
+        "base",
+        "data_at",
+        "fd",
+        "first_offset",
+        "id",
+        "path",
+        "proven",
+        "sealed",
+        "size",
+    )
+
+    _ids: ClassVar[itertools.count[int]] = itertools.count(1)
+    _open: ClassVar[dict[tuple[int, int], Segment]] = {}
+    _lock: ClassVar[threading.Lock] = threading.Lock()
+
+    def __init__(self, file: SegmentFile, fd: int, key: tuple[int, int], size: int, data_at: int) -> None:
+        self.id = next(self._ids)
+        self.path = file.path
+        self.sealed = file.sealed
+        self.first_offset = file.first_offset
+        self.fd = fd
+        self.size = size
+        self.address = libc.map_readonly(fd, size)
+        self.base: Any = ffi.cast("uint8_t *", self.address)
+        self.data_at = data_at
+        self.proven = 0
+        self._key = key
+        self._references = 1
+
+    def __repr__(self) -> str:
+        return f"<Segment {self.id} {self.path.name} of {self.path.parent.name}>"
+
+    def retain(self) -> Segment:
+        """Add a reference, so that mapping and descriptor stay until a further `release`."""
+        with self._lock:
+            assert self._references > 0, "a released segment is used again"
+            self._references += 1
+        return self
+
+    def release(self) -> None:
+        """Give a reference back; the last one unmaps and closes."""
+        with self._lock:
+            assert self._references > 0, "a segment is released more often than retained"
+            self._references -= 1
+            if self._references:
+                return
+            del self._open[self._key]
+        libc.unmap(self.address, self.size)
+        os.close(self.fd)
+        self.address = self.size = 0
+        self.base = None
+
+
+def open_segment(shard: Shard, file: SegmentFile) -> Segment:
+    """Map a segment, or return the one this process has mapped already; the caller owes a `release`.
+
+    Raises:
+        FileNotFoundError: there is no such file (any more).
+        LogDamaged: it does not begin as a segment of this shard begins.
+    """
+    fd = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        status = os.fstat(fd)
+        key = (status.st_dev, status.st_ino)
+        expected = header(shard, sealed=file.sealed)
+        with Segment._lock:
+            known = Segment._open.get(key)
+            if known is not None:
+                known._references += 1
+            else:
+                check_header(fd, file, expected)
+                segment = Segment._open[key] = Segment(file, fd, key, status.st_size, len(expected))
+                return segment
+    except BaseException:
+        os.close(fd)
+        raise
+    os.close(fd)
+    return known
+
+
+def check_header(fd: int, file: SegmentFile, expected: bytes) -> None:
+    """Raise LogDamaged unless the file begins with `expected`."""
+    actual = os.pread(fd, len(expected), 0)
+    if actual == expected:
+        return
+    same = next((i for i, (a, b) in enumerate(zip(actual, expected, strict=False)) if a != b), 0)
+    if len(actual) < len(expected):
+        why = f"ends after {len(actual)} bytes, inside its header"
+    else:
+        why = f"does not begin as a segment of shard {file.path.parent.name} (byte {same})"
+    raise LogDamaged(f"{file.path} {why}; its first record would be offset {file.first_offset}")

@@ -1,0 +1,336 @@
+"""Appending to a shard: the one process that holds its lock.
+
+    append    body first, then the 8 bytes of prefix: what is not complete reads as the end of the stream
+    commit    fdatasync, then one write to the commit file: readers see what is durable and nothing else
+    roll      commit; a new segment is written, synced and renamed into place, published; then the old one
+              is sealed by a thread of the writer
+
+A failed write leaves nothing: a hole is punched over it and the log ends where it did.  After a failed
+sync nothing is known about what is on the disk, and trying again would lie; so the writer is fenced, and
+only a new one, which reads the log again, can go on.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from streamfn import limits
+from streamfn.clock import Clock, SystemClock
+from streamfn.errors import DiskFull, FailedError, LogError
+from streamfn.log import batch, libc, recovery
+from streamfn.log.commit import Commit, CommitFile, boot_id
+from streamfn.log.datadir import sync_directory
+from streamfn.log.lock import FileLock
+from streamfn.log.recovery import Recovery, Tail
+from streamfn.log.schema import MESSAGE_OVERHEAD_BYTES
+from streamfn.log.seal import Sealer, floor_bytes, write_all
+from streamfn.log.segment import header, stream_path
+from streamfn.log.stream import Shard
+from streamfn.types import NewRecord
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# An active segment ends in zeros, so that readers which look for an end-of-stream mark find one.
+_END_BYTES = 8
+
+
+class ShardWriter:
+    """The writer of one shard.  Not thread-safe; every call may wait for the disk.
+
+    `recovered` says what opening found to repair.  Close it, or use it as a context manager.
+    """
+
+    def __init__(
+        self, shard: Shard, lock: FileLock, commit_file: CommitFile, clock: Clock, segment_bytes: int
+    ) -> None:
+        self.shard = shard
+        self.recovered = Recovery("", 0, 0, 0)
+        self._lock = lock
+        self._commit_file = commit_file
+        self._clock = clock
+        self._segment_bytes = segment_bytes
+        self._fd = -1
+        self._segment = 0
+        self._position = 0
+        self._end_offset = 0
+        self._epoch = 0
+        self._arrival_ms = 0
+        self._sequence_base = shard.sequence_base
+        self._committed = Commit("", 0, 0, 0, 0, "", 0)
+        self._fenced: str | None = None
+        self._closed = False
+        self._sealer = Sealer(shard)
+
+    @classmethod
+    def open(
+        cls,
+        shard: Shard,
+        *,
+        wait_s: float = 5.0,
+        clock: Clock | None = None,
+        segment_bytes: int = limits.SEGMENT_BYTES,
+    ) -> ShardWriter:
+        """Take the shard's lock, waiting up to `wait_s` seconds for it, and repair what a crash left.
+
+        Raises:
+            BusyError: another process is writing; the text names its pid.
+            LogDamaged: records that were durable are not there any more; nothing was changed.
+            DiskFull: the shard has no segment yet and there is no room for one.
+            LogError: a system call failed; nothing was appended.
+            FailedError: the shard is gone or cannot be written.
+        """
+        lock = FileLock(shard.directory / "lock")
+        try:
+            lock.acquire(f"shard {shard.id} in {shard.directory.parent}", wait_s)
+            commit_file = CommitFile.open(shard.directory, write=True)
+        except OSError as error:
+            lock.release()
+            why = f"uid {os.geteuid()}: {error.strerror}"
+            raise FailedError(
+                f"cannot write to shard {shard.id} in {shard.directory.parent} as {why}"
+            ) from error
+        writer = cls(shard, lock, commit_file, clock or SystemClock(), segment_bytes)
+        try:
+            writer._recover()
+        except OSError as error:
+            writer._abandon()
+            raise _log_error(shard, "cannot open", error) from error
+        except BaseException:
+            writer._abandon()
+            raise
+        return writer
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    @property
+    def end_offset(self) -> int:
+        """The offset that the next record gets."""
+        return self._end_offset
+
+    @property
+    def committed_offset(self) -> int:
+        """The offset below which every record is durable and visible to readers."""
+        return self._committed.end_offset
+
+    @property
+    def sealing_problem(self) -> str | None:
+        """Why a segment could not be sealed, in one line; it stays readable, and is tried again next time."""
+        return self._sealer.problem
+
+    def sequence_number(self, offset: int) -> str:
+        """Return the sequence number of a record that this writer appended."""
+        return f"{self._sequence_base}{offset:020d}"
+
+    def append(self, records: Sequence[NewRecord]) -> range:
+        """Append records as one message, or more where they are large, and return their offsets.
+
+        Readers see them after `commit`.  A record without arrival time gets the clock's, never less than
+        one given before.
+
+        Raises:
+            RefusedError: a record breaks a limit; nothing was appended.
+            DiskFull: too little disk space is left; nothing was appended, except whole messages of an
+                append of many, which stay.
+            LogError: a write failed (the same holds), or the writer is fenced.
+        """
+        arrival_ms = self._now_ms()
+        return self._append(batch.from_records(records, arrival_ms), arrival_ms)
+
+    def append_columns(self, data: pa.Array, keys: pa.Array, arrival: pa.Array | None = None) -> range:
+        """The same for Arrow columns (see `batch.from_columns`), without a Python object per record."""
+        return self._append(batch.from_columns(data, keys, arrival), self._now_ms())
+
+    def commit(self) -> None:
+        """Make everything appended durable, and then visible.
+
+        Raises:
+            LogError: the sync failed; the writer is fenced, and it is unknown which of the records that were
+                not committed before will be there when the shard is opened again.
+        """
+        self._require_open()
+        if self._committed.end_offset != self._end_offset:
+            self._sync(self._fd)
+            self._publish()
+
+    def close(self) -> None:
+        """Commit, wait for segments being sealed, and release the shard.  A second call does nothing.
+
+        Raises:
+            LogError: the last commit failed; the shard is released all the same.
+        """
+        if self._closed:
+            return
+        try:
+            if self._fenced is None:
+                self.commit()
+                self._sync(self._commit_file.fileno())
+        finally:
+            self._abandon()
+
+    def _abandon(self) -> None:
+        """Give everything back without touching the log."""
+        self._closed = True
+        self._sealer.close()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        self._commit_file.close()
+        self._lock.release()
+
+    def _recover(self) -> None:
+        known = self._commit_file.read()
+        tail = recovery.find_tail(self.shard, known)
+        recovery.cut(tail)
+        self.recovered = tail.recovery
+        self._epoch = max(tail.epoch, known.epoch if known else 0) + 1
+        self._arrival_ms = known.arrival_ms if known else 0
+        self._end_offset = tail.end_offset
+        self._continue(tail)
+        self._publish()
+        self._sealer.sweep(self._segment)
+
+    def _continue(self, tail: Tail) -> None:
+        """Go on in the active segment, or begin one."""
+        if tail.active is None:
+            self._begin_segment()
+            return
+        self._segment = tail.active.first_offset
+        self._position = tail.position
+        self._fd = os.open(tail.active.path, os.O_RDWR | os.O_CLOEXEC)
+        if tail.kept_records:
+            self._sync(self._fd)
+
+    def _now_ms(self) -> int:
+        self._require_open()
+        self._arrival_ms = max(self._arrival_ms, min(self._clock.unix_ms(), limits.ARRIVAL_MS_MAX))
+        return self._arrival_ms
+
+    def _append(self, messages: Iterable[batch.Rows], arrival_ms: int) -> range:
+        first = self._end_offset
+        base = self._sequence_base.encode()
+        for rows in messages:
+            self._require_space(rows.data_bytes)
+            room = self._segment_bytes - _END_BYTES - self._position
+            if rows.data_bytes + MESSAGE_OVERHEAD_BYTES > room:
+                self._roll()
+            draft = rows.draft(self._end_offset, base, arrival_ms)
+            message = draft.finish(self._epoch, self._committed.end_offset)
+            assert self._position + len(message) + _END_BYTES <= self._segment_bytes, (
+                "a message outgrew its segment"
+            )
+            self._write(message)
+            self._end_offset += rows.rows
+        return range(first, self._end_offset)
+
+    def _write(self, message: bytearray) -> None:
+        """Write one message at the end of the active segment: all of it, or nothing."""
+        view = memoryview(message)
+        start = self._position
+        try:
+            write_all(self._fd, view[8:], start + 8)
+            write_all(self._fd, view[:8], start)
+        except OSError as error:
+            self._undo(start, len(message))
+            raise _log_error(self.shard, "cannot append to", error) from error
+        self._position += len(message)
+
+    def _undo(self, start: int, length: int) -> None:
+        try:
+            libc.punch_hole(self._fd, start, length)
+        except OSError as error:
+            self._fenced = f"a failed append could not be removed: {error.strerror}"
+
+    def _require_open(self) -> None:
+        if self._fenced is not None:
+            raise LogError(f"shard {self.shard.id} takes no appends until it is opened again: {self._fenced}")
+        if self._closed:
+            raise LogError(f"the writer of shard {self.shard.id} is closed")
+
+    def _require_space(self, length: int) -> None:
+        status = os.fstatvfs(self._fd if self._fd >= 0 else self._commit_file.fileno())
+        needed = floor_bytes(status) + length
+        free = status.f_bavail * status.f_frsize
+        if free < needed:
+            raise DiskFull(
+                f"no append to shard {self.shard.id}: {free} bytes are free on its disk, {needed} must be"
+            )
+
+    def _roll(self) -> None:
+        """Begin the next segment, and have the full one sealed."""
+        self.commit()
+        full, old_fd = self._segment, self._fd
+        try:
+            self._begin_segment()
+            self._publish()
+        except OSError as error:
+            raise _log_error(self.shard, "cannot begin a segment of", error) from error
+        os.close(old_fd)
+        self._sealer.seal(full, self._segment)
+
+    def _begin_segment(self) -> None:
+        """Make the segment that begins at the log's end; it has its name only when it is whole."""
+        self._require_space(len(header(self.shard, sealed=False)))
+        path = stream_path(self.shard, self._end_offset)
+        temporary = path.with_suffix(".tmp")
+        start = header(self.shard, sealed=False)
+        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        try:
+            os.ftruncate(fd, self._segment_bytes)
+            write_all(fd, memoryview(start), 0)
+            os.fdatasync(fd)
+            temporary.rename(path)
+            # From here on the segment exists, or not, as the disk pleases: there is no way back.
+            self._sync_directory()
+        except BaseException:
+            os.close(fd)
+            raise
+        self._fd = fd
+        self._segment = self._end_offset
+        self._position = len(start)
+
+    def _sync(self, fd: int) -> None:
+        try:
+            os.fdatasync(fd)
+        except OSError as error:
+            self._fenced = f"a sync failed: {error.strerror}"
+            raise LogError(
+                f"shard {self.shard.id} in {self.shard.directory.parent}: {self._fenced}"
+            ) from error
+
+    def _sync_directory(self) -> None:
+        try:
+            sync_directory(self.shard.directory)
+        except OSError as error:
+            self._fenced = f"a sync of its directory failed: {error.strerror}"
+            raise
+
+    def _publish(self) -> None:
+        self._committed = Commit(
+            boot_id(),
+            self._epoch,
+            self._segment,
+            self._position,
+            self._end_offset,
+            self._sequence_base,
+            self._arrival_ms,
+        )
+        try:
+            self._commit_file.publish(self._committed)
+        except OSError as error:
+            self._fenced = f"the commit file could not be written: {error.strerror}"
+            raise LogError(
+                f"shard {self.shard.id} in {self.shard.directory.parent}: {self._fenced}"
+            ) from error
+
+
+def _log_error(shard: Shard, what: str, error: OSError) -> LogError:
+    text = f"{what} shard {shard.id} in {shard.directory.parent}: {error.strerror}"
+    return DiskFull(text) if error.errno in (errno.ENOSPC, errno.EDQUOT) else LogError(text)

@@ -1,0 +1,77 @@
+"""Finding a handler by its name, with Lambda's own errors where that fails (the Init phase).
+
+A name is `module.function` or `dir/module.function` as in Lambda, or `module:function`. The rules are those of AWS's
+Python runtime client; the texts are in `events/document.py`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from streamfn.events import document
+from streamfn.types import Fault
+
+Handler = Callable[[Any, Any], Any]
+
+
+class InitError(Exception):
+    """The handler could not be loaded. `fault` has Lambda's error document."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault.message)
+        self.fault = fault
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Module (with `.` or `/`) and function of a handler's name.
+
+    Raises:
+        InitError: `Runtime.MalformedHandlerName`, when there is no function in it.
+    """
+    for separator in (":", "."):
+        module, _, function = name.rpartition(separator)
+        if module and function:
+            return module, function
+    raise InitError(document.malformed_handler(name, "not enough values to unpack (expected 2, got 1)"))
+
+
+def named(handler: str | Handler) -> tuple[str, Handler | None]:
+    """What a handler is called, and the callable itself where a worker could not import it by that name.
+
+    A function of an importable module is imported by the workers like any other handler; one of `__main__`, a closure or
+    a lambda has to be forked from this process.
+    """
+    if isinstance(handler, str):
+        return handler, None
+    module = getattr(handler, "__module__", None) or "callable"
+    qualified = getattr(handler, "__qualname__", type(handler).__qualname__)
+    importable = module != "__main__" and getattr(sys.modules.get(module), qualified, None) is handler
+    plain = re.sub(r"[^A-Za-z0-9_]+", "_", qualified).strip("_") or "handler"
+    return (f"{module}:{qualified}", None) if importable else (f"{module}:{plain}", handler)
+
+
+def load_handler(name: str) -> Handler:
+    """Import the handler's module and return the function; `sys.path` has the code directory already.
+
+    Raises:
+        InitError: it cannot be loaded; what the module itself raised has its own type and stack trace.
+    """
+    module_name, function_name = split_name(name)
+    if module_name.split(".")[0] in sys.builtin_module_names:
+        raise InitError(document.builtin_module_conflict(module_name))
+    try:
+        module = importlib.import_module(module_name.replace("/", "."))
+    except Exception as error:  # the user's module may raise anything: this is the border
+        raise InitError(document.init_error(error, module_name)) from error
+    handler: Any = module
+    for part in function_name.split("."):
+        handler = getattr(handler, part, None)
+    if handler is None:
+        raise InitError(document.handler_not_found(function_name, module_name))
+    if not callable(handler):
+        raise InitError(document.not_callable(function_name, module_name, repr(handler)))
+    return handler  # type: ignore[no-any-return]  # callable: that is all one can know

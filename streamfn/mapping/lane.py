@@ -1,0 +1,379 @@
+"""One shard of a mapping at work: between the poller, the pure lane machine and a seat in the pool.
+
+Three things drive it, and each of them ends in `pump`: records arrived (its own task), the pool reaped answers (the
+callbacks, then the runtime's round), and time passed (its own task again). `pump` asks the machine what is due and
+submits it. It never waits: what does not fit a ring now is tried again in the next round.
+
+A lane has a seat on one worker for as long as anything of it is in flight, and takes none otherwise, so an idle lane
+goes to whichever worker is free when its next batch is due (D4). Messages are held until the watermark has passed
+them, because a failed batch is sent again from the same rows.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from streamfn._native import ffi, lib
+from streamfn.core.lane import Lane
+from streamfn.errors import FailedError
+from streamfn.mapping.outcome import Outcome, fault_of
+from streamfn.mapping.poller import Held, Poller
+from streamfn.types import Run
+
+if TYPE_CHECKING:
+    from streamfn.log.segment import Segment
+    from streamfn.log.stream import Shard
+    from streamfn.mapping.mapping import EventSourceMapping
+    from streamfn.pool.worker import Answer, FailureKind, LaneSeat, Worker
+
+# Reading goes on until this many bytes of event JSON wait to be handed over.
+READ_AHEAD_BYTES = 12 * 1024 * 1024
+
+# How much work is staged on a worker: enough to outlast a wake-up of the runtime several times over, and little enough that
+# a slow handler's batches are not tied to one worker. At least one runs and one waits.
+STAGED_NS = 4_000_000
+STAGED_MIN = 2
+
+
+class ShardLane:
+    """The shell of one lane. It is the pool's lane client (its callbacks do not wait and do not raise)."""
+
+    def __init__(self, owner: EventSourceMapping, shard: Shard, machine: Lane, poller: Poller) -> None:
+        self.shard = shard
+        self.machine = machine
+        self.high = machine.watermark  # everything below was handed over at least once
+        self.counted = machine.watermark  # everything below is counted as done
+        self.seat: LaneSeat | None = None
+        self.stopping = False
+        self.queued = False  # already in the runtime's queue of lanes to pump
+        self.finish: int | None = None
+        self._owner = owner
+        self._poller = poller
+        self._held: deque[Held] = deque()
+        self._segments: deque[Segment] = deque()  # retained, oldest first; the last one may get more messages
+        self._cursor = 0  # index in `_held` where the last batch began
+        self._wake = trio.Event()
+        self._batch_ns = 0.0  # smoothed time between two completions
+        self._last_finish_ns = 0
+
+    # ---- its own task: reading and time
+
+    async def run(self) -> None:
+        """Read, and pump when time has passed, until cancelled.
+
+        Raises:
+            LogDamaged: the shard's log is damaged; other lanes go on until the mapping ends.
+            FailedError: a record's event alone is larger than Lambda allows; there is nowhere to send it yet.
+        """
+        while True:
+            self._wake = trio.Event()
+            if self._hungry() and await self._read():
+                self.pump()
+                continue
+            self.pump()
+            if self.machine.oversize is not None and not self.busy:
+                raise FailedError(self._owner.oversize_text(self))
+            wake_at = self._wake_at()
+            if wake_at is None:
+                await self._wake.wait()
+            else:
+                with trio.move_on_after(max(0.0, (wake_at - self._owner.now_ns()) / 1e9)):
+                    await self._wake.wait()
+
+    def _wake_at(self) -> int | None:
+        """When time alone changes anything; an answer or the next round of the pool pumps the lane anyway."""
+        if self.stopping or self.queued or self.busy or self._owner.paused:
+            return None
+        if self._owner.budget == 0 and not self.machine.retrying:
+            return None
+        return self.machine.wake_at(self._owner.now_ns())
+
+    def wake(self) -> None:
+        """The log moved, or the mapping's state did: look again."""
+        self._wake.set()
+
+    def _hungry(self) -> bool:
+        machine = self.machine
+        if self.stopping or machine.buffered_bytes >= READ_AHEAD_BYTES:
+            return False
+        return self.finish is None or machine.next_offset < self.finish
+
+    async def _read(self) -> bool:
+        found = await self._poller.read(self.machine.next_offset, self.finish)
+        for held, chunk in found:
+            segment = held.message.segment
+            if not self._segments or self._segments[-1] is not segment:
+                self._segments.append(segment.retain())
+            self._held.append(held)
+            self.machine.offer(chunk)
+        return bool(found)
+
+    # ---- handing over
+
+    def pump(self) -> None:
+        """Hand over what is due and fits."""
+        if self.stopping or self._owner.paused:
+            return
+        if self.seat is not None and not self.seat.worker.ready:
+            return  # nothing more goes there; its end answers what is in flight
+        seat = self.seat
+        worker = seat.worker if seat is not None else self._owner.choose_worker()
+        if worker is None:
+            self._owner.runtime.queue(self)
+            return
+        room = self._room(worker)
+        if room <= 0:
+            if self.machine.buffered_records or self.machine.retrying:
+                self._owner.runtime.queue(self)
+            return
+        if seat is None and not self._due():
+            if self._hungry():
+                self._wake.set()
+            return
+        if seat is None and not self._sit(worker):
+            self._owner.runtime.queue(self)
+            return
+        self._hand_over(self._take(room))
+        if not self.busy:
+            self._stand()
+        if self._hungry():
+            self._wake.set()
+
+    def _due(self) -> bool:
+        """Whether it is worth taking a seat: something may go now. (What the limit cuts is known only by taking.)"""
+        now = self._owner.now_ns()
+        due = self.machine.wake_at(now)
+        return (due is not None and due <= now) or self._owner.budget is not None
+
+    def _room(self, worker: Worker) -> int:
+        staged = self.machine.in_flight
+        depth = STAGED_MIN if not self._batch_ns else max(STAGED_MIN, int(STAGED_NS / self._batch_ns))
+        return min(worker.room, depth - staged)
+
+    def _take(self, room: int) -> list[Run]:
+        machine = self.machine
+        runs = machine.take(self._owner.now_ns(), room, self._owner.budget)
+        if machine.cut_offset > self.high:
+            self._owner.spend(machine.cut_offset - self.high)
+            self.high = machine.cut_offset
+        return runs
+
+    def _sit(self, worker: Worker) -> bool:
+        owner = self._owner
+        try:
+            self.seat = worker.seat_lane(self, owner.latency, owner.duration)
+        except trio.WouldBlock:
+            return False
+        worker.fold = not owner.observed
+        return True
+
+    def _hand_over(self, runs: list[Run]) -> None:
+        """Submit what was taken; what finds no room goes back into the machine until the next round."""
+        seat = self.seat
+        if not runs or seat is None:
+            return
+        now, left = self._owner.now_ns(), sum(run.batches for run in runs)
+        for run in runs:
+            done = self._submit(run, now)
+            left -= done
+            if done < run.batches:
+                break
+        if left:
+            self.machine.put_back(left)
+            self._owner.runtime.queue(self)
+        seat.publish()
+
+    def _submit(self, run: Run, now: int) -> int:
+        """Submit as many batches of the run as fit. Returns how many."""
+        assert self.seat is not None
+        done, offset = 0, run.first_offset
+        while done < run.batches:
+            index = self._find(offset)
+            held = self._held[index]
+            whole = min(run.batches - done, (held.end - offset) // run.records)
+            if not self._introduce(held):
+                break
+            if whole:
+                count = self.seat.submit_run(held.aim(offset, run.records), run.records, whole, now)
+                done += count
+                offset += count * run.records
+                if count < whole:
+                    break
+            elif self._submit_across(index, offset, run.records, now):
+                done += 1
+                offset += run.records
+            else:
+                break
+        return done
+
+    def _submit_across(self, index: int, offset: int, records: int, now: int) -> bool:
+        """One batch that begins in one message and ends in a later one."""
+        assert self.seat is not None
+        parts: list[tuple[Held, int, int]] = []
+        left = records
+        while left:
+            held = self._held[index]
+            rows = min(left, held.end - offset)
+            if not self._introduce(held):
+                return False
+            parts.append((held, offset, rows))
+            left -= rows
+            offset += rows
+            index += 1
+        extents = ffi.new("sf_extent[]", len(parts))
+        size = ffi.sizeof("sf_extent")
+        for place, (held, first, rows) in enumerate(parts):
+            ffi.memmove(extents + place, held.aim(first, rows), size)
+        return self.seat.submit(extents, len(parts), now)
+
+    def _introduce(self, held: Held) -> bool:
+        """See that the worker has the segment. False when its socket is full: the next round tries again."""
+        assert self.seat is not None
+        worker, segment = self.seat.worker, held.message.segment
+        if worker.knows(segment.id):
+            return True
+        try:
+            worker.introduce(segment.id, segment.fd, self._owner.source_header(self.shard))
+        except trio.WouldBlock:
+            return False
+        return True
+
+    def _find(self, offset: int) -> int:
+        """The index in `_held` of the message with `offset`; batches mostly go forward from the last one."""
+        held, index = self._held, self._cursor
+        if index >= len(held) or held[index].first_offset > offset:
+            index = 0
+        while held[index].end <= offset:
+            index += 1
+        self._cursor = index
+        return index
+
+    # ---- the pool's callbacks
+
+    def succeeded(self, batches: int, finished_ns: int) -> None:
+        """The oldest `batches` in flight succeeded."""
+        self.machine.succeeded(batches, self._owner.now_ns())
+        if self._last_finish_ns and finished_ns > self._last_finish_ns:
+            each = (finished_ns - self._last_finish_ns) / batches
+            self._batch_ns = each if not self._batch_ns else 0.7 * self._batch_ns + 0.3 * each
+        self._last_finish_ns = finished_ns
+        self._owner.succeeded(self, batches)
+        self._settle()
+
+    def completed(self, answer: Answer) -> None:
+        """The oldest in flight succeeded, and said something on the way, or is being watched."""
+        first, attempt, pid = self.machine.watermark, self.machine.attempts + 1, self._pid()
+        self.succeeded(1, answer.finished_ns)
+        self._owner.report(self, Outcome.of(self, answer, first, attempt, None), answer, pid)
+
+    def failed(self, answer: Answer, kind: FailureKind) -> None:
+        """The oldest in flight failed; the machine decides when it is sent again."""
+        first, attempt, pid = self.machine.watermark, self.machine.attempts + 1, self._pid()
+        fault = fault_of(answer, kind, self._owner.request_id(answer.invocation), self._owner.timeout_s)
+        self._last_finish_ns = 0
+        self.machine.failed(self._owner.now_ns(), fault)
+        self._owner.failed(self)
+        self._owner.report(self, Outcome.of(self, answer, first, attempt, fault), answer, pid)
+        self._settle()
+
+    def returned(self, batches: int) -> None:
+        """The oldest `batches` in flight were not run."""
+        self.machine.returned(batches)
+        self._last_finish_ns = 0
+        self._settle()
+
+    def recalled(self) -> None:
+        """What has not begun is being revoked: nothing is staged behind it before it has come back."""
+        if self.busy:
+            self.machine.recall()
+
+    def printed(self, invocation: int, log: bytes) -> None:
+        """A running invocation wrote something."""
+        self._owner.printed(invocation, log)
+
+    def _settle(self) -> None:
+        """After answers: let go of what the watermark has passed, and of the seat when nothing is in flight."""
+        held, watermark = self._held, self.machine.watermark
+        while held and held[0].end <= watermark:
+            held.popleft()
+            self._cursor = max(0, self._cursor - 1)
+        if len(self._segments) > 1:
+            self._retire_passed()
+        if self.machine.in_flight == 0:
+            self._stand()
+        self._owner.runtime.queue(self)
+
+    def _pid(self) -> int:
+        assert self.seat is not None
+        return self.seat.worker.pid
+
+    def _stand(self) -> None:
+        if self.seat is not None:
+            self.seat.leave()
+            self.seat = None
+
+    def _retire_passed(self) -> None:
+        """Let go of segments that no held message lies in; the newest stays, for what is appended to it."""
+        current = self._held[0].message.segment if self._held else self._segments[-1]
+        while self._segments[0] is not current:
+            segment = self._segments.popleft()
+            self._owner.retire(segment.id)
+            segment.release()
+
+    # ---- ending
+
+    def finish_at(self, end: int) -> None:
+        """Deliver nothing at or past the offset `end`."""
+        self.finish = end
+        self.machine.finish_at(end)
+
+    def end_here(self) -> None:
+        """Read no further: what has been read is delivered, and then the lane is finished."""
+        oversize = self.machine.oversize
+        self.finish_at(self.machine.next_offset if oversize is None else oversize.offset)
+
+    def drain(self) -> None:
+        """Hand over nothing more, and take back what no worker has started."""
+        self.stopping = True
+        if self.seat is not None:
+            self.recalled()
+            self.seat.revoke()
+
+    def oldest_arrival_ms(self) -> int | None:
+        """When the first record that is not done arrived (milliseconds since 1970); None if it has not been read."""
+        watermark = self.machine.watermark
+        for held in self._held:
+            if held.first_offset <= watermark < held.end:
+                message = held.message
+                arrivals = ffi.cast("int64_t *", message.segment.address + message.cdata.column[lib.SF_ARRIVAL])
+                return int(arrivals[watermark - held.first_offset])
+        return None
+
+    @property
+    def end(self) -> int:
+        """Where this run ends, or the shard's committed end."""
+        return self.finish if self.finish is not None else self._poller.committed_end
+
+    @property
+    def busy(self) -> bool:
+        """Something is in flight."""
+        return self.machine.in_flight > 0
+
+    def close(self) -> None:
+        """Let everything go; the pool has stopped or the lane is drained."""
+        if self.seat is not None and self.seat.in_flight == 0:
+            self._stand()
+        self._held.clear()
+        while self._segments:
+            segment = self._segments.popleft()
+            self._owner.retire(segment.id)
+            segment.release()
+        self._poller.close()
+
+
+def new_histogram() -> Any:
+    """A latency histogram for the pool to record into; freed with its last reference."""
+    return ffi.gc(lib.sf_histogram_new(), lib.sf_histogram_free)

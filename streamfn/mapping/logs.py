@@ -1,0 +1,180 @@
+"""What handlers write, as Lambda's log lines on the runtime's standard error.
+
+`LogLines` turns the bytes that one invocation wrote into START, the lines, END and REPORT (aws.md 5.4); `LogWriter`
+writes them from a thread of its own, so that a slow reader of standard error never holds the runtime or a handler
+up: beyond a bound lines are dropped, counted and said.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from streamfn.limits import LOG_LINE_BYTES_MAX, MIB
+
+QUEUE_BYTES_MAX = 4 * MIB
+
+# Control characters are shown, not obeyed: a handler must not be able to repaint the user's terminal or to forge a
+# line break. Tab stays.
+_ESCAPES = {code: f"\\x{code:02x}" for code in (*range(0x09), *range(0x0A, 0x20), *range(0x7F, 0xA0))}
+
+
+class LogSink(Protocol):
+    """Where log lines go."""
+
+    def write(self, text: str) -> None:
+        """Take whole lines, each with its newline; never blocks."""
+
+
+class LogLines:
+    """The log of one function's invocations.
+
+    `which`: `failed` writes invocations that printed or failed, `all` every one, `none` nothing.
+    """
+
+    def __init__(self, sink: LogSink, which: str) -> None:
+        self._sink = sink
+        self.which = which
+        self._begun: dict[int, bytes] = {}  # invocation → the unfinished last line of what was printed so far
+
+    def partial(self, invocation: int, request_id: str, log: bytes) -> None:
+        """A running invocation wrote something: its whole lines go out at once."""
+        if self.which == "none":
+            return
+        begun = invocation in self._begun
+        lines, rest = _split(self._begun.get(invocation, b"") + log)
+        self._begun[invocation] = rest
+        head = "" if begun else f"START RequestId: {request_id} Version: $LATEST\n"
+        self._sink.write(head + "".join(lines))
+
+    def ended(
+        self, invocation: int, request_id: str, log: bytes, *, duration_ns: int, failed: bool, memory_mb: int | None
+    ) -> None:
+        """An invocation is over; `log` is what `partial` has not been given."""
+        begun = invocation in self._begun
+        log = self._begun.pop(invocation, b"") + log
+        if self.which == "none" or not (self.which == "all" or failed or log or begun):
+            return
+        lines, rest = _split(log)
+        if rest:
+            lines.append(_line(rest))
+        milliseconds = duration_ns / 1e6
+        report = (
+            f"REPORT RequestId: {request_id}\tDuration: {milliseconds:.2f} ms\t"
+            f"Billed Duration: {math.ceil(milliseconds)} ms\tMemory Size: no limit\t"
+        )
+        if memory_mb is not None:
+            report += f"Max Memory Used: {memory_mb} MB\t"
+        head = [] if begun else [f"START RequestId: {request_id} Version: $LATEST\n"]
+        self._sink.write("".join([*head, *lines, f"END RequestId: {request_id}\n", report, "\n"]))
+
+
+def _split(log: bytes) -> tuple[list[str], bytes]:
+    """The whole lines in `log`, and what follows the last line end."""
+    *whole, rest = log.split(b"\n")
+    if len(rest) > LOG_LINE_BYTES_MAX:
+        whole.append(rest)
+        rest = b""
+    return [_line(line) for line in whole], rest
+
+
+def _line(line: bytes) -> str:
+    cut = ""
+    if len(line) > LOG_LINE_BYTES_MAX:
+        cut = f" [{len(line) - LOG_LINE_BYTES_MAX} more bytes]"
+        line = line[:LOG_LINE_BYTES_MAX]
+    text = line.decode("utf-8", "backslashreplace")
+    if not text.isprintable():
+        text = text.translate(_ESCAPES)
+    return f"{text}{cut}\n"
+
+
+def peak_memory_mb(pid: int) -> int | None:
+    """The most memory a process has had resident, in MB; None when it is gone."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as status:
+            for line in status:
+                if line.startswith(b"VmHWM:"):
+                    return math.ceil(int(line.split()[1]) / 1024)
+    except (OSError, ValueError):
+        return None
+    return None
+
+
+class LogWriter:
+    """Hands text to `emit` from a thread of its own, so that a slow reader holds up nothing but itself.
+
+    `emit` may block, and may raise OSError when nobody reads any more: then the rest is dropped.
+    """
+
+    def __init__(self, emit: Callable[[str], None]) -> None:
+        self._emit = emit
+        self._queue: deque[str] = deque()
+        self._queued_chars = 0
+        self._dropped = 0
+        self._show: Callable[[], None] | None = None
+        self._closed = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="streamfn-log", daemon=True)
+        self._thread.start()
+
+    def write(self, text: str) -> None:
+        """See `LogSink`. Beyond about 4 MiB that wait, lines are dropped and counted."""
+        with self._changed:
+            if self._queued_chars > QUEUE_BYTES_MAX:
+                self._dropped += text.count("\n")
+                return
+            self._queue.append(text)
+            self._queued_chars += len(text)
+            self._changed.notify()
+
+    def show(self, function: Callable[[], None]) -> None:
+        """Call `function` in the thread when it is free; of several that wait only the last one is called."""
+        with self._changed:
+            self._show = function
+            self._changed.notify()
+
+    def close(self, wait_s: float = 2.0) -> None:
+        """Write what is left, for at most `wait_s`: a reader that has stopped reading does not hold up the exit."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join(wait_s)
+
+    def _run(self) -> None:
+        try:
+            while self._step():
+                pass
+        except OSError:
+            with self._changed:
+                self._queued_chars = QUEUE_BYTES_MAX + 1  # nobody reads any more: everything is dropped from now on
+                self._queue.clear()
+
+    def _step(self) -> bool:
+        with self._changed:
+            while not (self._queue or self._show or self._closed):
+                self._changed.wait()
+            text = "".join(self._queue)
+            self._queue.clear()
+            self._queued_chars = 0
+            dropped, self._dropped = self._dropped, 0
+            show, self._show = self._show, None
+            closed = self._closed
+        if dropped:
+            text += f"streamfn: {dropped} log lines dropped, because standard error is read too slowly\n"
+        if text:
+            self._emit(text)
+        if show is not None:
+            show()
+        return bool(text) or not closed
+
+
+def to_standard_error(text: str) -> None:
+    """Write to descriptor 2, whatever `sys.stderr` has become; OSError when nobody reads."""
+    view = memoryview(text.encode("utf-8", "backslashreplace"))
+    while view:
+        view = view[os.write(2, view) :]

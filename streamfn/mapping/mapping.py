@@ -1,0 +1,360 @@
+"""An event source mapping at work: its lanes, what they count, and when it is done.
+
+A mapping is bound to its name in the state store, owned by one process at a time (a lock, and an epoch under which
+every checkpoint is committed), and runs until it is told to drain, has caught up, or has handed over its limit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import orjson
+import trio
+
+from streamfn.core.backoff import Backoff
+from streamfn.core.batcher import BatchRules
+from streamfn.core.lane import Lane
+from streamfn.errors import FailedError
+from streamfn.events.kinesis import KinesisSource
+from streamfn.events.size import EVENT_FRAME_BYTES, fixed_bytes
+from streamfn.limits import EVENT_BYTES_MAX
+from streamfn.log.reader import ShardReader
+from streamfn.mapping.lane import ShardLane, new_histogram
+from streamfn.mapping.logs import LogLines, peak_memory_mb
+from streamfn.mapping.outcome import Outcome
+from streamfn.mapping.poller import Poller
+
+if TYPE_CHECKING:
+    from streamfn.log.stream import Shard, Stream
+    from streamfn.mapping.runtime import Runtime
+    from streamfn.pool.function import Function
+    from streamfn.pool.worker import Answer, Worker
+    from streamfn.state.owner import Ownership
+    from streamfn.state.store import Binding
+
+ROLE_ARN = "arn:aws:iam::000000000000:role/lambda-role"
+
+
+@dataclass(slots=True)
+class Counts:
+    """What this run has done so far. `records` and `batches` are those that succeeded."""
+
+    records: int = 0
+    batches: int = 0
+    errors: int = 0
+    discarded: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What one `run` did.
+
+    `seconds` is from the first hand-over to the last durable checkpoint; `resumes_at` the durable checkpoint of each
+    shard (an offset: the first record that the next run delivers). `why` says what ended it: `caught up`, `limit` or
+    `drained`.
+    """
+
+    records: int
+    batches: int
+    errors: int
+    discarded: int
+    seconds: float
+    why: str
+    resumes_at: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def records_per_second(self) -> float:
+        """Records by seconds; 0 when there were none."""
+        return self.records / self.seconds if self.seconds else 0.0
+
+
+class EventSourceMapping:
+    """One mapping, owned by this process. Made by `Runtime.mapping`; used by one `run` at a time."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        *,
+        binding: Binding,
+        ownership: Ownership,
+        epoch: int,
+        stream: Stream,
+        function: Function,
+        rules: BatchRules,
+        timeout_s: float | None,
+        logs: LogLines,
+    ) -> None:
+        self.runtime = runtime
+        self.name: str = binding.mapping.name
+        self.uuid: str = binding.mapping.uuid
+        self.resumed: bool = binding.resumed
+        self.stream = stream
+        self.function = function
+        self.timeout_s = timeout_s
+        self.counts = Counts()
+        self.latency, self.duration = new_histogram(), new_histogram()
+        self.lanes: list[ShardLane] = []
+        self.durable: dict[str, int] = {}
+        self.budget: int | None = None
+        self.damage: list[FailedError] = []
+        self._ownership = ownership
+        self._epoch = epoch
+        self._rules = rules
+        self._logs = logs
+        self._watchers: list[Callable[[Outcome], None]] = []
+        self._headers: dict[str, bytes] = {}
+        self._over = trio.Event()
+        self._enders: list[Callable[[], None]] = []
+        self.ended = False
+        self.paused = False
+        self._why = ""
+        self._first_ns = 0
+        self._last_ns = 0
+
+    # ---- running
+
+    async def run(self, *, until_caught_up: bool = False, limit: int | None = None) -> RunResult:
+        """Deliver records until caught up, until `limit` records were handed over, or until `drain` is called.
+
+        Caught up means: the committed end of every shard as it was when this began, the last partial batch included,
+        with the checkpoints durable.
+
+        Cancellation: stops at once; what was completed and not yet committed is delivered again by the next run.
+
+        Raises:
+            LogDamaged: a shard is damaged; the other shards were served to the end before.
+            Fenced: another process has taken the mapping over.
+        """
+        self._over, self._why, self.ended = trio.Event(), "", False
+        self.counts, self.budget = Counts(), limit
+        self._first_ns = self._last_ns = 0
+        await self._seat_lanes(until_caught_up)
+        self.runtime.adopt(self)
+        try:
+            self._look()
+            async with trio.open_nursery() as nursery:
+                for lane in self.lanes:
+                    nursery.start_soon(self._serve, lane)
+                await self._over.wait()
+                await self._finish()
+                nursery.cancel_scope.cancel()
+        finally:
+            self.runtime.release(self)
+            for lane in self.lanes:
+                lane.close()
+            self.ended = True
+            for ender in self._enders:
+                ender()
+        if self.damage:
+            raise self.damage[0]
+        return self.result()
+
+    def drain(self) -> None:
+        """Stop at a batch edge: hand over nothing more, wait for what runs, never for a retry."""
+        self._end("drained")
+
+    def result(self) -> RunResult:
+        """What was done so far."""
+        seconds = (self._last_ns - self._first_ns) / 1e9 if self._first_ns and self._last_ns else 0.0
+        counts = self.counts
+        return RunResult(
+            counts.records,
+            counts.batches,
+            counts.errors,
+            counts.discarded,
+            max(0.0, seconds),
+            self._why,
+            dict(self.durable),
+        )
+
+    async def _seat_lanes(self, until_caught_up: bool) -> None:
+        now = self.now_ns()
+        self.lanes = []
+        for shard, reader in await self.runtime.disk(self._open_readers):
+            machine = Lane(self._rules, Backoff(), reader.position, now, self.runtime.random)
+            lane = ShardLane(self, shard, machine, Poller(reader, fixed_bytes(self._source(shard))))
+            if until_caught_up:
+                lane.finish_at(reader.committed().end_offset)
+            self.lanes.append(lane)
+            self.durable[shard.id] = reader.position
+
+    def _open_readers(self) -> list[tuple[Shard, ShardReader]]:
+        """A reader for every shard, at its checkpoint. Reads the disk."""
+        checkpoints = self.runtime.store.checkpoints(self.uuid)
+        readers: list[tuple[Shard, ShardReader]] = []
+        try:
+            for shard in self.stream.shards:
+                readers.append((shard, ShardReader.open(shard, checkpoints[shard.id].offset)))
+        except BaseException:
+            for _, reader in readers:
+                reader.close()
+            raise
+        return readers
+
+    async def _serve(self, lane: ShardLane) -> None:
+        """Run a lane; where it can read no further, it still delivers what it has, and the others go on."""
+        try:
+            await lane.run()
+        except FailedError as damage:
+            self.damage.append(damage)
+            lane.end_here()
+            self._look()
+            await lane.run()
+
+    async def _finish(self) -> None:
+        """Take back what is staged, wait for what runs, make the last checkpoints durable."""
+        for lane in self.lanes:
+            lane.drain()
+        while any(lane.busy for lane in self.lanes):
+            await self.runtime.next_round()
+        await self.runtime.checkpointer.flush()
+
+    def _end(self, why: str) -> None:
+        if not self._why:
+            self._why = why
+            self._over.set()
+
+    def _look(self) -> None:
+        """End the run if what it was asked for is done."""
+        if self._why:
+            return
+        if all(lane.stopping or lane.machine.finished for lane in self.lanes):
+            self._end("damage" if self.damage else "caught up")
+        elif self.budget == 0 and all(lane.machine.watermark >= lane.high for lane in self.lanes):
+            self._end("limit")
+
+    # ---- what lanes ask and tell
+
+    def now_ns(self) -> int:
+        """The runtime's monotonic clock."""
+        return time.monotonic_ns()
+
+    def choose_worker(self) -> Worker | None:
+        """The ready worker with the fewest lanes, then the least in flight; None while there is none."""
+        workers = self.function.workers
+        if not workers:
+            return None
+        return min(workers, key=lambda worker: (worker.lanes, worker.in_flight))
+
+    def spend(self, records: int) -> None:
+        """These many records are handed over for the first time."""
+        if not self._first_ns:
+            self._first_ns = self.now_ns()
+        if self.budget is not None:
+            self.budget -= records
+
+    @property
+    def observed(self) -> bool:
+        """Somebody wants every invocation's own answer."""
+        return bool(self._watchers) or self._logs.which == "all"
+
+    def watch(self, watcher: Callable[[Outcome], None]) -> Callable[[], None]:
+        """Call `watcher` with every outcome from now on; returns what stops it."""
+        self._watchers.append(watcher)
+        return lambda: self._watchers.remove(watcher)
+
+    def on_end(self, ender: Callable[[], None]) -> None:
+        """Call `ender` when a run has ended."""
+        self._enders.append(ender)
+
+    def pause(self) -> None:
+        """Hand nothing over until `resume`: a watcher cannot keep up."""
+        self.paused = True
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        if self.paused:
+            self.paused = False
+            for lane in self.lanes:
+                lane.wake()
+
+    def succeeded(self, lane: ShardLane, batches: int) -> None:
+        """The lane's watermark moved over `batches` batches."""
+        self.counts.batches += batches
+        watermark = lane.machine.watermark
+        self.counts.records += watermark - lane.counted
+        lane.counted = watermark
+        self.runtime.checkpointer.moved(self.uuid, lane.shard.id, watermark, None)
+        self._look()
+
+    def failed(self, lane: ShardLane) -> None:
+        """An invocation of the lane failed."""
+        self.counts.errors += 1
+
+    def report(self, lane: ShardLane, outcome: Outcome, answer: Answer, pid: int) -> None:
+        """An invocation ended that printed, failed or is watched."""
+        if answer.log or outcome.fault is not None or self._logs.which == "all":
+            self._logs.ended(
+                outcome.invocation,
+                self.request_id(outcome.invocation),
+                answer.log,
+                duration_ns=max(0, outcome.finished_ns - outcome.started_ns),
+                failed=outcome.fault is not None,
+                memory_mb=peak_memory_mb(pid),
+            )
+        for watcher in self._watchers:
+            watcher(outcome)
+
+    def printed(self, invocation: int, log: bytes) -> None:
+        """A running invocation wrote something."""
+        self._logs.partial(invocation, self.request_id(invocation), log)
+
+    def request_id(self, invocation: int) -> str:
+        """The request id that the handler saw."""
+        return self.runtime.pool.request_id(invocation)
+
+    def source_header(self, shard: Shard) -> bytes:
+        """What a worker needs to know of a segment's shard to build events, as JSON."""
+        header = self._headers.get(shard.id)
+        if header is None:
+            arn, region, shard_id, identity = self._source(shard)
+            header = orjson.dumps({"arn": arn, "region": region, "shard": shard_id, "identity": identity})
+            self._headers[shard.id] = header
+        return header
+
+    def retire(self, segment_id: int) -> None:
+        """No batch can need the segment any more: workers let their mappings go."""
+        for worker in self.function.workers:
+            if worker.knows(segment_id):
+                worker.retire(segment_id)
+
+    def _source(self, shard: Shard) -> KinesisSource:
+        return KinesisSource(self.stream.arn, self.stream.region, shard.id, ROLE_ARN)
+
+    def oversize_text(self, lane: ShardLane) -> str:
+        """Why the lane cannot go on behind a record that is too big."""
+        record = lane.machine.oversize
+        assert record is not None
+        return (
+            f"{lane.shard.id} stops at offset {record.offset}: the event of that record alone is {record.event_bytes} bytes, "
+            f"more than Lambda's {EVENT_BYTES_MAX}; remove it from the source, or start a new mapping behind it"
+        )
+
+    # ---- what the checkpointer tells
+
+    @property
+    def epoch(self) -> int:
+        """The epoch under which this owner commits."""
+        return self._epoch
+
+    def committed(self, shard_id: str, offset: int) -> None:
+        """A checkpoint is durable."""
+        self.durable[shard_id] = offset
+        self._last_ns = self.now_ns()
+
+    def close(self) -> None:
+        """Give the mapping up: another process may own it from now on."""
+        self._ownership.release()
+
+
+def batch_rules(batch_size: int, window_s: float) -> BatchRules:
+    """Lambda's batching rules for a mapping's two parameters."""
+    return BatchRules(
+        batch_size=batch_size,
+        window_ns=int(window_s * 1e9),
+        event_bytes_max=EVENT_BYTES_MAX,
+        frame_bytes=EVENT_FRAME_BYTES,
+    )

@@ -1,0 +1,165 @@
+"""What a mapping is told to do, and which values are refused.
+
+A value that Lambda refuses is refused here, in Lambda's own words and with Lambda's own parameter names;
+where a parameter is ours, so are the words.  The command line and the library check here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from streamfn import limits
+from streamfn.errors import RefusedError
+
+STARTING_POSITIONS = ("LATEST", "AT_TIMESTAMP", "TRIM_HORIZON")  # in the order of Lambda's own error text
+LOGS = ("failed", "all", "none")
+HANDLER_CHARS_MAX = 128  # Lambda's
+NAME_CHARS_MAX = 512  # ours; a default name, HANDLER@STREAM, is at most 257 long
+WORKERS_MAX = 256  # ours: far beyond the cores of one machine
+
+_RESERVED = (
+    "Lambda was unable to configure your environment variables because the environment variables you have "
+    "provided contains reserved keys that are currently not supported for modification. "
+    "Reserved keys used in this request: "
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """One `run` of one handler on one stream.
+
+    Attributes:
+        handler: `module.function`, `dir/module.function` or `module:function`.
+        stream: the stream's name.
+        name: the mapping's name; `HANDLER@STREAM` where none is given.
+        batch_size: records in a batch, at most.
+        maximum_batching_window_in_seconds: how long a batch may wait to become full.
+        starting_position: one of STARTING_POSITIONS; only a mapping's first run looks at it.
+        starting_position_timestamp: seconds since 1970, UTC, as Lambda's API has it; with AT_TIMESTAMP only.
+        workers: worker processes.
+        timeout_s: of one invocation; None, for debugging only: no timeout.
+        until_caught_up: end when everything that is there at the start has a disposition.
+        limit: hand over exactly so many records, then end; None: no limit.
+        environment: variables added to the handlers' environment.
+        logs: which invocations write Lambda's log lines: one of LOGS.
+        debug: one worker, with the terminal as its standard streams and no timeout.
+    """
+
+    handler: str
+    stream: str
+    name: str = ""
+    batch_size: int = limits.BATCH_SIZE_DEFAULT
+    maximum_batching_window_in_seconds: int = 0
+    starting_position: str = "TRIM_HORIZON"
+    starting_position_timestamp: float | None = None
+    workers: int = 1
+    timeout_s: int | None = limits.FUNCTION_TIMEOUT_S_DEFAULT
+    until_caught_up: bool = False
+    limit: int | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    logs: str = "failed"
+    debug: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", f"{self.handler}@{self.stream}")
+
+    @property
+    def starting_position_ms(self) -> int | None:
+        """`starting_position_timestamp` in milliseconds since 1970, UTC."""
+        seconds = self.starting_position_timestamp
+        return None if seconds is None else round(seconds * 1000)
+
+
+def validate(options: RunOptions, *, now_ms: int) -> None:
+    """Refuse what Lambda would refuse, and what cannot be meant.
+
+    `now_ms` is milliseconds since 1970, UTC: no starting position may lie behind it.
+
+    Raises:
+        RefusedError: with every violation that Lambda would list, or the first of the others.
+    """
+    violations = list(_violations(options))
+    if violations:
+        plural = "" if len(violations) == 1 else "s"
+        raise RefusedError(f"{len(violations)} validation error{plural} detected: {'; '.join(violations)}")
+    _check_names(options)
+    _check_position(options, now_ms)
+    check_environment(options.environment)
+    if options.debug and (options.workers != 1 or options.timeout_s is not None):
+        raise RefusedError("debugging means one worker and no timeout")
+    if options.timeout_s is None and not options.debug:
+        raise RefusedError("only debugging goes without a timeout")
+
+
+def _violations(options: RunOptions) -> Iterator[str]:
+    """Yield, in Lambda's words, each value that is out of its range."""
+    yield from _range("batchSize", options.batch_size, 1, limits.BATCH_SIZE_MAX)
+    window = options.maximum_batching_window_in_seconds
+    yield from _range("maximumBatchingWindowInSeconds", window, 0, limits.BATCH_WINDOW_S_MAX)
+    if options.starting_position not in STARTING_POSITIONS:
+        yield (
+            f"Value '{options.starting_position}' at 'startingPosition' failed to satisfy constraint: "
+            f"Member must satisfy enum value set: [{', '.join(STARTING_POSITIONS)}]"
+        )
+    if options.timeout_s is not None:
+        yield from _range("timeout", options.timeout_s, 1, limits.FUNCTION_TIMEOUT_S_MAX)
+    yield from _range("workers", options.workers, 1, WORKERS_MAX)
+    if options.limit is not None and options.limit < 1:
+        yield from _range("limit", options.limit, 1, options.limit)
+    if options.logs not in LOGS:
+        yield (
+            f"Value '{options.logs}' at 'logs' failed to satisfy constraint: "
+            f"Member must satisfy enum value set: [{', '.join(LOGS)}]"
+        )
+
+
+def _range(member: str, value: int, least: int, most: int) -> Iterator[str]:
+    prefix = f"Value '{value}' at '{member}' failed to satisfy constraint: Member must have value "
+    if value < least:
+        yield f"{prefix}greater than or equal to {least}"
+    elif value > most:
+        yield f"{prefix}less than or equal to {most}"
+
+
+def _check_names(options: RunOptions) -> None:
+    if not re.fullmatch(limits.STREAM_NAME_PATTERN, options.stream):
+        raise RefusedError(
+            f"stream name {options.stream!r} is not valid: it must match {limits.STREAM_NAME_PATTERN}"
+        )
+    handler = options.handler
+    if len(handler) > HANDLER_CHARS_MAX or not re.fullmatch(r"[^\s:]*[^\s:./][.:][^\s:./]+", handler):
+        raise RefusedError(f"Bad handler {handler!r}: it is named as module.function or module:function")
+    if not 1 <= len(options.name) <= NAME_CHARS_MAX or not options.name.isprintable():
+        raise RefusedError(
+            f"mapping name {options.name!r} is not valid: 1 to {NAME_CHARS_MAX} printable characters"
+        )
+
+
+def _check_position(options: RunOptions, now_ms: int) -> None:
+    given_ms = options.starting_position_ms
+    if options.starting_position == "AT_TIMESTAMP":
+        if given_ms is None:
+            raise RefusedError("starting position AT_TIMESTAMP needs a starting position timestamp")
+        if not 0 <= given_ms <= now_ms:
+            raise RefusedError(
+                f"starting position timestamp {options.starting_position_timestamp} is not between 1970 and now"
+            )
+    elif given_ms is not None:
+        raise RefusedError(
+            f"a starting position timestamp goes with AT_TIMESTAMP, not {options.starting_position}"
+        )
+
+
+def check_environment(environment: Mapping[str, str]) -> None:
+    """Raise RefusedError where a variable is one of Lambda's own, or malformed."""
+    reserved = sorted(key for key in environment if key == "_HANDLER" or key.startswith("AWS_LAMBDA_"))
+    if reserved:
+        raise RefusedError(_RESERVED + ", ".join(reserved))
+    for key, value in environment.items():
+        if not re.fullmatch(r"[a-zA-Z_][a-zA-Z0-9_]*", key):
+            raise RefusedError(f"environment variable {key!r} is not valid: letters, digits and _ only")
+        if "\0" in value:
+            raise RefusedError(f"the value of environment variable {key} contains a null character")

@@ -1,0 +1,68 @@
+"""What became of one invocation, as a value: for those who watch a mapping, and for the log."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import orjson
+
+from streamfn.events import document
+from streamfn.types import Fault
+
+if TYPE_CHECKING:
+    from streamfn.mapping.lane import ShardLane
+    from streamfn.pool.worker import Answer, FailureKind
+
+
+class Outcome(NamedTuple):
+    """One invocation's outcome.
+
+    Times are nanoseconds on CLOCK_MONOTONIC; `response` is the handler's answer as JSON (empty when it failed),
+    `fault` says why it failed, `attempt` counts deliveries of the same batch from 1.
+    """
+
+    shard_id: str
+    first_offset: int
+    records: int
+    attempt: int
+    invocation: int
+    submitted_ns: int
+    started_ns: int
+    finished_ns: int
+    response: bytes
+    fault: Fault | None
+
+    @property
+    def succeeded(self) -> bool:
+        """The handler returned, and its response could be marshalled."""
+        return self.fault is None
+
+    @classmethod
+    def of(cls, lane: ShardLane, answer: Answer, first: int, attempt: int, fault: Fault | None) -> Outcome:
+        """From the pool's answer about the batch that begins at `first`."""
+        return cls(
+            lane.shard.id,
+            first,
+            answer.records,
+            attempt,
+            answer.invocation,
+            answer.submitted_ns,
+            answer.started_ns,
+            answer.finished_ns,
+            answer.payload if fault is None else b"",
+            fault,
+        )
+
+
+def fault_of(answer: Answer, kind: FailureKind, request_id: str, timeout_s: float | None) -> Fault:
+    """Lambda's words for a failure: the handler's own document, a timeout, or how the process ended."""
+    if kind.name == "TIMEOUT":
+        return document.timed_out(request_id, timeout_s or 0.0)
+    if kind.name == "CRASHED":
+        return document.exited(request_id, answer.detail)
+    try:
+        parsed = orjson.loads(answer.payload)
+        return Fault(str(parsed["errorType"]), str(parsed["errorMessage"]), answer.payload)
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        # A handler can write anything into its own rings, so even this document is not to be trusted.
+        return document.exited(request_id, "an unreadable error document")

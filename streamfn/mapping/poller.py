@@ -1,0 +1,98 @@
+"""Reading one shard: verified messages from the log, with the JSON sizes the planner needs.
+
+Catching up with a backlog means checking megabytes and, perhaps, waiting for the disk: that happens in a thread.
+Following the log's end means a few kilobytes that were just written: that is done on the spot, because the hop
+through a thread would cost more than the read.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import trio
+
+from streamfn._native import ffi, lib
+from streamfn.core.batcher import Chunk
+from streamfn.events.size import json_prefix
+from streamfn.log.reader import Message, ShardReader
+
+# What one read in a thread may take: some milliseconds of checking, long enough to make the hop unimportant.
+BACKLOG_BYTES = 8 * 1024 * 1024
+# What is read on the Trio thread: about 30 µs of checking.
+FOLLOW_BYTES = 256 * 1024
+
+
+class Held:
+    """A message that some batch may still need: its place in the shard, and an extent ready to be aimed.
+
+    `offset` and `end` are shard offsets; `extent` has segment and columns filled in, its row is set per batch.
+    """
+
+    __slots__ = ("end", "extent", "first_offset", "message")
+
+    def __init__(self, message: Message) -> None:
+        self.message = message
+        self.first_offset: int = message.first_offset
+        self.end: int = message.first_offset + message.rows
+        self.extent = ffi.new("sf_extent *")
+        self.extent.segment_id = message.segment.id
+        ffi.memmove(self.extent.column, message.cdata.column, 8 * lib.SF_COLUMN_BUFFERS)
+
+    def aim(self, offset: int, rows: int) -> Any:
+        """The extent of `rows` records from shard offset `offset` on; valid until the next call."""
+        extent, row = self.extent, offset - self.first_offset
+        extent.first_offset = offset
+        extent.first_row = row
+        extent.rows = rows
+        return extent
+
+
+class Poller:
+    """Reads a shard in order, from a given offset on."""
+
+    def __init__(self, reader: ShardReader, fixed_bytes: int) -> None:
+        """`reader` stands where reading begins; `fixed_bytes` is what each record takes beside its columns."""
+        self._reader = reader
+        self._fixed = fixed_bytes
+        self._following = False
+        self.committed_end: int = reader.committed().end_offset  # as it was seen last
+
+    @property
+    def reader(self) -> ShardReader:
+        """The reader, for its committed end and its position."""
+        return self._reader
+
+    async def read(self, start: int, until: int | None) -> list[tuple[Held, Chunk]]:
+        """What comes next, in order; an empty list when the log has no more for now.
+
+        The first chunk begins at `start`, even where its message begins earlier.  Nothing at or past `until` is read,
+        except in a message that begins before it. All of it lies in one segment, which stays mapped until the next call: who
+        needs it longer retains it.
+
+        Cancellation: a read in a thread is waited for; nothing is lost, since the reader stands behind it only when
+        it returned (a cancelled read ends the lane anyway).
+
+        Raises:
+            LogDamaged: what lies there is not what was written.
+        """
+        if self._following:
+            found = self._poll(FOLLOW_BYTES, start, until)
+            await trio.lowlevel.checkpoint()
+        else:
+            found = await trio.to_thread.run_sync(self._poll, BACKLOG_BYTES, start, until)
+        self.committed_end = self._reader.committed().end_offset
+        self._following = self._reader.position >= self.committed_end
+        return found
+
+    def _poll(self, bytes_max: int, start: int, until: int | None) -> list[tuple[Held, Chunk]]:
+        found = []
+        for message in self._reader.poll(bytes_max, until):
+            prefix = json_prefix(message.segment.address, message.cdata, self._fixed)
+            skipped = max(0, start - message.first_offset)
+            if skipped < message.rows:
+                found.append((Held(message), Chunk(message.first_offset + skipped, prefix[skipped:])))
+        return found
+
+    def close(self) -> None:
+        """Let the reader's segment go."""
+        self._reader.close()

@@ -1,0 +1,274 @@
+"""The runtime: one process's data directory, state store, pool, and the mappings that run on them.
+
+It owns what mappings share: the pool's rounds, the watch on the shards' commit files, the checkpointer. After every
+round of the pool the lanes that were touched, and those that had found no room, are pumped in turn: first come, first
+served, so that no lane starves another.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar, TypeVarTuple, Unpack
+
+import trio
+
+from streamfn.errors import BusyError, RefusedError
+from streamfn.log.datadir import DataDir
+from streamfn.log.stream import Stream
+from streamfn.log.watch import CommitWatch
+from streamfn.mapping.checkpointer import Checkpointer
+from streamfn.mapping.context import function_environment
+from streamfn.mapping.handler import Handler
+from streamfn.mapping.lane import ShardLane
+from streamfn.mapping.logs import LogLines, LogSink
+from streamfn.mapping.mapping import EventSourceMapping, batch_rules
+from streamfn.mapping.options import RunOptions
+from streamfn.mapping.position import starting_offsets
+from streamfn.pool.function import Function, FunctionConfig
+from streamfn.pool.pool import Pool, open_pool
+from streamfn.state.owner import Ownership
+from streamfn.state.store import Binding, Store
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+WORKER_MAIN = "streamfn.mapping.worker"
+
+
+class Runtime:
+    """See the module. Made by `open_runtime`; everything on it is called from its Trio thread."""
+
+    def __init__(self, data: DataDir, store: Store, pool: Pool, sink: LogSink) -> None:
+        self.data = data
+        self.store = store
+        self.pool = pool
+        self._turn = trio.CapacityLimiter(1)  # one thread at a time has the store
+        self.checkpointer = Checkpointer(store, self._turn)
+        self.random: Callable[[], float] = random.random
+        self._sink = sink
+        self._watch = CommitWatch()
+        self._watched: dict[tuple[str, str], ShardLane] = {}
+        self._queue: deque[ShardLane] = deque()
+        self._round = trio.Event()
+        self._open: list[EventSourceMapping] = []
+        pool.on_round = self._on_round
+
+    # ---- mappings
+
+    async def mapping(
+        self, options: RunOptions, *, code_dir: Path | None = None, function: Handler | None = None
+    ) -> EventSourceMapping:
+        """Bind a mapping to its name, take it over, and start its function.
+
+        `options` have been validated. `function` is a callable that has no importable name; `options.handler` is then
+        what it is called by.
+
+        Raises:
+            RefusedError: unknown stream, a name bound to another stream.
+            BusyError: another process runs it; its pid is named.
+            HandlerImportError: the handler cannot be loaded.
+        """
+        stream = self.data.stream(options.stream)
+        directory = str((code_dir or Path.cwd()).resolve())
+        name = options.name
+        existing = await self.disk(self.store.mapping, name)
+        if existing is not None and existing.stream_name != stream.name:
+            raise RefusedError(
+                f"the mapping {name!r} is bound to the stream {existing.stream_name!r}; "
+                f"choose another --name for {stream.name!r}"
+            )
+        # Owned before anything is changed: a second `run` must not touch what the first one runs by.
+        ownership = self._own(name, existing.uuid) if existing is not None else None
+        try:
+            started = await self._start(options, stream, directory, function)
+            binding = await self.disk(self._bind, name, options, stream, directory)
+            if existing is None or existing.uuid != binding.mapping.uuid:
+                if ownership is not None:
+                    ownership.release()
+                ownership = self._own(name, binding.mapping.uuid)
+            assert ownership is not None
+            epoch = await self.disk(self.store.acquire, binding.mapping.uuid)
+        except BaseException:
+            if ownership is not None:
+                ownership.release()
+            raise
+        mapping = EventSourceMapping(
+            self,
+            binding=binding,
+            ownership=ownership,
+            epoch=epoch,
+            stream=stream,
+            function=started,
+            rules=batch_rules(options.batch_size, options.maximum_batching_window_in_seconds),
+            timeout_s=None if options.debug else options.timeout_s,
+            logs=LogLines(self._sink, options.logs),
+        )
+        self._open.append(mapping)
+        return mapping
+
+    def _own(self, name: str, uuid: str) -> Ownership:
+        try:
+            return Ownership.acquire(self.data.locks_path / uuid)
+        except BusyError as error:
+            raise BusyError(f"the mapping {name!r} is {error}") from None
+
+    async def disk(self, function: Callable[[Unpack[Ts]], T], *arguments: Unpack[Ts]) -> T:
+        """Call what may wait for the disk, in a thread; one such call at a time has the store.
+
+        Cancellation: a call that has begun is waited for.
+        """
+        return await trio.to_thread.run_sync(function, *arguments, limiter=self._turn)
+
+    def _bind(self, name: str, options: RunOptions, stream: Stream, directory: str) -> Binding:
+        starts = starting_offsets(stream, options.starting_position, options.starting_position_timestamp)
+        return self.store.bind(
+            name,
+            stream_id=stream.id,
+            stream_name=stream.name,
+            handler=options.handler,
+            code_dir=directory,
+            options=_stored(options),
+            starts=starts,
+        )
+
+    async def _start(self, options: RunOptions, stream: Stream, directory: str, function: Handler | None) -> Function:
+        function_name = function_name_of(options.handler)
+        timeout_s = None if options.debug else options.timeout_s
+        environment = function_environment(
+            os.environ,
+            function_name=function_name,
+            handler=options.handler,
+            code_dir=directory,
+            region=stream.region,
+            extra=options.environment,
+        )
+        settings: dict[str, Any] = {
+            "handler": options.handler,
+            "function_arn": f"arn:aws:lambda:{stream.region}:000000000000:function:{function_name}",
+            "request_base": self.pool.request_base,
+            "timeout_s": timeout_s,
+        }
+        return await self.pool.start(
+            FunctionConfig(
+                name=function_name,
+                main=WORKER_MAIN,
+                settings=settings,
+                code_dir=directory,
+                environment=environment,
+                workers=1 if options.debug else options.workers,
+                timeout_s=timeout_s,
+                debug=options.debug,
+                callable=function,
+            )
+        )
+
+    # ---- rounds
+
+    def queue(self, lane: ShardLane) -> None:
+        """Pump the lane after this round of the pool, or after the next one."""
+        if not lane.queued:
+            lane.queued = True
+            self._queue.append(lane)
+
+    def _on_round(self) -> None:
+        for _ in range(len(self._queue)):
+            lane = self._queue.popleft()
+            lane.queued = False
+            lane.pump()
+        self._round.set()
+        self._round = trio.Event()
+
+    async def next_round(self) -> None:
+        """Wait until the pool has reaped something, or a moment has passed."""
+        with trio.move_on_after(0.05):
+            await self._round.wait()
+
+    # ---- following the log
+
+    def adopt(self, mapping: EventSourceMapping) -> None:
+        """Watch the mapping's shards, commit its checkpoints."""
+        self.checkpointer.own(mapping.uuid, mapping.epoch, mapping.committed)
+        for lane in mapping.lanes:
+            key = (mapping.uuid, lane.shard.id)
+            self._watched[key] = lane
+            self._watch.add(lane.shard, key)
+
+    def release(self, mapping: EventSourceMapping) -> None:
+        """Undo `adopt`."""
+        self.checkpointer.disown(mapping.uuid)
+        for lane in mapping.lanes:
+            key = (mapping.uuid, lane.shard.id)
+            self._watch.remove(key)
+            self._watched.pop(key, None)
+            if lane.queued:
+                lane.queued = False
+                self._queue.remove(lane)
+
+    async def _follow(self) -> None:
+        """Wake the lanes whose shards have grown."""
+        while True:
+            await trio.lowlevel.wait_readable(self._watch.fileno())
+            for key in self._watch.drain():
+                lane = self._watched.get(key)
+                if lane is not None:
+                    lane.wake()
+
+    async def part(self, mapping: EventSourceMapping) -> None:
+        """Give a mapping up and stop its function."""
+        await mapping.function.stop()
+        if mapping in self._open:
+            self._open.remove(mapping)
+            mapping.close()
+
+    async def run(self) -> None:
+        """What runs beside the mappings, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._follow)
+            nursery.start_soon(self.checkpointer.run)
+
+    def close(self) -> None:
+        """Give every mapping up."""
+        for mapping in self._open:
+            mapping.close()
+        self._open.clear()
+
+
+@asynccontextmanager
+async def open_runtime(data: DataDir, sink: LogSink) -> AsyncIterator[Runtime]:
+    """A runtime on a data directory, for as long as the block lasts.
+
+    Leaving the block stops the pool's processes at once; drain the mappings before.
+    """
+    store = await trio.to_thread.run_sync(lambda: Store.open(data.state_path, create=True))
+    try:
+        async with open_pool() as pool:
+            runtime = Runtime(data, store, pool, sink)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(runtime.run)
+                try:
+                    yield runtime
+                finally:
+                    runtime.close()
+                    nursery.cancel_scope.cancel()
+    finally:
+        store.close()
+
+
+def function_name_of(handler: str) -> str:
+    """The function's name: the handler's, with `.`, `:` and `/` turned into `-`."""
+    return handler.translate(str.maketrans(".:/", "---"))
+
+
+def _stored(options: RunOptions) -> dict[str, object]:
+    """The options that belong to the mapping, under Lambda's own names."""
+    return {
+        "BatchSize": options.batch_size,
+        "MaximumBatchingWindowInSeconds": options.maximum_batching_window_in_seconds,
+        "StartingPosition": options.starting_position,
+        "StartingPositionTimestamp": options.starting_position_timestamp,
+    }

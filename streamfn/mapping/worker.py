@@ -1,0 +1,217 @@
+"""The worker's main: ring entry → event → handler → completion.
+
+`init` runs once, in the zygote: it prepares logging as Lambda does and imports the handler.  `main` runs in
+every forked worker, for ever: it claims the next entry, builds the event straight from the mapped segment,
+calls the handler and answers.  Nothing here imports trio, pyarrow or click: a worker pays for what its handler
+imports and no more (a test looks at `sys.modules`).
+
+The loop is the hot path: its locals are bound once, and it does nothing for an invocation that the
+invocation does not need.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple, NoReturn
+
+import orjson
+
+from streamfn import _events
+from streamfn._native import ffi, lib
+from streamfn.events import document
+from streamfn.events.response import MarshalError, marshal
+from streamfn.limits import RESPONSE_BYTES_MAX
+from streamfn.mapping.context import LambdaContext, context_class, log_stream_name
+from streamfn.mapping.handler import Handler, InitError, load_handler
+from streamfn.pool.protocol import InitFailed
+from streamfn.pool.request_id import request_id
+from streamfn.pool.seat import Seat
+from streamfn.types import Fault
+
+# How long the desk sleeps at a stretch: signal handlers of the user's module run in between.
+SLICE_NS = 100_000_000
+
+# No timeout (debugging) is a deadline that no clock of ours reaches.
+NEVER_NS = 2**62
+
+
+class State(NamedTuple):
+    """What the zygote prepared for every worker."""
+
+    handler: Handler
+    function_arn: str
+    request_base: str
+    timeout_ns: int
+
+
+class RequestIdFilter(logging.Filter):
+    """Adds `aws_request_id` to log records, as Lambda's does."""
+
+    current = ""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let every record pass, with the id of the invocation that runs."""
+        record.aws_request_id = RequestIdFilter.current
+        return True
+
+
+def init(settings: Mapping[str, Any]) -> State:
+    """Init: prepare logging, import the handler.
+
+    `settings`: handler (name, or None with `callable` set by a forked zygote), function_arn, request_base,
+    timeout_s (None: no limit).
+
+    Raises:
+        InitFailed: with Lambda's error document.
+    """
+    _prepare_logging()
+    handler: Handler | None = settings.get("callable")
+    if handler is None:
+        try:
+            handler = load_handler(settings["handler"])
+        except InitError as error:
+            raise InitFailed(error.fault.document) from error
+    timeout_s = settings["timeout_s"]
+    timeout_ns = NEVER_NS if timeout_s is None else int(timeout_s * 1_000_000_000)
+    return State(handler, settings["function_arn"], settings["request_base"], timeout_ns)
+
+
+def _prepare_logging() -> None:
+    """The root logger as Lambda sets it up: level WARNING, one handler, times in UTC (aws.md 5.4)."""
+    logging.Formatter.converter = time.gmtime
+    handler = logging.StreamHandler(sys.stdout)
+    form = "[%(levelname)s]\t%(asctime)s.%(msecs)03dZ\t%(aws_request_id)s\t%(message)s"
+    handler.setFormatter(logging.Formatter(form, "%Y-%m-%dT%H:%M:%S"))
+    handler.addFilter(RequestIdFilter())
+    logging.getLogger().addHandler(handler)
+
+
+class Segments(dict[int, _events.Segment]):
+    """The segments this worker has mapped, by id; one that is missing is on its way through the socket."""
+
+    def __init__(self, seat: Seat) -> None:
+        super().__init__()
+        self._seat = seat
+        self._mapped: dict[int, tuple[int, int]] = {}
+
+    def receive(self, segment_id: int) -> None:
+        """Take descriptors from the socket until `segment_id` is mapped.
+
+        The runtime sends a descriptor before it submits the first extent that needs it, so this does not wait.
+        """
+        while segment_id not in self:
+            received_id, header, descriptor = self._seat.receive_segment()
+            source = orjson.loads(header)
+            size = os.fstat(descriptor).st_size
+            address = lib.sf_map(descriptor, size)
+            os.close(descriptor)
+            if not address:
+                raise OSError(ffi.errno, f"cannot map segment {received_id} of {size} bytes")
+            where = int(ffi.cast("uintptr_t", address))
+            self._mapped[received_id] = (where, size)
+            origin = _events.Source(source["arn"], source["region"], source["shard"], source["identity"])
+            self[received_id] = _events.Segment(origin, where, size)
+
+    def retire(self, segment_id: int) -> None:
+        """Let a mapping go; one that never arrived is taken from the socket first, so that it does not stay there."""
+        self.receive(segment_id)
+        address, size = self._mapped.pop(segment_id)
+        del self[segment_id]
+        lib.sf_unmap(ffi.cast("void *", address), size)
+
+
+def main(state: State, seat: Seat) -> NoReturn:
+    """Serve the rings until the process is ended from outside, or its descriptors are lost."""
+    os.environ["AWS_LAMBDA_LOG_STREAM_NAME"] = log_stream_name()
+    context_type = context_class(os.environ, state.function_arn)
+    _rebind_logging()
+    segments = Segments(seat)
+    desk, work = seat.desk, ffi.new("sf_work *")
+    next_entry = lib.sf_desk_next
+    invoke = _invoker(state, seat, segments, context_type)
+    while True:
+        kind = next_entry(desk, work, SLICE_NS)
+        if kind == 0:  # SF_NEXT_INVOKE
+            if not invoke(work):
+                os._exit(1)
+        elif kind == 1:  # SF_NEXT_RETIRE
+            segments.retire(work.segment_id)
+            if not lib.sf_desk_retired(desk):
+                os._exit(1)
+        elif kind == 3:  # SF_NEXT_LOST: the handler closed our descriptors; nothing may be written any more
+            os._exit(1)
+
+
+def _rebind_logging() -> None:
+    """The forked process has a standard output of its own: the root handler follows it."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.StreamHandler) and any(
+            isinstance(each, RequestIdFilter) for each in handler.filters
+        ):
+            handler.setStream(sys.stdout)
+
+
+def _invoker(state: State, seat: Seat, segments: Segments, context_type: type[LambdaContext]) -> Any:
+    """One invocation as a closure over everything that does not change between two of them."""
+    handler, timeout_ns, base = state.handler, state.timeout_ns, state.request_base
+    desk, finish, build, flush = seat.desk, lib.sf_desk_finish, _events.build, seat.flush_stdio
+    identify = RequestIdFilter
+
+    def invoke(work: Any) -> bool:
+        invocation = request_id(base, work.invocation)
+        identify.current = invocation
+        extents, count = work.extents, work.extent_count
+        try:
+            event = build(extents, count, segments)
+        except KeyError as missing:
+            event = _event_after_receiving(missing.args[0], extents, count, segments)
+        try:
+            result = handler(event, context_type(invocation, work.started_ns + timeout_ns))
+            answer = marshal(result)
+        except MarshalError as error:
+            fault = document.marshal_error(error, invocation)
+        except Exception as error:  # a handler may raise anything: this is the border to the user's code
+            fault = document.from_exception(error, invocation)
+        else:
+            if seat.forked:
+                seat.leave_fork()
+            if len(answer) <= RESPONSE_BYTES_MAX:
+                flush()
+                return bool(finish(desk, 0, answer, len(answer)))
+            fault = document.too_large(RESPONSE_BYTES_MAX)
+        if seat.forked:
+            seat.leave_fork()
+        flush()
+        _log_fault(fault)
+        return bool(finish(desk, 1, fault.document, len(fault.document)))
+
+    return invoke
+
+
+def _event_after_receiving(segment_id: int, extents: int, count: int, segments: Segments) -> Any:
+    """Build an event whose segments have not all been mapped yet."""
+    while True:
+        segments.receive(segment_id)
+        try:
+            return _events.build(extents, count, segments)
+        except KeyError as missing:
+            segment_id = missing.args[0]
+
+
+def _log_fault(fault: Fault) -> None:
+    """The error in the log, in Lambda's form: one event, its indentation in no-break spaces (aws.md 5.4)."""
+    lines = [f"[ERROR] {fault.error_type}: {fault.message}" if fault.message else f"[ERROR] {fault.error_type}"]
+    stack = orjson.loads(fault.document).get("stackTrace") or []
+    if stack:
+        lines.append("Traceback (most recent call last):")
+    for frame in stack:
+        for line in str(frame).rstrip("\n").split("\n"):
+            bare = line.lstrip(" ")
+            lines.append("\u00a0" * (len(line) - len(bare)) + bare)
+    with contextlib.suppress(OSError):  # a handler that closed its standard error has no log
+        os.write(2, ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace"))

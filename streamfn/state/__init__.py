@@ -1,0 +1,1 @@
+"""What a mapping remembers between runs, and who may run it."""

@@ -1,0 +1,248 @@
+"""The mappings of a data directory and their checkpoints, in SQLite.
+
+What it promises, whatever the callers do:
+
+  * A checkpoint never moves back.
+  * A commit is made whole or not at all, and is durable when the call returns (WAL, synchronous FULL).
+  * Once `acquire` has returned epoch e, no commit with an older epoch is accepted (`Fenced`).
+
+A mapping is its name; its uuid names its lock, and its stream's *id* is what its checkpoints speak of: a
+stream that was deleted and imported again is another stream.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import uuid as uuids
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from streamfn.clock import Clock, SystemClock
+from streamfn.errors import Fenced, RefusedError
+from streamfn.state.connection import connect, translated
+
+_COLUMNS = "uuid, name, stream_id, stream_name, handler, code_dir, options, epoch, created_ms, updated_ms"
+
+
+class StoredMapping(NamedTuple):
+    """A mapping as it was bound last.  Times are milliseconds since 1970, UTC."""
+
+    uuid: str
+    name: str
+    stream_id: str
+    stream_name: str
+    handler: str
+    code_dir: str
+    options: dict[str, object]
+    epoch: int
+    created_ms: int
+    updated_ms: int
+
+
+class Binding(NamedTuple):
+    """What `bind` did: `resumed` is False if the mapping begins at the starting offsets given."""
+
+    mapping: StoredMapping
+    resumed: bool
+
+
+class Checkpoint(NamedTuple):
+    """How far one shard is: every record below `offset` has a disposition.
+
+    `sequence_number` is the last such record's, None where nobody knew it.
+    """
+
+    offset: int
+    sequence_number: str | None
+    updated_ms: int
+
+
+class Store:
+    """One connection.  Use it from one thread at a time; every call may wait for the disk.
+
+    Any call may raise DiskFull (no room: nothing was changed, try again later), BusyError (another process
+    held the database for 5 s) or FailedError (unreadable, read-only, damaged).
+    """
+
+    def __init__(self, connection: sqlite3.Connection, path: Path, clock: Clock) -> None:
+        """Private: use `open`."""
+        self._connection = connection
+        self._clock = clock
+        self.path = path
+
+    @classmethod
+    def open(cls, path: Path, *, create: bool, read_only: bool = False, clock: Clock | None = None) -> Self:
+        """Open the database at `path`; with `create` it is made if it is missing, whole or not at all.
+
+        Raises:
+            FailedError: missing (without `create`), damaged, of a newer version, or not accessible.
+        """
+        return cls(connect(path, create=create, read_only=read_only), path, clock or SystemClock())
+
+    def close(self) -> None:
+        """Let the database go.  Every commit is durable already."""
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # ---- mappings ----
+
+    def mapping(self, name: str) -> StoredMapping | None:
+        """The mapping of this name, None if there is none."""
+        with translated(self.path):
+            return self._mapping(name)
+
+    def mappings(self) -> list[StoredMapping]:
+        """All of them, by name."""
+        with translated(self.path):
+            rows = self._connection.execute(f"SELECT {_COLUMNS} FROM mappings ORDER BY name").fetchall()
+        return [_stored(row) for row in rows]
+
+    def bind(
+        self,
+        name: str,
+        *,
+        stream_id: str,
+        stream_name: str,
+        handler: str,
+        code_dir: str,
+        options: Mapping[str, object],
+        starts: Mapping[str, int],
+    ) -> Binding:
+        """Make the mapping `name`, or update the one there is, in one transaction.
+
+        The first time stores everything, with a checkpoint at `starts[shard_id]` for every shard.  Later
+        `handler`, `code_dir` and `options` (JSON-able) are updated and checkpoints kept; shards without one
+        get theirs from `starts`.  If a stream of the same name but another id has taken the old one's place,
+        the mapping keeps its uuid and epoch and starts anew.
+
+        It does not ask whether the mapping is running: take the lock first if `mapping(name)` exists.
+
+        Raises:
+            RefusedError: the name is bound to a stream of another name.
+        """
+        now_ms = self._clock.unix_ms()
+        described = (handler, code_dir, json.dumps(dict(options), sort_keys=True), now_ms)
+        with self._transaction():
+            known = self._mapping(name)
+            if known is not None and known.stream_name != stream_name:
+                raise RefusedError(
+                    f"mapping {name!r} reads stream {known.stream_name!r}, not {stream_name!r}: "
+                    "choose another name for this one"
+                )
+            if known is None:
+                uuid = str(uuids.uuid4())
+                self._connection.execute(
+                    f"INSERT INTO mappings ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?, ?)",
+                    (uuid, name, stream_id, stream_name, *described[:3], now_ms, now_ms),
+                )
+            else:
+                uuid = known.uuid
+                self._connection.execute(
+                    "UPDATE mappings SET stream_id = ?, handler = ?, code_dir = ?, options = ?,"
+                    " updated_ms = ? WHERE uuid = ?",
+                    (stream_id, *described, uuid),
+                )
+                if known.stream_id != stream_id:
+                    self._connection.execute("DELETE FROM checkpoints WHERE mapping = ?", (uuid,))
+            self._connection.executemany(
+                "INSERT OR IGNORE INTO checkpoints (mapping, shard_id, offset, updated_ms)"
+                " VALUES (?, ?, ?, ?)",
+                [(uuid, shard_id, offset, now_ms) for shard_id, offset in starts.items()],
+            )
+            bound = self._mapping(name)
+        assert bound is not None
+        return Binding(bound, resumed=known is not None and known.stream_id == stream_id)
+
+    def forget(self, name: str) -> bool:
+        """Remove a mapping and its checkpoints.  False if there was none.  An owner's commits fail then."""
+        with self._transaction():
+            cursor = self._connection.execute("DELETE FROM mappings WHERE name = ?", (name,))
+            return cursor.rowcount > 0
+
+    # ---- owners and checkpoints ----
+
+    def acquire(self, uuid: str) -> int:
+        """Begin a new ownership: the next epoch, durable when this returns.
+
+        Raises:
+            Fenced: the mapping was forgotten.
+        """
+        with self._transaction():
+            row = self._connection.execute(
+                "UPDATE mappings SET epoch = epoch + 1 WHERE uuid = ? RETURNING epoch", (uuid,)
+            ).fetchone()
+            if row is None:
+                raise Fenced(f"mapping {uuid} was deleted")
+            epoch: int = row[0]
+        return epoch
+
+    def checkpoints(self, uuid: str) -> dict[str, Checkpoint]:
+        """How far each shard of the mapping is, by shard id."""
+        with translated(self.path):
+            rows = self._connection.execute(
+                "SELECT shard_id, offset, sequence_number, updated_ms FROM checkpoints WHERE mapping = ?"
+                " ORDER BY shard_id",
+                (uuid,),
+            ).fetchall()
+        return {shard_id: Checkpoint(*values) for shard_id, *values in rows}
+
+    def commit(self, uuid: str, epoch: int, offsets: Mapping[str, tuple[int, str | None]]) -> None:
+        """Move checkpoints forward to `offsets[shard_id]` = (offset, sequence number of the last record).
+
+        One transaction, durable when this returns.  A shard that is further already stays where it is.
+
+        Raises:
+            Fenced: `epoch` is not the latest, or the mapping was forgotten; nothing was changed.
+        """
+        now_ms = self._clock.unix_ms()
+        with self._transaction():
+            row = self._connection.execute("SELECT epoch FROM mappings WHERE uuid = ?", (uuid,)).fetchone()
+            if row is None:
+                raise Fenced(f"mapping {uuid} was deleted")
+            if row[0] != epoch:
+                raise Fenced(f"mapping {uuid} has been taken over: epoch {row[0]}, ours is {epoch}")
+            self._connection.executemany(
+                "INSERT INTO checkpoints (mapping, shard_id, offset, sequence_number, updated_ms)"
+                " VALUES (?, ?, ?, ?, ?) ON CONFLICT (mapping, shard_id) DO UPDATE SET"
+                " offset = excluded.offset, sequence_number = excluded.sequence_number,"
+                " updated_ms = excluded.updated_ms WHERE excluded.offset > checkpoints.offset",
+                [
+                    (uuid, shard_id, offset, sequence_number, now_ms)
+                    for shard_id, (offset, sequence_number) in offsets.items()
+                ],
+            )
+
+    # ---- plumbing ----
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """One write transaction: committed at the end, rolled back if anything is raised."""
+        with translated(self.path):
+            # IMMEDIATE: what is read inside is still true when it is written.
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:  # a full disk has rolled back by itself
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    def _mapping(self, name: str) -> StoredMapping | None:
+        row = self._connection.execute(f"SELECT {_COLUMNS} FROM mappings WHERE name = ?", (name,)).fetchone()
+        return None if row is None else _stored(row)
+
+
+def _stored(row: tuple[str, str, str, str, str, str, str, int, int, int]) -> StoredMapping:
+    return StoredMapping(*row[:6], json.loads(row[6]), *row[7:])

@@ -1,0 +1,1 @@
+"""What tests of streamfn, ours and yours, are made of."""

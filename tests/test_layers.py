@@ -1,0 +1,96 @@
+"""The tree is the architecture: `docs/architecture.md`'s table of layers, held by a walk over the imports."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "streamfn"
+NATIVE = {"_native", "_events"}
+LAYER = {
+    "errors": 0, "limits": 0, "types": 0, "clock": 0, "version": 0,
+    "core": 1,
+    "log": 2, "events": 2, "pool": 2, "state": 2,
+    "mapping": 3,
+    "session": 4, "sync": 4, "cli": 4,
+}  # fmt: skip
+THIRD_PARTY = {
+    0: set(),
+    1: set(),
+    "log": {"pyarrow", "cffi"},
+    "events": {"orjson"},
+    "pool": {"trio", "orjson"},
+    "state": {"orjson"},
+    3: {"trio", "orjson", "hdrh"},
+    4: {"trio", "orjson", "pyarrow", "click", "rich", "hdrh"},
+}
+# What the pure core may not even look at: it is told the time, and never waits.
+IMPURE = {"os", "time", "threading", "socket", "subprocess", "random", "sqlite3", "asyncio", "select", "signal"}
+
+
+def modules():
+    return sorted(path for path in PACKAGE.rglob("*.py") if "testing" not in path.parts)
+
+
+def home(path):
+    """The top-level name in `streamfn` that a file belongs to."""
+    relative = path.relative_to(PACKAGE)
+    return relative.parts[0] if len(relative.parts) > 1 else relative.stem
+
+
+def imports(path):
+    """The dotted names a file imports, those for type checkers alone included."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names.update(
+                f"{node.module}.{alias.name}" if node.module == "streamfn" else node.module for alias in node.names
+            )
+    return names
+
+
+def ours(path):
+    return {name.split(".")[1] for name in imports(path) if name.startswith("streamfn.")} - NATIVE
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_imports_its_own_package_and_lower_layers_only(path):
+    mine = home(path)
+    if mine in ("__init__", "__main__"):
+        return
+    for name in ours(path):
+        lower = LAYER[name] < LAYER[mine]
+        edge = LAYER[mine] == 4  # the doors of the same house may use each other
+        assert name == mine or lower or edge, f"{path.name} ({mine}) imports {name}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_third_party_packages_stay_where_the_table_has_them(path):
+    mine = home(path)
+    if mine in ("__init__", "__main__"):
+        return
+    allowed = THIRD_PARTY.get(mine, THIRD_PARTY.get(LAYER[mine]))
+    top = {name.split(".")[0] for name in imports(path)} - {"streamfn"}
+    outside = {name for name in top if name not in sys.stdlib_module_names and name != "__future__"}
+    assert outside <= allowed, f"{path.name} imports {outside - allowed}"
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "core").glob("*.py")), ids=lambda path: path.name)
+def test_the_core_never_asks_the_time_or_the_system(path):
+    top = {name.split(".")[0] for name in imports(path)}
+    assert not top & IMPURE
+
+
+def test_the_workers_main_loads_neither_trio_nor_pyarrow_nor_click():
+    script = (
+        "import sys, streamfn.mapping.worker, streamfn.pool.zygote\n"
+        "heavy = {'trio', 'pyarrow', 'click', 'rich', 'sqlite3', 'numpy'} & set(sys.modules)\n"
+        "sys.exit(f'a worker loads {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,279 @@
+"""Mappings and checkpoints: what a store keeps, refuses and says."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from streamfn.errors import BusyError, DiskFull, FailedError, Fenced, RefusedError
+from streamfn.state.store import Binding, Store
+
+
+class FixedClock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.ms = 1_000
+
+    def monotonic_ns(self) -> int:
+        return self.ms * 1_000_000
+
+    def unix_ms(self) -> int:
+        return self.ms
+
+
+@pytest.fixture
+def clock() -> FixedClock:
+    return FixedClock()
+
+
+@pytest.fixture
+def store(tmp_path: Path, clock: FixedClock) -> Iterator[Store]:
+    with Store.open(tmp_path / "state.db", create=True, clock=clock) as store:
+        yield store
+
+
+def bind(store: Store, name: str = "m", **changes: object) -> Binding:
+    wanted: dict[str, object] = {
+        "stream_id": "id-1",
+        "stream_name": "s",
+        "handler": "mod.handler",
+        "code_dir": "/code",
+        "options": {"batch_size": 100},
+        "starts": {"shard-0": 5, "shard-1": 0},
+    }
+    return store.bind(name, **(wanted | changes))  # type: ignore[arg-type]
+
+
+def offsets(store: Store, uuid: str) -> dict[str, int]:
+    return {shard: checkpoint.offset for shard, checkpoint in store.checkpoints(uuid).items()}
+
+
+# ---- mappings ----
+
+
+def test_first_bind_stores_everything_and_the_second_resumes(store: Store, clock: FixedClock) -> None:
+    first = bind(store)
+    assert not first.resumed
+    assert first.mapping[1:] == (
+        "m", "id-1", "s", "mod.handler", "/code", {"batch_size": 100}, 0, 1000, 1000,
+    )  # fmt: skip
+    assert offsets(store, first.mapping.uuid) == {"shard-0": 5, "shard-1": 0}
+
+    clock.ms = 2_000
+    again = bind(store, handler="other.handler", options={"batch_size": 7}, starts={"shard-0": 99})
+    assert again.resumed
+    assert again.mapping == first.mapping._replace(
+        handler="other.handler", options={"batch_size": 7}, updated_ms=2_000
+    )
+    assert offsets(store, first.mapping.uuid) == {"shard-0": 5, "shard-1": 0}
+
+
+def test_a_shard_that_is_new_gets_its_start(store: Store) -> None:
+    uuid = bind(store).mapping.uuid
+    bind(store, starts={"shard-0": 99, "shard-2": 3})
+    assert offsets(store, uuid) == {"shard-0": 5, "shard-1": 0, "shard-2": 3}
+
+
+def test_a_name_bound_to_another_stream_is_refused_and_nothing_changes(store: Store) -> None:
+    before = bind(store).mapping
+    with pytest.raises(RefusedError, match="'m' reads stream 's', not 't'"):
+        bind(store, stream_name="t", handler="x.y", stream_id="id-2")
+    assert store.mapping("m") == before
+
+
+def test_a_stream_deleted_and_made_again_is_started_anew(store: Store) -> None:
+    first = bind(store).mapping
+    epoch = store.acquire(first.uuid)
+    store.commit(first.uuid, epoch, {"shard-0": (50, "1")})
+    again = bind(store, stream_id="id-2", starts={"shard-0": 0})
+    assert not again.resumed
+    assert (again.mapping.uuid, again.mapping.epoch) == (first.uuid, epoch)
+    assert offsets(store, first.uuid) == {"shard-0": 0}
+
+
+def test_mappings_are_listed_by_name_and_forgotten_with_their_checkpoints(store: Store) -> None:
+    uuid = bind(store, "b").mapping.uuid
+    bind(store, "a")
+    assert [mapping.name for mapping in store.mappings()] == ["a", "b"]
+    assert store.forget("b")
+    assert not store.forget("b")
+    assert store.mapping("b") is None
+    assert store.checkpoints(uuid) == {}
+    with pytest.raises(Fenced, match="deleted"):
+        store.commit(uuid, 0, {"shard-0": (6, None)})
+    with pytest.raises(Fenced, match="deleted"):
+        store.acquire(uuid)
+
+
+# ---- checkpoints ----
+
+
+def test_a_checkpoint_moves_forward_and_never_back(store: Store, clock: FixedClock) -> None:
+    uuid = bind(store).mapping.uuid
+    epoch = store.acquire(uuid)
+    clock.ms = 3_000
+    store.commit(uuid, epoch, {"shard-0": (10, "495"), "shard-1": (3, None)})
+    clock.ms = 4_000
+    store.commit(uuid, epoch, {"shard-0": (9, "494"), "shard-1": (4, "7")})
+    found = store.checkpoints(uuid)
+    assert found["shard-0"] == (10, "495", 3_000)
+    assert found["shard-1"] == (4, "7", 4_000)
+
+
+def test_an_older_epoch_is_fenced_and_changes_nothing(store: Store) -> None:
+    uuid = bind(store).mapping.uuid
+    old = store.acquire(uuid)
+    new = store.acquire(uuid)
+    assert (old, new) == (1, 2)
+    with pytest.raises(Fenced, match="epoch 2, ours is 1"):
+        store.commit(uuid, old, {"shard-0": (10, None)})
+    assert offsets(store, uuid)["shard-0"] == 5
+    store.commit(uuid, new, {"shard-0": (10, None)})
+
+
+def test_what_was_committed_is_there_after_reopening(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    with Store.open(path, create=True) as store:
+        uuid = bind(store).mapping.uuid
+        store.commit(uuid, store.acquire(uuid), {"shard-0": (10, "1")})
+    with Store.open(path, create=False) as store:
+        assert offsets(store, uuid) == {"shard-0": 10, "shard-1": 0}
+        assert store.acquire(uuid) == 2
+
+
+def test_two_connections_see_each_other_and_a_stuck_writer_is_named_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "state.db"
+    monkeypatch.setattr("streamfn.state.connection.BUSY_TIMEOUT_S", 0.05)
+    with Store.open(path, create=True) as one, Store.open(path, create=True) as two:
+        uuid = bind(one).mapping.uuid
+        epoch = two.acquire(uuid)
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(BusyError, match="locked"):
+            one.commit(uuid, epoch, {"shard-0": (6, None)})
+        other.execute("ROLLBACK")
+        other.close()
+        one.commit(uuid, epoch, {"shard-0": (6, None)})
+        assert offsets(two, uuid)["shard-0"] == 6
+
+
+def test_durability_is_what_sqlite_calls_full_in_wal_mode(store: Store) -> None:
+    assert store._connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert store._connection.execute("PRAGMA synchronous").fetchone() == (2,)
+
+
+# ---- opening ----
+
+
+def test_a_missing_database_is_only_made_on_request(tmp_path: Path) -> None:
+    with pytest.raises(FailedError, match="no state database"):
+        Store.open(tmp_path / "state.db", create=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_draft_that_a_crash_left_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "state.db.new").write_bytes(b"half")
+    with Store.open(tmp_path / "state.db", create=True) as store:
+        assert store.mappings() == []
+    assert [path.name for path in tmp_path.iterdir()] == ["state.db"]
+
+
+@pytest.mark.parametrize(
+    "content", [b"not a database at all" * 100, b"", b"SQLite format 3\0" + b"\xff" * 5000]
+)
+def test_a_damaged_database_fails_with_its_name_and_the_way_out(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "state.db"
+    path.write_bytes(content)
+    with pytest.raises(FailedError, match=r"state\.db is damaged.*move it") as caught:
+        Store.open(path, create=True)
+    assert "\n" not in str(caught.value)
+    assert path.read_bytes() == content
+
+
+def test_a_damaged_page_is_found_on_opening(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    with Store.open(path, create=True) as store:
+        for number in range(200):
+            bind(store, f"mapping-{number}")
+    content = bytearray(path.read_bytes())
+    content[4096 * 3 : 4096 * 3 + 64] = b"\xa5" * 64
+    path.write_bytes(content)
+    with pytest.raises(FailedError, match=r"state\.db is damaged"):
+        Store.open(path, create=False)
+
+
+def test_a_newer_version_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    Store.open(path, create=True).close()
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE format SET version = 2")
+    connection.commit()
+    connection.close()
+    with pytest.raises(FailedError, match=r"version 2.*up to 1.*newer one"):
+        Store.open(path, create=False)
+
+
+def test_read_only_reads_and_cannot_write(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    with Store.open(path, create=True) as store:
+        uuid = bind(store).mapping.uuid
+    with Store.open(path, create=False, read_only=True) as store:
+        assert offsets(store, uuid) == {"shard-0": 5, "shard-1": 0}
+        with pytest.raises(FailedError, match="uid"):
+            store.acquire(uuid)
+
+
+def test_a_store_in_a_read_only_directory_can_be_read() -> None:
+    with tempfile.TemporaryDirectory() as directory:  # not tmp_path: its parents are closed to others
+        path = Path(directory) / "state.db"
+        with Store.open(path, create=True) as store:
+            bind(store)
+        path.chmod(0o444)
+        path.parent.chmod(0o555)
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                code = _read_without_privileges(path)
+            finally:
+                os._exit(code)  # whatever happens, this copy of pytest ends here
+        _, status = os.waitpid(child, 0)
+        path.parent.chmod(0o755)
+        assert os.waitstatus_to_exitcode(status) == 0
+
+
+def _read_without_privileges(path: Path) -> int:
+    """Read the store as somebody who may not write there; the exit status, 0 if all is well."""
+    if os.getuid() == 0:  # root may write anywhere: be somebody else
+        os.setresgid(65534, 65534, 65534)
+        os.setresuid(65534, 65534, 65534)
+    with Store.open(path, create=False, read_only=True) as store:
+        if [mapping.name for mapping in store.mappings()] != ["m"]:
+            return 3
+    try:
+        Store.open(path, create=True).acquire("x")
+    except FailedError as error:
+        return 0 if str(path) in str(error) else 5
+    return 4
+
+
+def test_a_full_disk_is_said_changes_nothing_and_passes(store: Store) -> None:
+    uuid = bind(store).mapping.uuid
+    epoch = store.acquire(uuid)
+    (pages,) = store._connection.execute("PRAGMA page_count").fetchone()
+    store._connection.execute(f"PRAGMA max_page_count = {pages + 2}")
+    many = {f"shard-{number}": (10, "4" * 56) for number in range(1000)}
+    with pytest.raises(DiskFull, match="no space left"):
+        store.commit(uuid, epoch, many)
+    assert offsets(store, uuid) == {"shard-0": 5, "shard-1": 0}
+    store._connection.execute("PRAGMA max_page_count = 100000")
+    store.commit(uuid, epoch, many)
+    assert offsets(store, uuid)["shard-999"] == 10
