@@ -47,6 +47,9 @@ class Lane:
     def returned(self, batches: int) -> None:
         self.heard.append(("returned", batches))
 
+    def recalled(self) -> None:
+        self.heard.append(("recalled", 0))
+
     def printed(self, invocation: int, log: bytes) -> None:
         self.output.append((invocation, log))
 

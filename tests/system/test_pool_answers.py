@@ -29,7 +29,7 @@ async def test_every_batch_is_answered_and_successes_come_folded() -> None:
             done = 0
             while done < 100:
                 done += lane.order(toy.OK, batches=100 - done)
-                await trio.sleep(0)
+                await trio.lowlevel.checkpoint()
             await lane.answered()
         assert lane.count("succeeded") == 2000
         assert len(lane.heard) < 1000
@@ -152,10 +152,19 @@ async def test_segments_are_handed_over_and_retired(tmp_path: Path) -> None:
 async def test_a_full_control_socket_is_said(tmp_path: Path) -> None:
     async with open_pool() as pool:
         [worker] = (await pool.start(config())).workers
-        with open(os.devnull) as file, pytest.raises(trio.WouldBlock):
-            for segment in range(100_000):
-                worker.introduce(segment, file.fileno(), b"x" * 60_000)
-        assert not worker.knows(segment)
+        fd = os.open(os.devnull, os.O_RDONLY)
+        sent = iter(range(100_000))
+
+        def fill() -> None:
+            for segment in sent:
+                worker.introduce(segment, fd, b"x" * 60_000)
+
+        with pytest.raises(trio.WouldBlock):
+            fill()
+        os.close(fd)
+        refused = next(sent) - 1
+        assert worker.knows(refused - 1)
+        assert not worker.knows(refused)
 
 
 @trio_test
@@ -253,7 +262,10 @@ async def test_a_closed_pool_starts_nothing() -> None:
 
 @trio_test
 async def test_what_the_body_raises_comes_out_as_it_is() -> None:
-    with pytest.raises(KeyError):
+    async def fail() -> None:
         async with open_pool() as pool:
             await pool.start(config())
             raise KeyError("mine")
+
+    with pytest.raises(KeyError):
+        await fail()

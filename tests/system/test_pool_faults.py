@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import toy_worker as toy
 import trio
-from pool_rig import Lane, config, count_fds, is_alive, replaced, tell, until
+from pool_rig import Lane, config, count_fds, extent, is_alive, replaced, tell, until
 from trio.testing import trio_test
 
 from streamfn._native import lib
@@ -43,17 +43,11 @@ async def test_a_killed_worker_fails_what_it_ran_and_returns_the_rest() -> None:
         [(kind, answer)] = lane.failures
         assert (kind, answer.detail, answer.payload) == (CRASHED, "signal: killed", b"")
         assert worker.state is State.DEAD
-        assert lane.seat.submit_run(toy_extent(), 1, 1, time.monotonic_ns()) == 0
+        assert lane.seat.submit_run(extent(toy.OK), 1, 1, time.monotonic_ns()) == 0
         lane.seat.leave()
         await bystander.answered()
         assert bystander.heard == [("succeeded", 1)]
         assert await Lane(await replaced(function, worker.pid)).ask(toy.OK) == ("succeeded", 1)
-
-
-def toy_extent() -> object:
-    from pool_rig import extent
-
-    return extent(toy.OK)
 
 
 @pytest.mark.parametrize(
@@ -90,9 +84,9 @@ async def test_a_timeout_kills_and_takes_no_innocent_batch_along(deed: int) -> N
         other.order(toy.OK, batches=3)
         await until(lambda: lane.seat.in_flight == 0 and other.seat.in_flight == 0)
         assert 1.0 <= time.monotonic() - began < 1.5
-        assert [event[0] for event in lane.heard] == ["failed", "returned", "returned"]
+        assert [event[0] for event in lane.heard] == ["recalled", "failed", "returned", "returned"]
         assert lane.failures[0][0] is TIMEOUT
-        assert other.heard == [("returned", 1)] * 3
+        assert other.heard == [("recalled", 0)] + [("returned", 1)] * 3
         await replaced(function, worker.pid)
 
 

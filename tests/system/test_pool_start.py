@@ -7,12 +7,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import toy_worker as toy
 import trio
-from pool_rig import Lane, config, count_fds, replaced, tell, until
+from pool_rig import HERE, Lane, config, count_fds, replaced, tell, until
 from trio.testing import trio_test
 
 from streamfn import limits
@@ -92,7 +93,7 @@ async def test_a_cancelled_start_leaves_nothing() -> None:
 async def test_what_forks_badly_is_initialised_in_each_worker(how: str) -> None:
     async with open_pool() as pool:
         function = await pool.start(config(workers=2, settings={"init": how}))
-        assert function.init_log == b""
+        assert function.init_log == b"init prints\n"
         for worker in function.workers:
             assert await Lane(worker).ask(toy.OK) == ("succeeded", 1)
         worker = function.workers[0]
@@ -121,9 +122,8 @@ async def test_an_init_that_fails_in_the_worker_fails_the_start(
 @trio_test
 async def test_a_later_init_that_fails_is_a_fault_and_tried_again(tmp_path: Path) -> None:
     (tmp_path / "later_main.py").write_text(
-        "import os, sys\n"
+        "import os\n"
         "from streamfn.pool.protocol import InitFailed\n"
-        "sys.path.append(sys.argv[0] or '.')\n"
         "from toy_worker import main\n"
         "def init(settings):\n"
         "    if os.path.exists(settings['path']):\n"
@@ -131,8 +131,7 @@ async def test_a_later_init_that_fails_is_a_fault_and_tried_again(tmp_path: Path
         "    return settings\n"
     )
     start = config(tmp_path, main="later_main")
-    environment = {**start.environment, "PYTHONPATH": f"{start.environment['PYTHONPATH']}:{tmp_path}"}
-    start = FunctionConfig(**{**vars(start), "environment": environment})
+    start = replace(start, environment={**start.environment, "PYTHONPATH": f"{HERE}:{tmp_path}"})
     async with open_pool() as pool:
         function = await pool.start(start)
         (tmp_path / "written").touch()
@@ -148,9 +147,8 @@ async def test_a_later_init_that_fails_is_a_fault_and_tried_again(tmp_path: Path
 
 @trio_test
 async def test_the_environment_is_the_functions_own_and_paths_are_not_ours(tmp_path: Path) -> None:
-    start = config(tmp_path)
-    environment = {"PYTHONPATH": start.environment["PYTHONPATH"], "ONLY": "this", "LC_CTYPE": "C.UTF-8"}
-    start = FunctionConfig(**{**vars(start), "environment": environment})
+    environment = {"PYTHONPATH": HERE, "ONLY": "this", "LC_CTYPE": "C.UTF-8"}
+    start = replace(config(tmp_path), environment=environment)
     async with open_pool(fold=False) as pool:
         told = await tell((await pool.start(start)).workers[0])
     assert told["environ"] == environment
@@ -185,16 +183,16 @@ async def test_a_closure_runs_in_workers_forked_from_here(tmp_path: Path) -> Non
 
 @trio_test
 async def test_a_forked_zygote_has_none_of_our_descriptors() -> None:
-    with open(__file__) as mine:
-        async with open_pool(fold=False) as pool:
-            function = await pool.start(config(callable=print))
-            told = await tell(function.workers[0])
-            assert __file__ not in told["fds"].values()
-            zygote = f"/proc/{function.zygote_pid}/fd"
-            held = [os.readlink(f"{zygote}/{fd}") for fd in os.listdir(zygote)]
-            sockets = [target for target in held if target.startswith("socket:")]
-            assert len(sockets) == 1
-            assert mine.name not in held
+    mine = os.open(__file__, os.O_RDONLY)
+    async with open_pool(fold=False) as pool:
+        function = await pool.start(config(callable=print))
+        told = await tell(function.workers[0])
+        zygote = f"/proc/{function.zygote_pid}/fd"
+        held = [os.readlink(f"{zygote}/{fd}") for fd in os.listdir(zygote)]
+    os.close(mine)
+    assert __file__ not in told["fds"].values()
+    assert __file__ not in held
+    assert len([target for target in held if target.startswith("socket:")]) == 1
 
 
 @trio_test
@@ -217,6 +215,9 @@ async def test_a_callable_behind_a_lock_that_is_held_is_refused_with_the_remedy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(function_module, "FORK_INIT_S", 0.3)
+    def handler(number: int) -> int:
+        return number
+
     lock = threading.Lock()
     held, done = threading.Event(), threading.Event()
 
@@ -231,13 +232,10 @@ async def test_a_callable_behind_a_lock_that_is_held_is_refused_with_the_remedy(
     monkeypatch.setattr(toy, "init", lambda settings: lock.acquire() and settings)
     began = time.monotonic()
     try:
-        with nothing_left(), pytest.raises(RefusedError, match=r"handler .* put it into a module"):
+        with nothing_left():
             async with open_pool() as pool:
-
-                def handler(number: int) -> int:
-                    return number
-
-                await pool.start(config(callable=handler))
+                with pytest.raises(RefusedError, match=r"handler .* put it into a module"):
+                    await pool.start(config(callable=handler))
     finally:
         done.set()
         thread.join()
