@@ -248,8 +248,10 @@ class Function:
             if born is None:
                 return False
             worker.born(*born)
-            if self._defer and not await self._finish_init(worker, link, token):
-                return False
+            if self._defer:
+                if not await self._finish_init(worker, link, token):
+                    return False
+                self.init_log = worker.take_log().text
             self._enlist(worker)
             await self._wait_ended(worker, link)
             worker.bury(await link.exit_detail(token))
@@ -293,7 +295,7 @@ class Function:
             return True
         else:
             error = import_error(str(message.fields.get("document")))
-        log = worker.take_all_log()
+        log = worker.take_log().text
         if isinstance(error, HandlerImportError):
             error.log = log
         self._fail(error)

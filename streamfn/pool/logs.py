@@ -7,6 +7,7 @@ a reader.  We read what is attributed to an invocation, and give the memory back
 from __future__ import annotations
 
 import os
+from typing import NamedTuple
 
 from streamfn.limits import MIB
 from streamfn.pool import linux
@@ -17,6 +18,18 @@ INVOCATION_BYTES_MAX = MIB
 UNREAD_BYTES_MAX = 64 * MIB
 # Giving memory back is a system call: not for every line.
 _PUNCH_BYTES = 256 * 1024
+
+
+class Output(NamedTuple):
+    """The end of an invocation's output: what of it was not handed out yet, bytes of it that were dropped in
+    all, and whether it had printed anything at all."""
+
+    text: bytes
+    dropped: int
+    any: bool
+
+
+NO_OUTPUT = Output(b"", 0, False)
 
 
 class LogReader:
@@ -37,11 +50,12 @@ class LogReader:
         """Give what was printed up to `end` by the invocation that still runs."""
         return self._advance(end)
 
-    def settle(self, end: int) -> tuple[bytes, int]:
-        """Give the rest of an invocation's output, up to `end`, and how many bytes of it were dropped."""
+    def settle(self, end: int) -> Output:
+        """Give the rest of an invocation's output, up to `end`."""
         text = self._advance(end)
-        dropped, self._dropped, self._left = self._dropped, 0, INVOCATION_BYTES_MAX
-        return text, dropped
+        output = Output(text, self._dropped, self._left < INVOCATION_BYTES_MAX or self._dropped > 0)
+        self._dropped, self._left = 0, INVOCATION_BYTES_MAX
+        return output
 
     def shed(self) -> None:
         """Drop what is unread beyond UNREAD_BYTES_MAX; it counts for the invocation that runs."""

@@ -20,6 +20,7 @@ import trio
 from streamfn import limits
 from streamfn._native import ffi, lib
 from streamfn.pool.lane import Answer, FailureKind
+from streamfn.pool.logs import NO_OUTPUT, Output
 from streamfn.pool.worker import Worker
 
 TICK_S = 0.02
@@ -156,10 +157,14 @@ class Reaper:
             return
         seat: Any = worker.seats[entry.lane]
         worker.answered(seat, 1)
-        if outcome == lib.SF_OK:
-            seat.client.completed(_answer(worker, entry))
-        elif outcome == lib.SF_ERROR:
-            seat.client.failed(_answer(worker, entry), FailureKind.HANDLER)
+        if outcome in (lib.SF_OK, lib.SF_ERROR):
+            output = worker.take_log(entry.log_end) if entry.printed else NO_OUTPUT
+            if outcome == lib.SF_ERROR:
+                seat.client.failed(_answer(worker, entry, output), FailureKind.HANDLER)
+            elif output.any or not worker.fold:
+                seat.client.completed(_answer(worker, entry, output))
+            else:  # what was printed before it (a worker's own Init) had been handed out
+                seat.client.succeeded(1, entry.finished_ns)
         else:
             seat.client.returned(1)
 
@@ -198,13 +203,12 @@ class Reaper:
         worker.kill(FailureKind.TIMEOUT)
 
 
-def _answer(worker: Worker, entry: Any) -> Answer:
+def _answer(worker: Worker, entry: Any, output: Output) -> Answer:
     length = entry.payload_bytes
     if entry.payload_inline:
         payload = bytes(ffi.buffer(entry.payload)[:length])
     else:
         payload = worker.read_side(entry.side_offset, length)
-    log, dropped = worker.take_log(entry.log_end) if entry.printed else (b"", 0)
     return Answer(
         entry.first_invocation,
         entry.records,
@@ -212,8 +216,8 @@ def _answer(worker: Worker, entry: Any) -> Answer:
         entry.started_ns,
         entry.finished_ns,
         payload,
-        log,
-        dropped,
+        output.text,
+        output.dropped,
     )
 
 

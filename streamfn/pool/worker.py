@@ -22,7 +22,7 @@ from streamfn import limits
 from streamfn._native import ffi, lib
 from streamfn.pool import linux, protocol
 from streamfn.pool.lane import Answer, FailureKind, LaneClient, LaneSeat
-from streamfn.pool.logs import LogReader
+from streamfn.pool.logs import NO_OUTPUT, LogReader, Output
 from streamfn.pool.seat import segment_message
 
 if TYPE_CHECKING:
@@ -223,13 +223,12 @@ class Worker:
                 self._printed_ns = now_ns
                 seat.client.printed(invocation, text)
 
-    def take_log(self, end: int) -> tuple[bytes, int]:
-        """Give the output of the invocation that was answered with this `log_end`."""
-        return (b"", 0) if self.log is None else self.log.settle(min(end, self.log.size()))
-
-    def take_all_log(self) -> bytes:
-        """Give what has been printed and not handed out, at most 1 MiB of it."""
-        return b"" if self.log is None else self.log.settle(self.log.size())[0]
+    def take_log(self, end: int | None = None) -> Output:
+        """Give the output of the invocation that was answered with this `log_end` (None: all there is)."""
+        if self.log is None:
+            return NO_OUTPUT
+        size = self.log.size()
+        return self.log.settle(size if end is None else min(end, size))
 
     def read_side(self, offset: int, length: int) -> bytes:
         """Read a long payload."""
@@ -269,7 +268,7 @@ class Worker:
             assert seat is not None
             self.answered(seat, 1)
             if entry.outcome == lib.SF_ERROR:
-                log, dropped = (b"", 0) if self.log is None else self.log.settle(self.log.size())
+                output = self.take_log()
                 answer = Answer(
                     invocation=entry.first_invocation,
                     records=entry.records,
@@ -277,8 +276,8 @@ class Worker:
                     started_ns=entry.started_ns,
                     finished_ns=time.monotonic_ns(),
                     payload=b"",
-                    log=log,
-                    log_dropped=dropped,
+                    log=output.text,
+                    log_dropped=output.dropped,
                     detail=self._detail or detail,
                 )
                 seat.client.failed(answer, self._cause)

@@ -6,8 +6,12 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
+import random
+import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,17 +19,18 @@ import time
 from typing import Any
 
 from streamfn._native import ffi, lib
+from streamfn.pool import linux
 from streamfn.pool.protocol import InitFailed
 from streamfn.pool.seat import Seat
 
 OK, FAIL, SPIN, EXIT, HARD_EXIT, PRINT, PRINT_MUCH, USURP, FORK, LONG, SLEEP_MS, CLOSE_ALL, ORPHAN = range(13)
-SEGMENT, CHATTER, SEGFAULT, FORK_RETURN, STOP_SELF, FORGE, CALL, MARK, CHILD, STALE_SIDE, TELL_PID = range(13, 24)
+SEGMENT, CHATTER, SEGFAULT, FORK_RETURN, STOP_SELF, LOSE, CALL, MARK, CHILD, TELL = range(13, 23)
 
 
 def init(settings: dict[str, Any]) -> dict[str, Any]:
     how = settings.get("init", "")
     if how:
-        print("init prints")
+        print("init prints", flush=True)
     if how == "fail":
         raise InitFailed(b'{"errorMessage": "no such handler", "errorType": "Runtime.HandlerNotFound"}')
     if how == "exit":
@@ -34,15 +39,20 @@ def init(settings: dict[str, Any]) -> dict[str, Any]:
         time.sleep(60)
     if how == "raise":
         raise RuntimeError("a bug in main")
+    if how == "socket":
+        settings["socket"] = socket.socket()
     if how == "thread":
         threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()
-    if how == "thread-fail":
+    if how.startswith("thread-"):
         threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()
-        if settings.get("count_file"):
-            with open(settings["count_file"], "a") as file:
-                file.write("x")
-            if os.path.getsize(settings["count_file"]) > 1:
-                raise InitFailed(b'{"errorMessage": "fails in the worker", "errorType": "E"}')
+        with open(settings["count"], "a") as file:
+            file.write("x")
+        if os.path.getsize(settings["count"]) > 1:  # in a worker now
+            if how == "thread-exit":
+                os._exit(4)
+            if how == "thread-hang":
+                time.sleep(60)
+            raise InitFailed(b'{"errorMessage": "fails in the worker", "errorType": "E"}')
     return settings
 
 
@@ -113,12 +123,31 @@ def deed(state: dict[str, Any], seat: Seat, what: int, number: int, work: Any) -
     elif what == MARK:
         with open(state["path"], "a") as file:
             file.write(f"{number}\n")
-    elif what == TELL_PID:
-        return str(os.getpid()).encode()
+    elif what == TELL:  # about itself
+        return json.dumps(
+            {
+                "pid": os.getpid(),
+                "modules": sorted(sys.modules),
+                "fds": {fd: os.readlink(f"/proc/self/fd/{fd}") for fd in linux.open_fds()},
+                "random": random.random(),
+                "cwd": os.getcwd(),
+                "environ": dict(os.environ),
+                "path": sys.path,
+                "sigterm": str(signal.getsignal(signal.SIGTERM)),
+                "group": os.getpgid(0),
+                "core": resource.getrlimit(resource.RLIMIT_CORE)[0],
+            }
+        ).encode()
+    elif what == LOSE:  # ask for the next before this is answered
+        assert lib.sf_desk_next(seat.desk, ffi.new("sf_work *"), 0) == lib.SF_NEXT_LOST
     return b"%d" % work.records
 
 
 def main(state: dict[str, Any], seat: Seat) -> None:
+    if state.get("die"):
+        with open(state["die"], "a") as file:
+            file.write("x")
+        sys.exit(5)
     work = ffi.new("sf_work *")
     while True:
         found = lib.sf_desk_next(seat.desk, work, 100_000_000)
