@@ -12,7 +12,7 @@ them, because a failed batch is sent again from the same rows.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -391,8 +391,3 @@ class ShardLane:
             self._owner.retire(segment.id)
             segment.release()
         self._poller.close()
-
-
-def new_histogram() -> Any:
-    """A latency histogram for the pool to record into; freed with its last reference."""
-    return ffi.gc(lib.sf_histogram_new(), lib.sf_histogram_free)

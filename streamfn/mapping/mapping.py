@@ -22,7 +22,8 @@ from streamfn.events.kinesis import KinesisSource
 from streamfn.events.size import EVENT_FRAME_BYTES, fixed_bytes
 from streamfn.limits import EVENT_BYTES_MAX
 from streamfn.log.reader import ShardReader
-from streamfn.mapping.lane import ShardLane, new_histogram
+from streamfn.mapping.histogram import new_histogram
+from streamfn.mapping.lane import ShardLane
 from streamfn.mapping.logs import LogLines, peak_memory_mb
 from streamfn.mapping.outcome import Outcome
 from streamfn.mapping.poller import Poller
