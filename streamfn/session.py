@@ -97,6 +97,7 @@ class Session:
 
     async def streams(self) -> list[str]:
         """The names of the streams in the data directory, sorted."""
+        self._check_open()
         found = await trio.to_thread.run_sync(self._runtime.data.streams)
         return [stream.name for stream in found]
 
@@ -198,6 +199,7 @@ class Session:
 
     async def mappings(self) -> list[MappingState]:
         """The mappings of the data directory, by name; running or not, of this process or another."""
+        self._check_open()
         store = self._runtime.store
 
         def read() -> list[MappingState]:
@@ -291,6 +293,7 @@ class Session:
             RefusedError: there is none.
             BusyError: it is running; the pid is named.
         """
+        self._check_open()
         runtime = self._runtime
         await runtime.disk(delete_mapping, runtime.data, runtime.store, name)
 

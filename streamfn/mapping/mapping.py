@@ -352,7 +352,8 @@ class EventSourceMapping:
         assert record is not None
         return (
             f"{lane.shard.id} stops at offset {record.offset}: the event of that record alone is "
-            f"{record.event_bytes} bytes, more than Lambda's {EVENT_BYTES_MAX}; remove it from the source, or start a new mapping behind it"
+            f"{record.event_bytes} bytes, more than Lambda's {EVENT_BYTES_MAX}; "
+            "remove it from the source, or start a new mapping behind it"
         )
 
     # ---- what the checkpointer tells

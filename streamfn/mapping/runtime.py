@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar, TypeVarTuple, Unpack
+from typing import Any, TypeVar, TypeVarTuple
 
 import trio
 
@@ -289,19 +289,24 @@ async def open_runtime(data: DataDir, sink: LogSink) -> AsyncIterator[Runtime]:
     Leaving the block stops the pool's processes at once; drain the mappings before.
     """
     store = await trio.to_thread.run_sync(lambda: Store.open(data.state_path, create=True))
+    runtime: Runtime | None = None
+    error: BaseException | None = None
     try:
         async with open_pool() as pool:
             runtime = Runtime(data, store, pool, sink)
-            try:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(runtime.run)
-                    try:
-                        yield runtime
-                    finally:
-                        nursery.cancel_scope.cancel()
-            finally:
-                runtime.close()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(runtime.run)
+                try:
+                    yield runtime
+                except BaseException as raised:  # it comes out as it is, in no exception group
+                    error = raised
+                nursery.cancel_scope.cancel()
+            if error is not None:
+                raise error
     finally:
+        # Only now, with every worker gone, may another process own the mappings.
+        if runtime is not None:
+            runtime.close()
         store.close()
 
 
