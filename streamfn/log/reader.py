@@ -131,8 +131,9 @@ class ShardReader:
         """Return the next messages, in order; none if the reader is caught up.
 
         At least one message if there is one, and then as long as together they stay below `bytes_max` bytes;
-        none that begins at or after `until_offset`.  All are of one segment.  The first may begin before
-        `position`, when that lies inside it: the caller skips rows.  Cost when caught up: one `pread`.
+        none that begins at or after `until_offset`; never more than 64, and all of one segment.  The first
+        may begin before `position`, when that lies inside it: the caller skips rows.  Cost when caught up:
+        one `pread`.
 
         Raises:
             LogDamaged: what was committed is not there; the text names file, byte position and offset.
