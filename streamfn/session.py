@@ -22,6 +22,7 @@ import trio
 
 from streamfn.clock import SystemClock
 from streamfn.errors import StreamfnError
+from streamfn.limits import MIB
 from streamfn.log.datadir import DataDir
 from streamfn.log.producer import Producer
 from streamfn.log.stream import Stream
@@ -37,6 +38,10 @@ DATA_DIR_DEFAULT = ".streamfn"
 
 # Outcomes that nobody has taken yet; beyond it the mapping hands nothing over until they are.
 OUTCOMES_MAX = 4096
+
+
+# With less than this queued, a put never waits for room in the producer's queue of 64 MiB.
+PUT_NOW_BYTES = 16 * MIB
 
 
 class Put(NamedTuple):
@@ -181,7 +186,11 @@ class Session:
     async def put_many(self, stream: str, records: Iterable[NewRecord]) -> list[Put]:
         """Append records in order; all are durable when this returns. See `put`."""
         producer = await self._producer(stream)
-        future = producer.submit(list(records))
+        listed = list(records)
+        if producer.queued_bytes < PUT_NOW_BYTES:
+            future = producer.submit(listed)
+        else:  # it may have to wait for room
+            future = await trio.to_thread.run_sync(producer.submit, listed)
         done = trio.Event()
         token = trio.lowlevel.current_trio_token()
 
@@ -195,8 +204,8 @@ class Session:
     async def _producer(self, name: str) -> Producer:
         producer = self._producers.get(name)
         if producer is None:
-            producer = await trio.to_thread.run_sync(lambda: Producer.open(self._stream(name)))
-            producer = self._producers.setdefault(name, producer)
+            stream = await trio.to_thread.run_sync(self._stream, name)
+            producer = self._producers.setdefault(name, Producer(stream))
         return producer
 
     def _stream(self, name: str) -> Stream:
@@ -252,9 +261,7 @@ class Session:
 
 
 @asynccontextmanager
-async def open(
-    data_dir: str | os.PathLike[str] | None = None, *, log: LogSink | None = None
-) -> AsyncIterator[Session]:
+async def open(data_dir: str | os.PathLike[str] | None = None, *, log: LogSink | None = None) -> AsyncIterator[Session]:
     """A session on a data directory (default: STREAMFN_DATA_DIR, else ./.streamfn), made if it does not exist.
 
     What handlers write goes to `log`, or to standard error as Lambda's log lines.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -36,7 +35,7 @@ def execute(options: RunOptions, data_dir: Path, json_output: bool) -> int:
         writer = LogWriter(display.write)
         try:
             run = Run(options, data, writer, display)
-            trio.run(run.main, strict_exception_groups=True)
+            trio.run(run.main)
         except HandlerImportError as error:
             writer.write(import_failure(error))
             raise
@@ -63,12 +62,11 @@ class Run:
         self._data = data
         self._writer = writer
         self._display = display
-        self._mapping: EventSourceMapping | None = None
-        self._result: RunResult | None = None
+        self.mapping: EventSourceMapping | None = None
+        self.result: RunResult | None = None
         self._signals: list[int] = []
         self._scope = trio.CancelScope()
         self._remaining = 0
-        self.watch: Callable[[EventSourceMapping], None] | None = None
 
     async def main(self) -> None:
         """Open the runtime, run the mapping, drain on a first signal, stop at once on a second."""
@@ -81,32 +79,34 @@ class Run:
 
     async def _serve(self, runtime: Runtime) -> None:
         options = self._options
-        mapping = self._mapping = await runtime.mapping(options)
-        if self.watch is not None:
-            self.watch(mapping)
+        mapping = self.mapping = await runtime.mapping(options)
+        self.begun(mapping)
         if mapping.resumed and options.starting_position != "TRIM_HORIZON":
             self._say("the starting position is ignored: the mapping goes on from its checkpoint")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._show, mapping)
             try:
-                self._result = await mapping.run(until_caught_up=options.until_caught_up, limit=options.limit)
+                self.result = await mapping.run(until_caught_up=options.until_caught_up, limit=options.limit)
             finally:
-                self._result = self._result or mapping.result()
+                self.result = self.result or mapping.result()
                 self._remaining = sum(max(0, lane.end - lane.machine.watermark) for lane in mapping.lanes)
             nursery.cancel_scope.cancel()
 
+    def begun(self, mapping: EventSourceMapping) -> None:
+        """The mapping is about to run; for those who want to watch it."""
+
     # ---- signals
 
-    async def _heed_signals(self, task_status: trio.TaskStatus[None]) -> None:
+    async def _heed_signals(self, *, task_status: trio.TaskStatus[None]) -> None:
         with trio.open_signal_receiver(*SIGNALS) as receiver:
             task_status.started()
             async for number in receiver:
                 self._signals.append(number)
-                if len(self._signals) > 1 or self._mapping is None:
+                if len(self._signals) > 1 or self.mapping is None:
                     self._scope.cancel()
                 else:
                     self._say("stopping at the edge of a batch; again to stop at once")
-                    self._mapping.drain()
+                    self.mapping.drain()
 
     # ---- what is shown
 
@@ -170,16 +170,16 @@ class Run:
 
     def end(self, json_output: bool) -> int:
         """Print the summary, and return the exit code."""
-        result = self._result
-        if result is not None and self._mapping is not None:
-            summary = self.summary(self._mapping, result)
+        result = self.result
+        if result is not None and self.mapping is not None:
+            summary = self.summary(self.mapping, result)
             if json_output:
                 click.echo(json.dumps(summary.to_json()))
             else:
                 click.echo(summary_text(summary), err=True)
                 if result.why == "drained":
                     click.echo(f"resumes at {resume_text(result.resumes_at)}", err=True)
-        return self._exit_code(result)
+        return self.exit_code()
 
     def summary(self, mapping: EventSourceMapping, result: RunResult) -> RunSummary:
         """What the run did, for people and programs."""
@@ -197,9 +197,17 @@ class Run:
             position_ignored=mapping.resumed and self._options.starting_position != "TRIM_HORIZON",
         )
 
-    def _exit_code(self, result: RunResult | None) -> int:
+    @property
+    def interrupted(self) -> bool:
+        """A signal ended it before it was done."""
+        result = self.result
         stopped_short = self._options.until_caught_up or len(self._signals) > 1 or result is None
-        if self._signals and stopped_short and not (result is not None and result.why == "caught up"):
+        return bool(self._signals) and stopped_short and not (result is not None and result.why == "caught up")
+
+    def exit_code(self) -> int:
+        """The exit code of the reference page."""
+        result = self.result
+        if self.interrupted:
             return 128 + self._signals[-1]
         return EXIT_DISCARDED if result is not None and result.discarded else 0
 

@@ -184,7 +184,7 @@ def run_import(data_dir: Path, request: ImportRequest, *, show_progress: bool) -
             request.stream,
             len(loader.stream.shards),
             loader.records,
-            importing.bytes,
+            loader.bytes,
             importing.bad,
             importing.line,
             seconds,
@@ -202,7 +202,6 @@ class _Importing:
         self._target = target
         self._progress = progress
         self.line = request.skip_lines
-        self.bytes = 0
         self.bad = 0
 
     def run(self, rows: Iterator[Rows]) -> None:
@@ -232,12 +231,12 @@ class _Importing:
         for some in rows:
             self.line = some.last_line
             self.bad += some.bad
-            self.bytes += sum(map(len, some.data))
             if some.data:
-                self._target.loader().add(some)
-                self._progress.advance(len(some.data), self.bytes)
-            elif (loader := self._target.opened) is not None:
-                loader.flush()
+                loader = self._target.loader()
+                loader.add(some)
+                self._progress.advance(len(some.data), loader.bytes)
+            elif self._target.opened is not None:
+                self._target.opened.flush()
 
     def _place(self, line: int) -> str:
         name = "standard input" if self._request.file == "-" else self._request.file

@@ -14,8 +14,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import lru_cache
 from types import TracebackType
+from typing import NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from streamfn.cli.formats import Rows
 from streamfn.cli.openfiles import allow_open_files
@@ -49,6 +51,7 @@ class StreamLoader:
         self.stream = stream
         self.durable_line = 0
         self.records = 0
+        self.bytes = 0
         self.partly_stored = False
         self._failed = False
         self._shard_index = lru_cache(_KEYS_REMEMBERED)(stream.shard_index)
@@ -88,8 +91,10 @@ class StreamLoader:
             DiskFull: there is no room; see the top of the file.
             LogError: a disk failed.
         """
+        data_bytes = sum(map(len, rows.data))
+        self.bytes += data_bytes
         self._group.append(rows)
-        self._group_bytes += sum(map(len, rows.data)) + _RECORD_BYTES * len(rows.data)
+        self._group_bytes += data_bytes + _RECORD_BYTES * len(rows.data)
         if self._group_bytes >= GROUP_BYTES:
             self._submit()
 
@@ -118,16 +123,10 @@ class StreamLoader:
 
     def _store(self, group: list[Rows]) -> None:
         """Append and commit one group; runs in the loader's thread."""
-        columns = self._divide(group)
+        columns = _columns(group)
         self._require_room(columns)
         try:
-            for writer, (data, keys, arrivals) in zip(self._writers, columns, strict=True):
-                if data:
-                    writer.append_columns(
-                        pa.array(data, pa.binary()),
-                        pa.array(keys, pa.string()),
-                        None if arrivals is None else pa.array(arrivals, pa.int64()),
-                    )
+            self._append(columns, [key for rows in group for key in rows.keys])
         except BaseException:
             self.partly_stored = any(writer.end_offset > writer.committed_offset for writer in self._writers)
             raise
@@ -135,43 +134,28 @@ class StreamLoader:
         for writer in self._writers:
             writer.commit()
         self.partly_stored = False
-        self.records += sum(len(rows.data) for rows in group)
+        self.records += len(columns.data)
         self.durable_line = group[-1].last_line
 
-    def _divide(self, group: list[Rows]) -> list[tuple[list[bytes], list[str], list[int] | None]]:
-        """Return each shard's data, keys and arrival times, in the order of the file."""
-        timed = group[0].arrivals is not None
-        columns: list[tuple[list[bytes], list[str], list[int] | None]] = [
-            ([], [], [] if timed else None) for _ in self._writers
-        ]
-        if len(columns) == 1:
-            data, keys, arrivals = columns[0]
-            for rows in group:
-                data += rows.data
-                keys += rows.keys
-                if arrivals is not None and rows.arrivals is not None:
-                    arrivals += rows.arrivals
-            return columns
-        for rows in group:
-            shard_numbers = list(map(self._shard_index, rows.keys))
-            for number, value, key in zip(shard_numbers, rows.data, rows.keys, strict=True):
-                column = columns[number]
-                column[0].append(value)
-                column[1].append(key)
-            if rows.arrivals is not None:
-                for number, arrival in zip(shard_numbers, rows.arrivals, strict=True):
-                    times = columns[number][2]
-                    assert times is not None
-                    times.append(arrival)
-        return columns
+    def _append(self, columns: _Columns, keys: list[str]) -> None:
+        """Append each shard's records, in the order of the file."""
+        if len(self._writers) == 1:
+            self._writers[0].append_columns(columns.data, columns.keys, columns.arrivals)
+            return
+        # Filtering lets the GIL go, so that the next group is being read meanwhile.
+        shard_numbers = pa.array(map(self._shard_index, keys), pa.int16(), size=len(keys))
+        for number in set(shard_numbers.unique().to_pylist()):
+            mine = pc.equal(shard_numbers, number)
+            self._writers[number].append_columns(
+                columns.data.filter(mine),
+                columns.keys.filter(mine),
+                None if columns.arrivals is None else columns.arrivals.filter(mine),
+            )
 
-    def _require_room(self, columns: list[tuple[list[bytes], list[str], list[int] | None]]) -> None:
+    def _require_room(self, columns: _Columns) -> None:
         """Raise DiskFull unless all of a group fits, so that none of it is stored on one shard only."""
-        need = sum(
-            sum(map(len, data)) + sum(map(len, keys)) + _RECORD_BYTES * len(data) + _SHARD_BYTES
-            for data, keys, _ in columns
-            if data
-        )
+        content = columns.data.nbytes + columns.keys.nbytes + _RECORD_BYTES * len(columns.data)
+        need = content + _SHARD_BYTES * len(self._writers)
         status = os.statvfs(self.stream.directory)
         floor = min(FREE_BYTES_MIN, status.f_blocks * status.f_frsize // 4)
         free = status.f_bavail * status.f_frsize
@@ -179,3 +163,20 @@ class StreamLoader:
             raise DiskFull(
                 f"no space left in {self.stream.directory}: {free} bytes are free of {need + floor} needed"
             )
+
+
+class _Columns(NamedTuple):
+    """A group as Arrow arrays; `arrivals` in ms since 1970, UTC, None for the time of the append."""
+
+    data: pa.Array
+    keys: pa.Array
+    arrivals: pa.Array | None
+
+
+def _columns(group: list[Rows]) -> _Columns:
+    arrivals = [pa.array(rows.arrivals, pa.int64()) for rows in group if rows.arrivals is not None]
+    return _Columns(
+        pa.concat_arrays([pa.array(rows.data, pa.binary()) for rows in group]),
+        pa.concat_arrays([pa.array(rows.keys, pa.string()) for rows in group]),
+        pa.concat_arrays(arrivals) if arrivals else None,
+    )

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import click
 import orjson
 
 from streamfn.cli.fields import data_key
@@ -94,7 +93,7 @@ def _check(records: Sequence[NewRecord], line: int | None) -> None:
 
 
 def _print(placed: Placed, *, json_output: bool) -> None:
-    out = click.get_binary_stream("stdout")
+    out = sys.stdout.buffer
     for shard_id, sequence_number in placed:
         if json_output:
             out.write(orjson.dumps({"ShardId": shard_id, "SequenceNumber": sequence_number}) + b"\n")

@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
-import click
 import orjson
 
 from streamfn.cli.openfiles import allow_open_files
@@ -188,7 +187,7 @@ class _Printer:
 
     def print(self, some: Iterator[tuple[Shard, Record]] | Sequence[tuple[Shard, Record]]) -> int:
         """Print all of `some`, flush, and return how many they were."""
-        out = click.get_binary_stream("stdout")
+        out = sys.stdout.buffer
         printed = 0
         for shard, record in some:
             out.write(self._line(shard, record))

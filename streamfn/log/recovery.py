@@ -97,6 +97,10 @@ def _scan_tail(segment: Segment, file: SegmentFile, commit: Commit | None) -> Ta
     if start[0] < segment.data_at:
         start = (segment.data_at, file.first_offset)
     published = commit.end_offset if commit else 0
+    if start[0] > segment.size:
+        raise damaged(
+            file, segment.size, published, f"where the file was cut; {start[0]} bytes were committed"
+        )
     status, position, end_offset, epoch = _scan_all(segment, start, commit.epoch if commit and trusted else 0)
     if published > end_offset:
         raise damaged(file, position, end_offset, f"but {published} records were committed")

@@ -55,6 +55,7 @@ class ShardWriter:
         self._segment_bytes = segment_bytes
         self._fd = -1
         self._segment = 0
+        self._size = 0
         self._position = 0
         self._end_offset = 0
         self._epoch = 0
@@ -205,6 +206,7 @@ class ShardWriter:
         self._segment = tail.active.first_offset
         self._position = tail.position
         self._fd = os.open(tail.active.path, os.O_RDWR | os.O_CLOEXEC)
+        self._size = os.fstat(self._fd).st_size
         if tail.kept_records:
             self._sync(self._fd)
 
@@ -218,14 +220,12 @@ class ShardWriter:
         base = self._sequence_base.encode()
         for rows in messages:
             self._require_space(rows.data_bytes)
-            room = self._segment_bytes - _END_BYTES - self._position
-            if rows.data_bytes + MESSAGE_OVERHEAD_BYTES > room:
+            room = self._size - _END_BYTES - self._position
+            if rows.data_bytes + MESSAGE_OVERHEAD_BYTES > room and self._end_offset > self._segment:
                 self._roll()
             draft = rows.draft(self._end_offset, base, arrival_ms)
             message = draft.finish(self._epoch, self._committed.end_offset)
-            assert self._position + len(message) + _END_BYTES <= self._segment_bytes, (
-                "a message outgrew its segment"
-            )
+            assert self._position + len(message) + _END_BYTES <= self._size, "a message outgrew its segment"
             self._write(message)
             self._end_offset += rows.rows
         return range(first, self._end_offset)
@@ -294,6 +294,7 @@ class ShardWriter:
             raise
         self._fd = fd
         self._segment = self._end_offset
+        self._size = self._segment_bytes
         self._position = len(start)
 
     def _sync(self, fd: int) -> None:

@@ -54,7 +54,7 @@ class LambdaContext:
         found = self.__dict__.get("_identity")
         if found is None:
             found = self.__dict__["_identity"] = CognitoIdentity()
-        return found  # type: ignore[no-any-return]
+        return found
 
     @property
     def _epoch_deadline_time_in_ms(self) -> int:

@@ -12,7 +12,7 @@ them, because a failed batch is sent again from the same rows.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -27,14 +27,16 @@ if TYPE_CHECKING:
     from streamfn.log.segment import Segment
     from streamfn.log.stream import Shard
     from streamfn.mapping.mapping import EventSourceMapping
-    from streamfn.pool.worker import Answer, FailureKind, LaneSeat, Worker
+    from streamfn.pool.lane import Answer, FailureKind, LaneSeat
+    from streamfn.pool.worker import Worker
 
 # Reading goes on until this many bytes of event JSON wait to be handed over.
 READ_AHEAD_BYTES = 12 * 1024 * 1024
 
-# How much work is staged on a worker: enough to outlast a wake-up of the runtime several times over, and little enough that
-# a slow handler's batches are not tied to one worker. At least one runs and one waits.
-STAGED_NS = 4_000_000
+# How much work is staged on a worker. Each wake-up of the runtime costs some 100 µs of a core that the workers could use, so
+# there are few of them; and what is staged can be revoked, so a slow handler's batches are not tied to one worker for long.
+# At least one batch runs and one waits.
+STAGED_NS = 25_000_000
 STAGED_MIN = 2
 
 
@@ -58,6 +60,7 @@ class ShardLane:
         self._wake = trio.Event()
         self._batch_ns = 0.0  # smoothed time between two completions
         self._last_finish_ns = 0
+        self._moving: Worker | None = None  # the worker that this lane is about to leave
 
     # ---- its own task: reading and time
 
@@ -120,6 +123,8 @@ class ShardLane:
         if self.seat is not None and not self.seat.worker.ready:
             return  # nothing more goes there; its end answers what is in flight
         seat = self.seat
+        if seat is not None and self._should_move(seat.worker):
+            return
         worker = seat.worker if seat is not None else self._owner.choose_worker()
         if worker is None:
             self._owner.runtime.queue(self)
@@ -141,6 +146,20 @@ class ShardLane:
             self._stand()
         if self._hungry():
             self._wake.set()
+
+    def _should_move(self, worker: Worker) -> bool:
+        """Whether another worker has at least two lanes less: then what is staged is taken back, and the lane moves on.
+
+        It may move as soon as what runs has been answered; until then it hands over nothing.
+        """
+        if worker.lanes < 2 or worker.lanes - self._owner.fewest_lanes() < 2:
+            return False
+        if self._moving is not worker:
+            self._moving = worker
+            self.recalled()
+            if self.seat is not None:
+                self.seat.revoke()
+        return True
 
     def _due(self) -> bool:
         """Whether it is worth taking a seat: something may go now. (What the limit cuts is known only by taking.)"""
@@ -313,7 +332,7 @@ class ShardLane:
     def _stand(self) -> None:
         if self.seat is not None:
             self.seat.leave()
-            self.seat = None
+            self.seat = self._moving = None
 
     def _retire_passed(self) -> None:
         """Let go of segments that no held message lies in; the newest stays, for what is appended to it."""
@@ -372,8 +391,3 @@ class ShardLane:
             self._owner.retire(segment.id)
             segment.release()
         self._poller.close()
-
-
-def new_histogram() -> Any:
-    """A latency histogram for the pool to record into; freed with its last reference."""
-    return ffi.gc(lib.sf_histogram_new(), lib.sf_histogram_free)

@@ -22,7 +22,8 @@ from streamfn.events.kinesis import KinesisSource
 from streamfn.events.size import EVENT_FRAME_BYTES, fixed_bytes
 from streamfn.limits import EVENT_BYTES_MAX
 from streamfn.log.reader import ShardReader
-from streamfn.mapping.lane import ShardLane, new_histogram
+from streamfn.mapping.histogram import new_histogram
+from streamfn.mapping.lane import ShardLane
 from streamfn.mapping.logs import LogLines, peak_memory_mb
 from streamfn.mapping.outcome import Outcome
 from streamfn.mapping.poller import Poller
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
     from streamfn.log.stream import Shard, Stream
     from streamfn.mapping.runtime import Runtime
     from streamfn.pool.function import Function
-    from streamfn.pool.worker import Answer, Worker
+    from streamfn.pool.lane import Answer
+    from streamfn.pool.worker import Worker
     from streamfn.state.owner import Ownership
     from streamfn.state.store import Binding
 
@@ -238,6 +240,10 @@ class EventSourceMapping:
         if not workers:
             return None
         return min(workers, key=lambda worker: (worker.lanes, worker.in_flight))
+
+    def fewest_lanes(self) -> int:
+        """Of all ready workers, the number of lanes on the one with the fewest."""
+        return min((worker.lanes for worker in self.function.workers), default=0)
 
     def spend(self, records: int) -> None:
         """These many records are handed over for the first time."""

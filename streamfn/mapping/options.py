@@ -126,16 +126,12 @@ def _range(member: str, value: int, least: int, most: int) -> Iterator[str]:
 
 def _check_names(options: RunOptions) -> None:
     if not re.fullmatch(limits.STREAM_NAME_PATTERN, options.stream):
-        raise RefusedError(
-            f"stream name {options.stream!r} is not valid: it must match {limits.STREAM_NAME_PATTERN}"
-        )
+        raise RefusedError(f"stream name {options.stream!r} is not valid: it must match {limits.STREAM_NAME_PATTERN}")
     handler = options.handler
     if len(handler) > HANDLER_CHARS_MAX or not re.fullmatch(r"[^\s:]*[^\s:./][.:][^\s:./]+", handler):
         raise RefusedError(f"Bad handler {handler!r}: it is named as module.function or module:function")
     if not 1 <= len(options.name) <= NAME_CHARS_MAX or not options.name.isprintable():
-        raise RefusedError(
-            f"mapping name {options.name!r} is not valid: 1 to {NAME_CHARS_MAX} printable characters"
-        )
+        raise RefusedError(f"mapping name {options.name!r} is not valid: 1 to {NAME_CHARS_MAX} printable characters")
 
 
 def _check_position(options: RunOptions, now_ms: int) -> None:
@@ -144,13 +140,9 @@ def _check_position(options: RunOptions, now_ms: int) -> None:
         if given_ms is None:
             raise RefusedError("starting position AT_TIMESTAMP needs a starting position timestamp")
         if not 0 <= given_ms <= now_ms:
-            raise RefusedError(
-                f"starting position timestamp {options.starting_position_timestamp} is not between 1970 and now"
-            )
+            raise RefusedError(f"starting position timestamp {given_ms / 1000} is not between 1970 and now")
     elif given_ms is not None:
-        raise RefusedError(
-            f"a starting position timestamp goes with AT_TIMESTAMP, not {options.starting_position}"
-        )
+        raise RefusedError(f"a starting position timestamp goes with AT_TIMESTAMP, not {options.starting_position}")
 
 
 def check_environment(environment: Mapping[str, str]) -> None:

@@ -11,7 +11,7 @@ from streamfn.types import Fault
 
 if TYPE_CHECKING:
     from streamfn.mapping.lane import ShardLane
-    from streamfn.pool.worker import Answer, FailureKind
+    from streamfn.pool.lane import Answer, FailureKind
 
 
 class Outcome(NamedTuple):

@@ -51,7 +51,7 @@ class Runtime:
         self.checkpointer = Checkpointer(store, self._turn)
         self.random: Callable[[], float] = random.random
         self._sink = sink
-        self._watch = CommitWatch()
+        self._watch: CommitWatch[tuple[str, str]] = CommitWatch()
         self._watched: dict[tuple[str, str], ShardLane] = {}
         self._queue: deque[ShardLane] = deque()
         self._round = trio.Event()
@@ -236,6 +236,7 @@ class Runtime:
         for mapping in self._open:
             mapping.close()
         self._open.clear()
+        self._watch.close()
 
 
 @asynccontextmanager
@@ -248,13 +249,15 @@ async def open_runtime(data: DataDir, sink: LogSink) -> AsyncIterator[Runtime]:
     try:
         async with open_pool() as pool:
             runtime = Runtime(data, store, pool, sink)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(runtime.run)
-                try:
-                    yield runtime
-                finally:
-                    runtime.close()
-                    nursery.cancel_scope.cancel()
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(runtime.run)
+                    try:
+                        yield runtime
+                    finally:
+                        nursery.cancel_scope.cancel()
+            finally:
+                runtime.close()
     finally:
         store.close()
 

@@ -2,9 +2,9 @@
 
 All workers ring one eventfd.  A round reaps every ring that has anything outstanding, tells the lanes, calls
 `on_round` once if there was news, and raises each ring's "the runtime sleeps" word before it waits for the
-eventfd.  With many batches staged a worker rings only when half of them are left, so a round pays for many
-batches; the ticker sees to it that what lies unreaped meanwhile is never older than TICK_S.  The ticker also
-watches timeouts and the output of long invocations, and does not run while nothing is in flight.
+eventfd.  With several batches staged a worker rings only when a quarter of them is left, so a round pays for
+many batches; the ticker sees to it that what lies unreaped meanwhile is never older than TICK_S.  The ticker
+also watches timeouts and the output of long invocations, and does not run while nothing is in flight.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from streamfn.pool.worker import Worker
 
 TICK_S = 0.02
 # With fewer staged than this the runtime is woken by each answer.
-DEEP = 8
+DEEP = 4
 
 _OK: int = lib.SF_OK
 _CAPACITY = limits.RING_CAPACITY
@@ -120,7 +120,7 @@ class Reaper:
             outstanding = worker.in_flight + worker.chores
             if outstanding:
                 worker.armed = True
-                if lib.sf_port_arm(worker.port, outstanding >> 1 if outstanding >= DEEP else _CAPACITY):
+                if lib.sf_port_arm(worker.port, outstanding >> 2 if outstanding >= DEEP else _CAPACITY):
                     return True
         return False
 
