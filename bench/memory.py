@@ -1,7 +1,7 @@
 """`python -m bench.memory [--records N] [--appends N]`: how much memory grows with the records that went through.
 
-RssAnon + RssShmem of the runtime and of each worker, sampled while `streamfn run` delivers N records of 1 KiB (batch 100), and of
-this process while it appends records one by one. Pages of the log that are merely mapped are the page cache's, not counted.
+RssAnon + RssShmem of the runtime and of each worker, sampled while `streamfn run` delivers N records of 1 KiB (batch 100),
+and of this process while it appends records one by one. Pages of the log that are merely mapped are the page cache's.
 """
 
 import argparse
@@ -40,8 +40,8 @@ def run_growth(records):
     """{role: (first KiB, highest KiB)} while the records go through."""
     with tempfile.TemporaryDirectory(prefix="bench-log-", dir=os.environ.get("BENCH_TMP")) as directory, witnessed():
         write_log(directory, records)
-        command = [sys.executable, "-m", "streamfn", "run", "bench.handlers.noop", "--stream", "bench", "--data-dir", directory,
-                   "--until-caught-up", "--json", "--workers", "2"]  # fmt: skip
+        command = [sys.executable, "-m", "streamfn", "run", "bench.handlers.noop", "--stream", "bench"]
+        command += ["--data-dir", directory, "--until-caught-up", "--json", "--workers", "2"]
         child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
         seen = {}
         while child.poll() is None:

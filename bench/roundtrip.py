@@ -19,6 +19,7 @@ from streamfn.pool.function import FunctionConfig
 from streamfn.pool.pool import open_pool
 
 TRIPS = 2000
+ROOT = str(Path(__file__).resolve().parent.parent)
 
 
 class Client:
@@ -83,10 +84,9 @@ async def _run(rounds):
         echo(there, back)
     try:
         async with open_pool() as pool:
-            root = str(Path(__file__).resolve().parent.parent)
             config = FunctionConfig(
-                name="echo", main="bench.echo_worker", settings={}, code_dir=root, timeout_s=60, workers=1,
-                environment={**os.environ, "PYTHONPATH": root},
+                name="echo", main="bench.echo_worker", settings={}, code_dir=ROOT, timeout_s=60, workers=1,
+                environment={**os.environ, "PYTHONPATH": ROOT},
             )  # fmt: skip
             function = await pool.start(config)
             client = Client(function.workers[0], ffi.new("sf_extent *", {"rows": 1}))
@@ -97,7 +97,7 @@ async def _run(rounds):
                 pairs.append((await client.go(TRIPS), await bare(there, back, TRIPS)))
     finally:
         os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        os.waitpid(child, 0)  # noqa: ASYNC222  (it has been killed)
     return pairs
 
 
