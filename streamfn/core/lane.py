@@ -2,12 +2,11 @@
 
 A lane is what must stay in order.  Its records have exactly one way through it:
 
-      offer                take                 succeeded
-    ─────────▶  batcher  ─────────▶  in flight ───────────▶  watermark
-                   ▲    ▲               │
-                   │    └── again ◀─────┤ returned (not run: no attempt)
-                   │                    │
-                   └────── retry ◀──────┘ failed   (delivered again as the same batch)
+      offer                take                   succeeded
+    ─────────▶  batcher  ───▲─────▶  in flight  ─────────────▶  watermark
+                            │            │
+                            ├── again ◀──┤ returned   (not run: costs no attempt)
+                            └── retry ◀──┘ failed     (delivered again as the same batch, alone)
 
 Theory of operation.  Batches are handed over in order and answered in order, so all bookkeeping is about
 the oldest batch in flight: an answer needs no identity.  Batches that are alike travel as one `Run` and
@@ -19,8 +18,9 @@ What `take` may return, by what the lane is doing:
 
     FLOWING     nothing is wrong.  First what came back (`again`), exactly as it was cut before; behind it
                 what the batcher cuts.  While something is in flight: closed batches only (batcher.py).
-    DRAINING    the oldest batch has failed, or something came back, and there is still something in
-                flight: nothing.  What is left was skipped or revoked and is about to come back too.
+    DRAINING    the oldest batch has failed, something came back or was recalled, and there is still
+                something in flight: nothing.  What is left is about to come back too; anything staged
+                behind it now could run before it.
     WAITING     a batch has failed and nothing is in flight: nothing, until its backoff has passed.
     RETRYING    the failed batch is in flight again, alone: nothing, until its outcome is known.
 
@@ -28,8 +28,8 @@ These rules hold, and are asserted where a violation would otherwise become dura
 
   1. A batch is handed over only if every earlier record has a disposition or is in flight in front of it
      (on one worker, which goes on only after certain success).  So nothing is reordered or skipped.
-  2. After a failure or a return nothing in flight can succeed any more before the lane is empty: the
-     worker skips what it has of this epoch, the runtime revokes the rest.
+  2. After a failure or a return nothing that is in flight can run any more: the worker skips what it has
+     of this epoch, or the runtime has revoked it (and must say so: `recall`).
   3. The watermark moves only over records that succeeded, one batch after the other.
   4. A retry delivers the same records as the same batch, with `attempt` one higher.  A batch that came back
      without having run keeps its attempt.
@@ -71,6 +71,7 @@ class Lane:
         "_again",
         "_back",
         "_batcher",
+        "_draining",
         "_draw",
         "_finish",
         "_flying",
@@ -96,6 +97,7 @@ class Lane:
         self._back: deque[Run] = deque()  # came back during this drain, oldest first
         self._again: deque[Run] = deque()  # came back before; to be handed over first
         self._retry: Retry | None = None  # from the first failure until that batch has succeeded
+        self._draining = False  # hand nothing over before `in_flight` is 0
 
         self.in_flight = 0  # batches handed over and not answered; written only here
 
@@ -104,12 +106,11 @@ class Lane:
     @property
     def phase(self) -> Phase:
         """Which of the four rules at the top of the file holds now."""
+        if self._draining:
+            return Phase.DRAINING
         if self._retry is not None:
-            if not self.in_flight:
-                return Phase.WAITING
-            is_alone = self._flying[0].first_offset == self._retry.first_offset
-            return Phase.RETRYING if is_alone else Phase.DRAINING
-        return Phase.DRAINING if self._back else Phase.FLOWING
+            return Phase.RETRYING if self.in_flight else Phase.WAITING
+        return Phase.FLOWING
 
     @property
     def next_offset(self) -> int:
@@ -184,14 +185,14 @@ class Lane:
         is cut short there and goes at once.  Retries and batches that came back are not counted again.
         Returns [] if nothing may go; `wake_at` says when to ask again.
 
+        What then cannot be submitted is to be given to `put_back` at once.
+
         Cost: a few microseconds for each run, not for each batch.
         """
-        if batches_max <= 0:
+        if batches_max <= 0 or self._draining:
             return []
         if self._retry is not None:
-            runs = self._take_retry(now_ns)
-        elif self._back:
-            return []
+            runs = self._take_retry(now_ns, self._retry)
         elif self._again:
             runs = self._take_again(now_ns, batches_max, records_max)
         else:
@@ -203,9 +204,26 @@ class Lane:
             self.in_flight += run.batches
         return runs
 
-    def _take_retry(self, now_ns: int) -> list[Run]:
-        retry = self._retry
-        if retry is None or self.in_flight or now_ns < retry.due_ns:
+    def put_back(self, batches: int) -> None:
+        """The `batches` *newest* in flight could not be submitted after all: there was no room for them.
+
+        Only before anything else is taken.  They go first next time, as they were cut.
+        """
+        assert 0 < batches <= self.in_flight, "more put back than taken"
+        while batches > 0:
+            run = self._flying.pop()
+            kept = max(0, run.batches - batches)
+            if kept:
+                self._flying.append(run._replace(batches=kept))
+                skipped = run.records * kept
+                run = run._replace(first_offset=run.first_offset + skipped, batches=run.batches - kept)
+            batches -= run.batches
+            self.in_flight -= run.batches
+            if self._retry is None:  # a retry is still known there
+                self._again.appendleft(run)
+
+    def _take_retry(self, now_ns: int, retry: Retry) -> list[Run]:
+        if self.in_flight or now_ns < retry.due_ns:
             return []
         return [Run(retry.first_offset, retry.records, 1, retry.attempt)]
 
@@ -224,10 +242,10 @@ class Lane:
 
         `now_ns` or later; None if only an outcome or a new chunk can change anything.
         """
+        if self._draining:
+            return None
         if self._retry is not None:
             return None if self.in_flight else max(now_ns, self._retry.due_ns)
-        if self._back:
-            return None
         if self._again or self._batcher.closed:
             return now_ns
         deadline_ns = None if self.in_flight else self._batcher.deadline_ns
@@ -244,6 +262,8 @@ class Lane:
             self._watermark.dispose(done.first_offset, done.first_offset + done.records * done.batches)
         self._retry = None  # if there was one: nothing else begins where the watermark was
         self._batcher.begin_window(now_ns)
+        if not self.in_flight:
+            self._drained()
 
     def failed(self, now_ns: int, fault: Fault) -> None:
         """The oldest in flight failed: it was started, and was not a certain success."""
@@ -251,6 +271,9 @@ class Lane:
         batch = self._answered(1)
         assert batch.first_offset == self._watermark.offset, "a batch ran behind one that failed"
         self._retry = self._policy.judge(batch, fault, now_ns, self._draw)
+        self._draining = True
+        if not self.in_flight:
+            self._drained()
 
     def returned(self, batches: int) -> None:
         """The `batches` oldest in flight were not started: they were skipped, revoked or unclaimed.
@@ -262,9 +285,23 @@ class Lane:
             batches -= run.batches
             if self._retry is None or run.first_offset != self._retry.first_offset:
                 self._back.append(run)
-        if not self.in_flight:  # what came back is older than what never left a second time
-            self._again.extendleft(reversed(self._back))
-            self._back.clear()
+        self._draining = True
+        if not self.in_flight:
+            self._drained()
+
+    def recall(self) -> None:
+        """What was staged has been revoked: hand nothing over before all of it is answered.
+
+        Call it with every revocation.  A worker answers revoked entries when it comes to them, and what
+        is staged behind them meanwhile would run.
+        """
+        self._draining = self.in_flight > 0
+
+    def _drained(self) -> None:
+        # What came back in this drain is older than what came back before and has not gone out again.
+        self._again.extendleft(reversed(self._back))
+        self._back.clear()
+        self._draining = False
 
     def _answered(self, batches: int) -> Run:
         """Take up to `batches` of the oldest run out of flight."""

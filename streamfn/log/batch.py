@@ -170,7 +170,7 @@ def from_columns(data: pa.Array, keys: pa.Array, arrival: pa.Array | None) -> It
         if arrival is not None:
             arrival = arrival.cast(pa.timestamp("ms")) if pa.types.is_timestamp(arrival.type) else arrival
             arrival = arrival.cast(pa.int64())
-    except pa.ArrowInvalid as error:
+    except pa.ArrowException as error:
         raise RefusedError(f"the columns of an append are not as they should be: {error}") from error
     _check_columns(data, keys, arrival)
     return _slices(data, keys, arrival)

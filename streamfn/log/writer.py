@@ -55,6 +55,7 @@ class ShardWriter:
         self._segment_bytes = segment_bytes
         self._fd = -1
         self._segment = 0
+        self._size = 0
         self._position = 0
         self._end_offset = 0
         self._epoch = 0
@@ -141,12 +142,19 @@ class ShardWriter:
                 append of many, which stay.
             LogError: a write failed (the same holds), or the writer is fenced.
         """
-        arrival_ms = self._now_ms()
-        return self._append(batch.from_records(records, arrival_ms), arrival_ms)
+        now_ms = self._now_ms()
+        offsets = self._append(batch.from_records(records, now_ms), now_ms)
+        if any(record.arrival_ms is None for record in records):
+            self._arrival_ms = now_ms
+        return offsets
 
     def append_columns(self, data: pa.Array, keys: pa.Array, arrival: pa.Array | None = None) -> range:
         """The same for Arrow columns (see `batch.from_columns`), without a Python object per record."""
-        return self._append(batch.from_columns(data, keys, arrival), self._now_ms())
+        now_ms = self._now_ms()
+        offsets = self._append(batch.from_columns(data, keys, arrival), now_ms)
+        if arrival is None and offsets:
+            self._arrival_ms = now_ms
+        return offsets
 
     def commit(self) -> None:
         """Make everything appended durable, and then visible.
@@ -205,27 +213,25 @@ class ShardWriter:
         self._segment = tail.active.first_offset
         self._position = tail.position
         self._fd = os.open(tail.active.path, os.O_RDWR | os.O_CLOEXEC)
+        self._size = os.fstat(self._fd).st_size
         if tail.kept_records:
             self._sync(self._fd)
 
     def _now_ms(self) -> int:
         self._require_open()
-        self._arrival_ms = max(self._arrival_ms, min(self._clock.unix_ms(), limits.ARRIVAL_MS_MAX))
-        return self._arrival_ms
+        return max(self._arrival_ms, min(self._clock.unix_ms(), limits.ARRIVAL_MS_MAX))
 
     def _append(self, messages: Iterable[batch.Rows], arrival_ms: int) -> range:
         first = self._end_offset
         base = self._sequence_base.encode()
         for rows in messages:
             self._require_space(rows.data_bytes)
-            room = self._segment_bytes - _END_BYTES - self._position
-            if rows.data_bytes + MESSAGE_OVERHEAD_BYTES > room:
+            room = self._size - _END_BYTES - self._position
+            if rows.data_bytes + MESSAGE_OVERHEAD_BYTES > room and self._end_offset > self._segment:
                 self._roll()
             draft = rows.draft(self._end_offset, base, arrival_ms)
             message = draft.finish(self._epoch, self._committed.end_offset)
-            assert self._position + len(message) + _END_BYTES <= self._segment_bytes, (
-                "a message outgrew its segment"
-            )
+            assert self._position + len(message) + _END_BYTES <= self._size, "a message outgrew its segment"
             self._write(message)
             self._end_offset += rows.rows
         return range(first, self._end_offset)
@@ -294,6 +300,7 @@ class ShardWriter:
             raise
         self._fd = fd
         self._segment = self._end_offset
+        self._size = self._segment_bytes
         self._position = len(start)
 
     def _sync(self, fd: int) -> None:

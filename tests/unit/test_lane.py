@@ -187,6 +187,26 @@ def test_what_comes_back_goes_in_front_of_what_was_never_handed_over_again() -> 
     assert [run.first_offset for run in lane.take(0, 6)] == [0, 1, 2]
 
 
+def test_after_a_revocation_nothing_is_staged_before_everything_is_answered() -> None:
+    lane = lane_of(batch_size=1)
+    offer(lane, 6)
+    lane.take(0, 3)
+    lane.recall()
+    assert lane.phase is Phase.DRAINING
+    assert (lane.take(0, 50), lane.wake_at(0)) == ([], None)
+    lane.succeeded(1, 0)  # it was running
+    assert lane.take(0, 50) == []
+    lane.returned(2)
+    assert lane.take(0, 50) == [Run(1, 1, 2, 1), Run(3, 1, 3, 1)]
+
+
+def test_a_revocation_of_nothing_changes_nothing() -> None:
+    lane = lane_of(batch_size=1)
+    offer(lane, 1)
+    lane.recall()
+    assert lane.take(0, 1) == [Run(0, 1, 1, 1)]
+
+
 def test_a_retry_that_did_not_run_keeps_its_attempt_and_is_due_at_once() -> None:
     lane = lane_of()
     offer(lane, 10)
@@ -207,6 +227,31 @@ def test_the_lane_may_move_to_another_worker_exactly_when_nothing_is_in_flight()
     assert lane.in_flight == 1
     lane.returned(1)
     assert lane.in_flight == 0
+
+
+def test_what_could_not_be_submitted_is_put_back_and_goes_first_next_time() -> None:
+    lane = lane_of(batch_size=1)
+    offer(lane, 6)
+    lane.take(0, 2)
+    assert lane.take(0, 4) == [Run(2, 1, 4, 1)]
+    lane.put_back(3)
+    assert (lane.in_flight, lane.wake_at(0)) == (3, 0)
+    assert lane.take(0, 1) == [Run(3, 1, 1, 1)]
+    lane.put_back(2)  # over the border of two runs
+    assert lane.take(0, 9) == [Run(2, 1, 1, 1), Run(3, 1, 1, 1), Run(4, 1, 2, 1)]
+    lane.succeeded(6, 0)
+    assert lane.watermark == 6
+
+
+def test_a_retry_that_could_not_be_submitted_stays_one() -> None:
+    lane = lane_of()
+    offer(lane, 10)
+    lane.take(0, 1)
+    lane.failed(0, FAULT)
+    for _ in range(2):
+        assert lane.take(500, 1) == [Run(0, 10, 1, 2)]
+        lane.put_back(1)
+        assert lane.phase is Phase.WAITING
 
 
 # ---- the end ----

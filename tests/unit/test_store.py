@@ -240,7 +240,11 @@ def test_a_store_in_a_read_only_directory_can_be_read() -> None:
         path.parent.chmod(0o555)
         child = os.fork()
         if child == 0:
-            os._exit(_read_without_privileges(path))
+            code = 1
+            try:
+                code = _read_without_privileges(path)
+            finally:
+                os._exit(code)  # whatever happens, this copy of pytest ends here
         _, status = os.waitpid(child, 0)
         path.parent.chmod(0o755)
         assert os.waitstatus_to_exitcode(status) == 0

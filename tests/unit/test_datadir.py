@@ -1,0 +1,167 @@
+"""The data directory: made whole or not at all, and every refusal says why."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from streamfn.errors import BusyError, FailedError, RefusedError
+from streamfn.log.datadir import DataDir
+from streamfn.log.reader import ShardReader
+from streamfn.log.writer import ShardWriter
+from streamfn.types import NewRecord
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> DataDir:
+    return DataDir.open(tmp_path / "data", create=True)
+
+
+def test_an_unknown_directory_is_refused_and_not_made(tmp_path: Path) -> None:
+    with pytest.raises(RefusedError, match="no streamfn data directory"):
+        DataDir.open(tmp_path / "data", create=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("mine")
+    with pytest.raises(RefusedError, match="not a streamfn data directory"):
+        DataDir.open(tmp_path, create=True)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["notes"]
+
+
+def test_a_newer_format_is_refused_with_the_way_out(data_dir: DataDir) -> None:
+    (data_dir.path / "format").write_text('{"streamfn": 2}')
+    with pytest.raises(FailedError, match=r"has format 2, newer than the 1 .* upgrade streamfn") as caught:
+        DataDir.open(data_dir.path, create=True)
+    assert caught.value.exit_code == 1
+
+
+def test_a_damaged_format_is_an_error(data_dir: DataDir) -> None:
+    (data_dir.path / "format").write_text("{")
+    with pytest.raises(FailedError, match="is damaged"):
+        DataDir.open(data_dir.path, create=False)
+
+
+def test_a_file_in_its_place_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("")
+    with pytest.raises(FailedError, match="cannot use data directory"):
+        DataDir.open(tmp_path / "data", create=True)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_directory_without_permission_names_path_and_uid(data_dir: DataDir) -> None:
+    data_dir.path.chmod(0o555)
+    try:
+        with pytest.raises(FailedError, match=f"{data_dir.path} .* uid {os.geteuid()}"):
+            DataDir.open(data_dir.path, create=True)
+    finally:
+        data_dir.path.chmod(0o755)
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/b", "a b", "x" * 129, "a\n", "ä"])
+def test_names_that_break_the_rule_are_refused_with_the_rule(data_dir: DataDir, name: str) -> None:
+    for call in (
+        data_dir.create_stream,
+        data_dir.stream,
+        data_dir.delete_stream,
+        data_dir.open_or_create_stream,
+    ):
+        with pytest.raises(RefusedError, match="must match"):
+            call(name)
+    assert data_dir.streams() == []
+
+
+@pytest.mark.parametrize("name", [".", "..", "a" * 128, "A", "a", "shardId-000000000000"])
+def test_any_valid_name_is_a_stream_and_never_a_path(data_dir: DataDir, name: str) -> None:
+    made = data_dir.create_stream(name, 2)
+    assert data_dir.stream(name).id == made.id
+    assert made.directory.parent == data_dir.path / "streams"
+    assert len(made.id) == 16
+    int(made.id, 16)
+
+
+def test_names_that_differ_in_case_only_are_two_streams(data_dir: DataDir) -> None:
+    assert data_dir.create_stream("a").id != data_dir.create_stream("A").id
+    assert [stream.name for stream in data_dir.streams()] == ["A", "a"]
+
+
+def test_a_taken_name_and_impossible_shard_counts_are_refused(data_dir: DataDir) -> None:
+    data_dir.create_stream("a", 2)
+    with pytest.raises(RefusedError, match="exists already"):
+        data_dir.create_stream("a", 2)
+    for shards in (0, -1, 1001):
+        with pytest.raises(RefusedError, match="1 to 1000 shards"):
+            data_dir.create_stream("b", shards)
+
+
+def test_open_or_create_takes_an_existing_stream_only_with_its_own_number_of_shards(
+    data_dir: DataDir,
+) -> None:
+    made = data_dir.open_or_create_stream("a", 2)
+    assert data_dir.open_or_create_stream("a", 2).id == made.id
+    assert data_dir.open_or_create_stream("a").id == made.id
+    with pytest.raises(RefusedError, match="has 2 shards, not 3"):
+        data_dir.open_or_create_stream("a", 3)
+
+
+def test_an_unknown_stream_is_refused_with_those_that_are_there(data_dir: DataDir) -> None:
+    with pytest.raises(RefusedError, match="there is none yet"):
+        data_dir.stream("flights")
+    data_dir.create_stream("flights")
+    with pytest.raises(RefusedError, match=r"unknown stream 'flihgts' .* did you mean flights\?"):
+        data_dir.stream("flihgts")
+    with pytest.raises(RefusedError, match="there is flights"):
+        data_dir.stream("zzz")
+
+
+def test_a_stream_keeps_the_arn_it_was_made_with(data_dir: DataDir) -> None:
+    arn = "arn:aws:kinesis:eu-west-1:123456789012:stream/orders"
+    data_dir.create_stream("a", arn=arn)
+    assert data_dir.stream("a").arn == arn
+    assert data_dir.stream("a").region == "eu-west-1"
+    assert data_dir.create_stream("b").arn == "arn:aws:kinesis:us-east-1:000000000000:stream/b"
+
+
+def test_a_deleted_stream_is_gone_and_its_name_free_for_another_id(data_dir: DataDir) -> None:
+    first = data_dir.create_stream("a")
+    with ShardWriter.open(first.shards[0]) as writer:
+        writer.append([NewRecord(b"x", "k")])
+    data_dir.delete_stream("a")
+    assert data_dir.streams() == []
+    assert not first.directory.exists()
+    assert data_dir.create_stream("a").id != first.id
+    with pytest.raises(FailedError, match="cannot write"):
+        ShardWriter.open(first.shards[0])
+    with pytest.raises(FailedError, match="cannot read"):
+        ShardReader.open(first.shards[0], 0)
+
+
+def test_a_stream_that_is_written_to_is_not_deleted(data_dir: DataDir) -> None:
+    stream = data_dir.create_stream("a", 3)
+    with ShardWriter.open(stream.shards[2]), pytest.raises(BusyError, match=f"process {os.getpid()}"):
+        data_dir.delete_stream("a")
+    assert data_dir.stream("a").id == stream.id
+    data_dir.delete_stream("a")
+
+
+def test_what_a_crash_left_half_made_or_half_deleted_is_swept_up(data_dir: DataDir) -> None:
+    for leftover in (".new-0123456789abcdef", ".deleted-0123456789abcdef"):
+        (data_dir.path / "streams" / leftover / "shardId-000000000000").mkdir(parents=True)
+    assert data_dir.streams() == []
+    data_dir.create_stream("a")
+    assert sorted(entry.name for entry in (data_dir.path / "streams").iterdir() if entry.name != "lock") == [
+        data_dir.stream("a").id
+    ]
+
+
+def test_reading_a_data_directory_changes_nothing_in_it(data_dir: DataDir) -> None:
+    stream = data_dir.create_stream("a")
+    with ShardWriter.open(stream.shards[0]) as writer:
+        writer.append([NewRecord(b"x", "k")])
+    before = {path: path.stat().st_mtime_ns for path in data_dir.path.rglob("*")}
+    with ShardReader.open(DataDir.open(data_dir.path, create=False).stream("a").shards[0], 0) as reader:
+        assert reader.poll(1)[0].rows == 1
+    assert {path: path.stat().st_mtime_ns for path in data_dir.path.rglob("*")} == before
