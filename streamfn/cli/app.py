@@ -3,7 +3,8 @@
 Each command lives in a module of its own that is imported when the command is named, so that `--version`,
 `--help` and a mistyped command answer at once.  Whatever a command raises ends here:
 
-    StreamfnError          streamfn: error: TEXT             its own exit code (1 failed, 2 refused)
+    StreamfnError          streamfn: error: TEXT             its own exit code (1 failed, 2 refused);
+                           a handler that cannot be imported shows its own stack trace first
     click's usage errors   the usage and what is wrong       2
     OSError                streamfn: error: TEXT             1
     Ctrl-C                 nothing, or what the command said 130
@@ -25,7 +26,7 @@ from typing import NamedTuple
 import click
 
 from streamfn.cli.options import DATA_DIR, remember_data_dir
-from streamfn.errors import StreamfnError
+from streamfn.errors import HandlerImportError, StreamfnError
 from streamfn.version import VERSION
 
 EXIT_FAILED = 1
@@ -147,6 +148,8 @@ def _end(raised: BaseException) -> int:
             error.show()
             return error.exit_code
         case StreamfnError():
+            if isinstance(error, HandlerImportError):
+                _show_trace(error)
             _complain(str(error))
             return error.exit_code
         case OSError():
@@ -182,6 +185,18 @@ def _leaves(error: BaseException) -> list[BaseException]:
     if not isinstance(error, BaseExceptionGroup):
         return [error]
     return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
+
+
+def _show_trace(error: HandlerImportError) -> None:
+    """Show what a handler's own module printed and where it failed; frames of ours are not in the document."""
+    frames = error.document.get("stackTrace")
+    text = error.log.decode("utf-8", "backslashreplace")
+    if isinstance(frames, list) and frames:
+        last = f"{error.document.get('errorType')}: {error.document.get('errorMessage')}"
+        text += "".join(["Traceback (most recent call last):\n", *map(str, frames), last])
+    if text:
+        with contextlib.suppress(OSError):
+            click.echo(text.rstrip("\n"), err=True)
 
 
 def _complain(text: str) -> None:
