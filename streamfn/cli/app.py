@@ -150,7 +150,10 @@ def _end(raised: BaseException) -> int:
         case StreamfnError():
             if isinstance(error, HandlerImportError):
                 _show_trace(error)
-            _complain(str(error))
+                kind = error.document.get("errorType", "Runtime.Unknown")
+                _complain(f"the handler cannot be loaded: {kind}: {error}")
+            else:
+                _complain(str(error))
             return error.exit_code
         case OSError():
             where = f": {error.filename}" if error.filename else ""
@@ -188,12 +191,13 @@ def _leaves(error: BaseException) -> list[BaseException]:
 
 
 def _show_trace(error: HandlerImportError) -> None:
-    """Show what a handler's own module printed and where it failed; frames of ours are not in the document."""
-    frames = error.document.get("stackTrace")
+    """Show what a handler's own module printed and where it failed: its author's frames, not the import system's."""
+    found = error.document.get("stackTrace")
+    frames = [str(frame) for frame in (found if isinstance(found, list) else ())]
+    theirs = [frame for frame in frames if "<frozen importlib" not in frame and "/importlib/__init__.py" not in frame]
     text = error.log.decode("utf-8", "backslashreplace")
-    if isinstance(frames, list) and frames:
-        last = f"{error.document.get('errorType')}: {error.document.get('errorMessage')}"
-        text += "".join(["Traceback (most recent call last):\n", *map(str, frames), last])
+    if theirs:
+        text += "".join(["Traceback (most recent call last):\n", *theirs])
     if text:
         with contextlib.suppress(OSError):
             click.echo(text.rstrip("\n"), err=True)

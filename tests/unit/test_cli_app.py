@@ -68,12 +68,15 @@ def test_an_interrupts_notes_are_told(raises: list[BaseException], capfd: pytest
 def test_a_handlers_own_stack_trace_is_shown(
     raises: list[BaseException], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    raises.append(
-        HandlerImportError("Unable to import module 'm': x", {"stackTrace": ['  File "m.py", line 1\n']})
-    )
+    document: dict[str, object] = {
+        "errorType": "Runtime.ImportModuleError",
+        "stackTrace": ['  File "<frozen importlib._bootstrap>", line 1\n', '  File "m.py", line 1\n'],
+    }
+    raises.append(HandlerImportError("Unable to import module 'm': x", document, b"printed\n"))
     assert run(["list"]) == 1
     assert capfd.readouterr().err == (
-        "  File \"m.py\", line 1\nstreamfn: error: Unable to import module 'm': x\n"
+        'printed\nTraceback (most recent call last):\n  File "m.py", line 1\n'
+        "streamfn: error: the handler cannot be loaded: Runtime.ImportModuleError: Unable to import module 'm': x\n"
     )
 
 
