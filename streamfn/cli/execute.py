@@ -11,7 +11,6 @@ import click
 import trio
 
 from streamfn.cli.live import LiveDisplay, RetryingShard, RunSummary, Snapshot, summary_text
-from streamfn.errors import HandlerImportError
 from streamfn.log.datadir import DataDir
 from streamfn.mapping.logs import LogWriter
 from streamfn.mapping.mapping import EventSourceMapping, RunResult
@@ -36,22 +35,9 @@ def execute(options: RunOptions, data_dir: Path, json_output: bool) -> int:
         try:
             run = Run(options, data, writer, display)
             trio.run(run.main)
-        except HandlerImportError as error:
-            writer.write(import_failure(error))
-            raise
         finally:
             writer.close()
     return run.end(json_output)
-
-
-def import_failure(error: HandlerImportError) -> str:
-    """What the handler's module printed and raised, as its author would see it; no frame of ours."""
-    printed = error.log.decode("utf-8", "backslashreplace")
-    frames = [str(frame) for frame in error.document.get("stackTrace") or []]  # type: ignore[attr-defined]
-    if not frames:
-        return printed
-    last = f"{error.document.get('errorType')}: {error.document.get('errorMessage')}\n"
-    return f"{printed}Traceback (most recent call last):\n{''.join(frames)}{last}"
 
 
 class Run:
