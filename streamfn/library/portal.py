@@ -41,15 +41,15 @@ class Call(Generic[T]):
         try:
             wait([self.future])
         except BaseException:
-            self.cancel()
-            wait([self.future], INTERRUPT_S)
+            self.stop()
             raise
         return self.future.result()
 
-    def cancel(self) -> None:
-        """Have the task cancelled, as soon as may be."""
+    def stop(self) -> None:
+        """Cancel the task and wait for its end."""
         self._cancelled = True
         self._portal.soon(self._cancel_scope)
+        wait([self.future], INTERRUPT_S)
 
     def _cancel_scope(self) -> None:
         if self._scope is not None:

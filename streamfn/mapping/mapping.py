@@ -128,8 +128,8 @@ class EventSourceMapping:
         Caught up means: the committed end of every shard as it was when this began, the last partial batch included,
         with the checkpoints durable.
 
-        Cancellation: stops at once: workers in the middle of one of this mapping's batches are killed and replaced. What
-        was completed and not yet committed is delivered again by the next run.
+        Cancellation: stops at once: workers in the middle of one of this mapping's batches are killed and replaced.
+        What was completed and not yet committed is delivered again by the next run.
 
         Raises:
             LogDamaged: a shard is damaged; the other shards were served to the end before.

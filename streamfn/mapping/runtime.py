@@ -133,7 +133,7 @@ class Runtime:
         except BusyError as error:
             raise BusyError(f"the mapping {name!r} is {error}") from None
 
-    async def disk(self, function: Callable[[Unpack[Ts]], T], *arguments: *Ts) -> T:
+    async def disk(self, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
         """Call what may wait for the disk, in a thread; one such call at a time has the store.
 
         Cancellation: a call that has begun is waited for.
