@@ -397,15 +397,15 @@ async def test_a_data_directory_that_is_none_is_one_bare_error(tmp_path):
 
 @trio_test
 async def test_what_the_block_raises_comes_out_as_it_is(tmp_path):
-    with nothing_left():
-        with pytest.raises(ZeroDivisionError):
-            async with streamfn.open(tmp_path / "d") as session:
-                await session.put("s", b"x")
-                async with session.mapping("library.count", "s", **QUICK):
-                    raise ZeroDivisionError
-        with pytest.raises(SystemExit):
-            async with streamfn.open(tmp_path / "d") as session, session.function("library.count", **QUICK):
-                raise SystemExit
+    async def raising(error):
+        async with streamfn.open(tmp_path / "d") as session:
+            await session.put("s", b"x")
+            async with session.mapping("library.count", "s", **QUICK):
+                raise error
+
+    for error in (ZeroDivisionError, SystemExit, KeyboardInterrupt):
+        with nothing_left(), pytest.raises(error):
+            await raising(error)
 
 
 @trio_test
