@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import time
 from pathlib import Path
@@ -13,13 +14,15 @@ import trio
 from streamfn.cli.live import LiveDisplay, RetryingShard, RunSummary, Snapshot, summary_text
 from streamfn.errors import HandlerImportError
 from streamfn.log.datadir import DataDir
-from streamfn.mapping.logs import LogWriter
+from streamfn.mapping.logs import LogWriter, shown_log
 from streamfn.mapping.mapping import EventSourceMapping, RunResult
 from streamfn.mapping.options import RunOptions
 from streamfn.mapping.runtime import Runtime, open_runtime
 
 REFRESH_S = 0.2
 EXIT_DISCARDED = 3
+# Frames that Python itself leaves out when an import fails.
+IMPORT_MACHINERY = re.compile(r'  File "(?:<frozen importlib|[^"]*/importlib/__init__\.py")')
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -36,22 +39,33 @@ def execute(options: RunOptions, data_dir: Path, json_output: bool) -> int:
         try:
             run = Run(options, data, writer, display)
             trio.run(run.main)
-        except HandlerImportError as error:
-            writer.write(import_failure(error))
+        except* HandlerImportError as failed:
+            for error in leaves(failed):
+                writer.write(import_failure(error))
             raise
         finally:
             writer.close()
     return run.end(json_output)
 
 
+def leaves(group: BaseExceptionGroup[HandlerImportError]) -> list[HandlerImportError]:
+    """What is in a group, at whatever depth."""
+    found: list[HandlerImportError] = []
+    for inner in group.exceptions:
+        found += leaves(inner) if isinstance(inner, BaseExceptionGroup) else [inner]
+    return found
+
+
 def import_failure(error: HandlerImportError) -> str:
-    """What the handler's module printed and raised, as its author would see it; no frame of ours."""
-    printed = error.log.decode("utf-8", "backslashreplace")
-    frames = [str(frame) for frame in error.document.get("stackTrace") or []]  # type: ignore[attr-defined]
+    """What the handler's module printed and raised, as its author would see it; no frame of ours or of importlib."""
+    printed = shown_log(error.log)
+    stack = error.document.get("stackTrace")
+    frames = [str(frame) for frame in stack] if isinstance(stack, list) else []
+    frames = [frame for frame in frames if not IMPORT_MACHINERY.match(frame)]
     if not frames:
         return printed
-    last = f"{error.document.get('errorType')}: {error.document.get('errorMessage')}\n"
-    return f"{printed}Traceback (most recent call last):\n{''.join(frames)}{last}"
+    whole = "".join(frame if frame.endswith("\n") else frame + "\n" for frame in frames)
+    return f"{printed}Traceback (most recent call last):\n{whole}"  # its last line is in the error's own
 
 
 class Run:
@@ -155,6 +169,7 @@ class Run:
             workers=(len(mapping.function.workers), mapping.function.config.workers),
             total_records=self._total(mapping),
             retrying=retrying,
+            paused=mapping.stuck,
             draining=bool(self._signals),
         )
 

@@ -75,7 +75,18 @@ def init_error(error: BaseException, module: str) -> Fault:
         text = f"Syntax error in module '{module}': {_message(error)}"
         where = f'  File "{error.filename}" Line {error.lineno}\n    {error.text}'
         return _client_fault("Runtime.UserCodeSyntaxError", text, "", [where])
+    if isinstance(error, SystemExit):
+        return _client_fault("Runtime.ExitError", f"Runtime exited {_manner(error)}", "", _stack_trace(error))
     return from_exception(error, "")
+
+
+def _manner(leave: SystemExit) -> str:
+    """How the interpreter would have ended, and what it would have printed then."""
+    if leave.code is None or leave.code == 0:
+        return "without providing a reason"
+    if isinstance(leave.code, int):
+        return f"with error: exit status {leave.code & 0xFF}"
+    return f"with error: exit status 1: {_message(leave)}"
 
 
 def handler_not_found(function: str, module: str) -> Fault:

@@ -41,6 +41,11 @@ class LogLines:
         self.which = which
         self._begun: dict[int, bytes] = {}  # invocation → the unfinished last line of what was printed so far
 
+    def init(self, log: bytes) -> None:
+        """What the function's Init wrote."""
+        if self.which != "none" and log:
+            self._sink.write(shown_log(log))
+
     def partial(self, invocation: int, request_id: str, log: bytes) -> None:
         """A running invocation wrote something: its whole lines go out at once."""
         if self.which == "none":
@@ -59,9 +64,6 @@ class LogLines:
         log = self._begun.pop(invocation, b"") + log
         if self.which == "none" or not (self.which == "all" or failed or log or begun):
             return
-        lines, rest = _split(log)
-        if rest:
-            lines.append(_line(rest))
         milliseconds = duration_ns / 1e6
         report = (
             f"REPORT RequestId: {request_id}\tDuration: {milliseconds:.2f} ms\t"
@@ -70,7 +72,13 @@ class LogLines:
         if memory_mb is not None:
             report += f"Max Memory Used: {memory_mb} MB\t"
         head = [] if begun else [f"START RequestId: {request_id} Version: $LATEST\n"]
-        self._sink.write("".join([*head, *lines, f"END RequestId: {request_id}\n", report, "\n"]))
+        self._sink.write("".join([*head, shown_log(log), f"END RequestId: {request_id}\n", report, "\n"]))
+
+
+def shown_log(log: bytes) -> str:
+    """What was written, as whole lines that can be shown."""
+    lines, rest = _split(log)
+    return "".join([*lines, _line(rest)] if rest else lines)
 
 
 def _split(log: bytes) -> tuple[list[str], bytes]:
