@@ -1,4 +1,4 @@
-"""Driving the real command line: streams made in this process, runs in processes of their own, waiting with deadlines."""
+"""Driving the real command line: streams made in this process, runs in others, waiting with deadlines."""
 
 import json
 import os
