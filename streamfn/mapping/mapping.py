@@ -309,14 +309,15 @@ class EventSourceMapping:
 
     def report(self, lane: ShardLane, outcome: Outcome, answer: Answer, pid: int) -> None:
         """An invocation ended that printed, failed or is watched."""
-        if answer.log or outcome.fault is not None or self._logs.which == "all":
+        if answer.log or answer.log_dropped or outcome.fault is not None or self._logs.which == "all":
             self._logs.ended(
                 outcome.invocation,
                 self.request_id(outcome.invocation),
                 answer.log,
                 duration_ns=max(0, outcome.finished_ns - outcome.started_ns),
-                failed=outcome.fault is not None,
+                fault=outcome.fault,
                 memory_mb=peak_memory_mb(pid),
+                dropped=answer.log_dropped,
             )
         for watcher in self._watchers:
             watcher(outcome)

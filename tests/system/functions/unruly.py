@@ -96,6 +96,7 @@ def ignores_signals(event, context):
 
 def closes_everything(event, context):
     if first_time(event):
+        seen.handler(event, context)
         os.closerange(0, 4096)
         path = os.path.join(os.environ["NOTES"], "precious")
         descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
