@@ -74,9 +74,9 @@ class ShardLane:
         while True:
             self._wake = trio.Event()
             if self._hungry() and await self._read():
-                self.pump()
+                self._pump()
                 continue
-            self.pump()
+            self._pump()
             if self.machine.oversize is not None and not self.busy:
                 raise FailedError(self._owner.oversize_text(self))
             wake_at = self._wake_at()
@@ -117,35 +117,37 @@ class ShardLane:
     # ---- handing over
 
     def pump(self) -> None:
-        """Hand over what is due and fits."""
+        """Hand over what is due and fits, and see to it that the lane's task knows what it now has to wait for."""
+        if self._pump() and (self._hungry() or self._wake_at() is not None):
+            self._wake.set()
+
+    def _pump(self) -> bool:
+        """Hand over what is due and fits. False if a later round of the pool has to try that again."""
         if self.stopping or self._owner.paused:
-            return
+            return False
         if self.seat is not None and not self.seat.worker.ready:
-            return  # nothing more goes there; its end answers what is in flight
+            return False  # nothing more goes there; its end answers what is in flight
         seat = self.seat
         if seat is not None and self._should_move(seat.worker):
-            return
+            return False
         worker = seat.worker if seat is not None else self._owner.choose_worker()
         if worker is None:
             self._owner.runtime.queue(self)
-            return
+            return False
         room = self._room(worker)
         if room <= 0:
             if self.machine.buffered_records or self.machine.retrying:
                 self._owner.runtime.queue(self)
-            return
+            return False
         if seat is None and not self._due():
-            if self._hungry():
-                self._wake.set()
-            return
+            return True
         if seat is None and not self._sit(worker):
             self._owner.runtime.queue(self)
-            return
+            return False
         self._hand_over(self._take(room))
         if not self.busy:
             self._stand()
-        if self._hungry():
-            self._wake.set()
+        return True
 
     def _should_move(self, worker: Worker) -> bool:
         """Whether another worker has at least two lanes less: then what is staged is taken back, and the lane moves on.
