@@ -43,6 +43,7 @@ class BuildNative(build_ext):
     """Checks for a compiler first."""
 
     def build_extensions(self) -> None:
+        """Build, once there is something to build with."""
         check_compiler(self.compiler.compiler_so[0])
         super().build_extensions()
 

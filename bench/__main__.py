@@ -36,12 +36,14 @@ def main():
     built, loaded, ratio = builder.run(options.rounds)
     print("\n| event of 100 records, one core | records/s |\n|---|---|")
     print(
-        f"| built from columns | {built:,.0f} |\n| orjson.loads of ready JSON | {loaded:,.0f} |\n| ratio | **{ratio:.2f}** |"
+        f"| built from columns | {built:,.0f} |\n| orjson.loads of ready JSON | {loaded:,.0f} |\n"
+        f"| ratio | **{ratio:.2f}** |"
     )
     ours, bare, ratio = roundtrip.run(options.rounds)
     print("\n| round trip under Trio, p50 | µs |\n|---|---|")
     print(
-        f"| one batch through the pool | {ours:.1f} |\n| bare eventfd echo | {bare:.1f} |\n| ratio | **{ratio:.2f}** (bar 2) |"
+        f"| one batch through the pool | {ours:.1f} |\n| bare eventfd echo | {bare:.1f} |\n"
+        f"| ratio | **{ratio:.2f}** (bar 2) |"
     )
 
 

@@ -6,11 +6,11 @@ import time
 from statistics import median
 
 import orjson
-from streamfn._native import ffi
 
 from bench.engine import write_log
 from bench.records import SOURCE, ready_events
 from streamfn import _events
+from streamfn._native import ffi
 from streamfn.log.datadir import DataDir
 from streamfn.log.reader import ShardReader
 from streamfn.mapping.poller import Held

@@ -4,9 +4,9 @@
     ready-made JSON ──▶ orjson.loads ──▶ handler         (floor: one process, nothing else)
     ready-made JSON ──▶ ProcessPoolExecutor(2) ──▶ the same
 
-Closed loop: everything is there before the clock starts. streamfn is timed by the handlers themselves, from the first start of any
-invocation to the last end of any; its checkpoints are durable when the command returns. Sums are checked: a wrong answer is
-not fast. Rounds are interleaved, so that a slow moment of the machine falls on all of them.
+Closed loop: everything is there before the clock starts. streamfn is timed by the handlers themselves, from the first
+start of any invocation to the last end of any; its checkpoints are durable when the command returns. Sums are checked:
+a wrong answer is not fast. Rounds are interleaved, so that a slow moment of the machine falls on all of them.
 """
 
 import contextlib
@@ -99,9 +99,9 @@ def write_log(directory, count, size=1024):
 def streamfn(data_dir, name, count, batch):
     """Records per second as the handlers saw it; checks that every record was seen once."""
     with witnessed() as directory:
-        command = [sys.executable, "-m", "streamfn", "run", f"bench.handlers.{name}", "--stream", "bench", "--data-dir", data_dir,
-                   "--batch-size", str(batch), "--workers", str(WORKERS), "--until-caught-up", "--json",
-                   "--name", f"bench-{name}-{batch}-{time.monotonic_ns()}"]  # fmt: skip
+        command = [sys.executable, "-m", "streamfn", "run", f"bench.handlers.{name}", "--stream", "bench"]
+        command += ["--data-dir", data_dir, "--batch-size", str(batch), "--workers", str(WORKERS)]
+        command += ["--until-caught-up", "--json", "--name", f"bench-{name}-{batch}-{time.monotonic_ns()}"]
         done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
         summary = json.loads(done.stdout)
         records, total, seconds = handlers.read_witnesses(directory)
@@ -127,10 +127,9 @@ def run(count, rounds):
                 floors.append(floor(handler, min(count, 200_000), batch))
                 pools.append(process_pool(name, min(count, 20_000 if batch > 1 else 4_000), batch))
                 ours.append(streamfn(directory, name, count, batch))
-                print(
-                    f"  {name} {batch}: floor {floors[-1]:,.0f}  pool {pools[-1]:,.0f}  streamfn {ours[-1]:,.0f}  ratio {ours[-1] / floors[-1]:.2f}",
-                    file=sys.stderr,
-                )
+                ratio = ours[-1] / floors[-1]
+                line = f"floor {floors[-1]:,.0f}  pool {pools[-1]:,.0f}  streamfn {ours[-1]:,.0f}  ratio {ratio:.2f}"
+                print(f"  {name} {batch}: {line}", file=sys.stderr)
             pairs = [mine / base for mine, base in zip(ours, floors, strict=True)]
             rows.append((name, batch, median(floors), median(pools), median(ours), median(pairs), bar))
     return rows

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hdrh.histogram import HdrHistogram
+
 from streamfn._native import ffi, lib
 
 CAPACITY = 128

@@ -3,7 +3,8 @@
 Each command lives in a module of its own that is imported when the command is named, so that `--version`,
 `--help` and a mistyped command answer at once.  Whatever a command raises ends here:
 
-    StreamfnError          streamfn: error: TEXT             its own exit code (1 failed, 2 refused)
+    StreamfnError          streamfn: error: TEXT             its own exit code (1 failed, 2 refused);
+                           a handler that cannot be imported shows its own stack trace first
     click's usage errors   the usage and what is wrong       2
     OSError                streamfn: error: TEXT             1
     Ctrl-C                 nothing, or what the command said 130
@@ -25,7 +26,7 @@ from typing import NamedTuple
 import click
 
 from streamfn.cli.options import DATA_DIR, remember_data_dir
-from streamfn.errors import StreamfnError
+from streamfn.errors import HandlerImportError, StreamfnError
 from streamfn.version import VERSION
 
 EXIT_FAILED = 1
@@ -147,7 +148,12 @@ def _end(raised: BaseException) -> int:
             error.show()
             return error.exit_code
         case StreamfnError():
-            _complain(str(error))
+            if isinstance(error, HandlerImportError):
+                _show_trace(error)
+                kind = error.document.get("errorType", "Runtime.Unknown")
+                _complain(f"the handler cannot be loaded: {kind}: {error}")
+            else:
+                _complain(str(error))
             return error.exit_code
         case OSError():
             where = f": {error.filename}" if error.filename else ""
@@ -182,6 +188,21 @@ def _leaves(error: BaseException) -> list[BaseException]:
     if not isinstance(error, BaseExceptionGroup):
         return [error]
     return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
+
+
+def _show_trace(error: HandlerImportError) -> None:
+    """Show what a handler's own module printed and where it failed: its author's frames, not the import system's."""
+    found = error.document.get("stackTrace")
+    frames = [str(frame) for frame in (found if isinstance(found, list) else ())]
+    theirs = [frame for frame in frames if "<frozen importlib" not in frame and "/importlib/__init__.py" not in frame]
+    from streamfn.mapping.logs import shown_log
+
+    text = shown_log(error.log)
+    if theirs:
+        text += "".join(["Traceback (most recent call last):\n", *theirs])
+    if text:
+        with contextlib.suppress(OSError):
+            click.echo(text.rstrip("\n"), err=True)
 
 
 def _complain(text: str) -> None:

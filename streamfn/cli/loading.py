@@ -161,7 +161,7 @@ class StreamLoader:
         free = status.f_bavail * status.f_frsize
         if free < need + floor:
             raise DiskFull(
-                f"no space left in {self.stream.directory}: {free} bytes are free of {need + floor} needed"
+                f"no space left in {self.stream.directory}: {free} bytes are free, {need + floor} are needed"
             )
 
 

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import os
 import struct
-import time
 from bisect import bisect_right
 from typing import Any, NamedTuple
 
 from streamfn._native import ffi, lib
-from streamfn.errors import BusyError, LogDamaged, LogError
+from streamfn.errors import LogDamaged, LogError
 from streamfn.log import recovery
-from streamfn.log.commit import Commit, CommitFile, boot_id, decode
-from streamfn.log.lock import FileLock
+from streamfn.log.commit import Commit, CommitFile, decode
 from streamfn.log.recovery import Scan, damaged
 from streamfn.log.segment import Segment, SegmentFile, list_segments, open_segment, sealed_path, stream_path
 from streamfn.log.stream import Shard
@@ -36,8 +34,6 @@ __all__ = [
 
 _MESSAGES_MAX = 64
 _EVERYTHING = 1 << 62
-# How long a first opener after a reboot may take before we stop waiting for its commit file.
-_SETTLE_S = 30.0
 _MESSAGE_BYTES = ffi.sizeof("sf_message")
 
 
@@ -96,7 +92,7 @@ class ShardReader:
             raise _log_error(shard, error) from error
         try:
             raw = commit_file.raw()
-            reader = cls(shard, commit_file, _settled(shard, commit_file), raw, offset)
+            reader = cls(shard, commit_file, recovery.settle(shard, commit_file), raw, offset)
             end = reader.committed().end_offset
             if offset > end:
                 raise LogDamaged(
@@ -131,8 +127,9 @@ class ShardReader:
         """Return the next messages, in order; none if the reader is caught up.
 
         At least one message if there is one, and then as long as together they stay below `bytes_max` bytes;
-        none that begins at or after `until_offset`.  All are of one segment.  The first may begin before
-        `position`, when that lies inside it: the caller skips rows.  Cost when caught up: one `pread`.
+        none that begins at or after `until_offset`; never more than 64, and all of one segment.  The first
+        may begin before `position`, when that lies inside it: the caller skips rows.  Cost when caught up:
+        one `pread`.
 
         Raises:
             LogDamaged: what was committed is not there; the text names file, byte position and offset.
@@ -265,56 +262,6 @@ def _log_error(shard: Shard, error: OSError) -> LogError:
     return LogError(
         f"cannot read shard {shard.id} in {shard.directory.parent}: {error.strerror} ({error.filename})"
     )
-
-
-def _settled(shard: Shard, commit_file: CommitFile) -> Commit:
-    """Return the commit to start from; if the machine was restarted since it was written, recover first."""
-    deadline = time.monotonic() + _SETTLE_S
-    while True:
-        commit = commit_file.read()
-        if commit is not None and commit.boot_id == boot_id():
-            return commit
-        settled = _recover(shard, commit_file, commit)
-        if settled is not None:
-            return settled
-        if commit is not None:
-            return commit  # a writer is alive; what an earlier boot committed is durable, and more will come
-        if time.monotonic() > deadline:
-            raise BusyError(
-                f"shard {shard.id} in {shard.directory.parent} is being recovered by another process"
-            )
-        time.sleep(0.01)
-
-
-def _recover(shard: Shard, commit_file: CommitFile, commit: Commit | None) -> Commit | None:
-    """Recover under the writer's lock, or return None if somebody else has it.
-
-    In a directory that we may not write the torn tail stays, and only we know where it begins.
-    """
-    lock = FileLock(shard.directory / "lock")
-    try:
-        lock.acquire("", 0, create=False)
-    except BusyError:
-        return None
-    try:
-        tail = recovery.find_tail(shard, commit_file.read())
-        base, arrival_ms = (commit.sequence_base, commit.arrival_ms) if commit else (shard.sequence_base, 0)
-        segment = tail.active.first_offset if tail.active else tail.end_offset
-        settled = Commit(boot_id(), tail.epoch, segment, tail.position, tail.end_offset, base, arrival_ms)
-        if os.access(shard.directory, os.W_OK):
-            recovery.cut(tail)
-            _publish(shard, settled)
-        return settled
-    finally:
-        lock.release()
-
-
-def _publish(shard: Shard, commit: Commit) -> None:
-    writable = CommitFile.open(shard.directory, write=True)
-    try:
-        writable.publish(commit)
-    finally:
-        writable.close()
 
 
 def records(message: Message, first_row: int = 0, rows: int | None = None) -> list[Record]:

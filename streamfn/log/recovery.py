@@ -17,18 +17,22 @@ the scan starts there; after a reboot it starts at the segment's beginning.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from streamfn._native import ffi, lib
-from streamfn.errors import LogDamaged
+from streamfn.errors import BusyError, LogDamaged
 from streamfn.log import libc
-from streamfn.log.commit import Commit, boot_id
+from streamfn.log.commit import Commit, CommitFile, boot_id
+from streamfn.log.lock import FileLock
 from streamfn.log.segment import Segment, SegmentFile, list_files, open_segment
 from streamfn.log.stream import Shard
 
 _SCAN_MESSAGES = 256
 _CHUNK = 1 << 20
+# How long a first opener after a reboot may take before we stop waiting for its commit file.
+_SETTLE_S = 30.0
 
 
 class Recovery(NamedTuple):
@@ -238,3 +242,61 @@ def cut(tail: Tail) -> None:
         os.fdatasync(fd)
     finally:
         os.close(fd)
+
+
+def settle(shard: Shard, commit_file: CommitFile) -> Commit:
+    """Return the commit to start from; if the machine was restarted since it was written, recover first."""
+    deadline = time.monotonic() + _SETTLE_S
+    while True:
+        commit = commit_file.read()
+        if commit is not None and commit.boot_id == boot_id():
+            return commit
+        settled = _recover(shard, commit_file)
+        if settled is not None:
+            return settled
+        if commit is not None:
+            return commit  # a writer is alive; what an earlier boot committed is durable, and more will come
+        if time.monotonic() > deadline:
+            raise BusyError(
+                f"shard {shard.id} in {shard.directory.parent} is being recovered by another process"
+            )
+        time.sleep(0.01)
+
+
+def _recover(shard: Shard, commit_file: CommitFile) -> Commit | None:
+    """Recover under the writer's lock, or return None if somebody else has it.
+
+    In a directory that we may not write the torn tail stays, and only we know where it begins.
+    """
+    lock = FileLock(shard.directory / "lock")
+    try:
+        lock.acquire("", 0, create=False)
+    except BusyError:
+        return None
+    try:
+        known = commit_file.read()
+        if known is not None and known.boot_id == boot_id():
+            return known  # somebody else was first
+        tail = find_tail(shard, known)
+        known = known or Commit("", 0, 0, 0, 0, shard.sequence_base, 0)
+        settled = known._replace(
+            boot_id=boot_id(),
+            epoch=max(known.epoch, tail.epoch),
+            segment=tail.active.first_offset if tail.active else tail.end_offset,
+            length=tail.position,
+            end_offset=tail.end_offset,
+        )
+        if os.access(shard.directory, os.W_OK):
+            cut(tail)
+            _publish(shard, settled)
+        return settled
+    finally:
+        lock.release()
+
+
+def _publish(shard: Shard, commit: Commit) -> None:
+    writable = CommitFile.open(shard.directory, write=True)
+    try:
+        writable.publish(commit)
+    finally:
+        writable.close()

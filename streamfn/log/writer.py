@@ -142,12 +142,19 @@ class ShardWriter:
                 append of many, which stay.
             LogError: a write failed (the same holds), or the writer is fenced.
         """
-        arrival_ms = self._now_ms()
-        return self._append(batch.from_records(records, arrival_ms), arrival_ms)
+        now_ms = self._now_ms()
+        offsets = self._append(batch.from_records(records, now_ms), now_ms)
+        if any(record.arrival_ms is None for record in records):
+            self._arrival_ms = now_ms
+        return offsets
 
     def append_columns(self, data: pa.Array, keys: pa.Array, arrival: pa.Array | None = None) -> range:
         """The same for Arrow columns (see `batch.from_columns`), without a Python object per record."""
-        return self._append(batch.from_columns(data, keys, arrival), self._now_ms())
+        now_ms = self._now_ms()
+        offsets = self._append(batch.from_columns(data, keys, arrival), now_ms)
+        if arrival is None and offsets:
+            self._arrival_ms = now_ms
+        return offsets
 
     def commit(self) -> None:
         """Make everything appended durable, and then visible.
@@ -212,8 +219,7 @@ class ShardWriter:
 
     def _now_ms(self) -> int:
         self._require_open()
-        self._arrival_ms = max(self._arrival_ms, min(self._clock.unix_ms(), limits.ARRIVAL_MS_MAX))
-        return self._arrival_ms
+        return max(self._arrival_ms, min(self._clock.unix_ms(), limits.ARRIVAL_MS_MAX))
 
     def _append(self, messages: Iterable[batch.Rows], arrival_ms: int) -> range:
         first = self._end_offset

@@ -42,8 +42,8 @@ def split_name(name: str) -> tuple[str, str]:
 def named(handler: str | Handler) -> tuple[str, Handler | None]:
     """What a handler is called, and the callable itself where a worker could not import it by that name.
 
-    A function of an importable module is imported by the workers like any other handler; one of `__main__`, a closure or
-    a lambda has to be forked from this process.
+    A function of an importable module is imported by the workers like any other handler; one of `__main__`, a closure
+    or a lambda has to be forked from this process.
     """
     if isinstance(handler, str):
         return handler, None

@@ -71,8 +71,8 @@ class Poller:
         """What comes next, in order; an empty list when the log has no more for now.
 
         The first chunk begins at `start`, even where its message begins earlier.  Nothing at or past `until` is read,
-        except in a message that begins before it. All of it lies in one segment, which stays mapped until the next call: who
-        needs it longer retains it.
+        except in a message that begins before it. All of it lies in one segment, which stays mapped until the next
+        call: who needs it longer retains it.
 
         Cancellation: a read in a thread is waited for; nothing is lost, since the reader stands behind it only when
         it returned (a cancelled read ends the lane anyway).

@@ -22,7 +22,7 @@ from typing import NoReturn
 
 from streamfn.errors import FailedError
 from streamfn.pool import linux, zygote
-from streamfn.pool.launch import ZygoteProcess
+from streamfn.pool.launch import ZygoteProcess, own
 
 FORK_INIT_S = 5.0
 
@@ -61,7 +61,7 @@ def fork_zygote(
     result = outcome[0]
     if isinstance(result, OSError):
         raise FailedError(f"cannot fork a process for {callable_!r}: {result}") from result
-    return ZygoteProcess(result)
+    return own(result)
 
 
 def _become_zygote(

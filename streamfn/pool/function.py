@@ -6,6 +6,7 @@ dead zygote by a new generation; both with a pause that grows while nothing come
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -117,28 +118,37 @@ class Function:
     # ---- a generation ----
 
     async def _generation(self) -> None:
-        log = None if self.config.debug else linux.growing_memfd("streamfn-init", append=True)
-        try:
-            link = self._launch(log)
-        except StreamfnError as error:
-            return self._fail(error)
-        finally:
-            # The process has its own copy; ours is only needed to read it.
-            copy = -1 if log is None else os.dup(log)
-            if log is not None:
-                os.close(log)
+        with contextlib.ExitStack() as files:
+            log: int | None = None
+            try:
+                if not self.config.debug:
+                    log = linux.growing_memfd("streamfn-init", append=True)
+                    files.callback(os.close, log)
+                link = self._launch(log)
+            except StreamfnError as error:
+                return self._fail(error)
+            except OSError as error:
+                return self._fail(self._without_means(error))
+            try:
+                await self._serve(link, log)
+            finally:
+                self.zygote_pid = None
+                await link.close()
+
+    async def _serve(self, link: ZygoteLink, log: int | None) -> None:
+        """Have a zygote do Init, and keep its workers until it is gone."""
         self.zygote_pid = link.process.pid
-        try:
-            if await self._initialise(link, copy):
-                async with trio.open_nursery() as nursery:
-                    for index in range(self.config.workers):
-                        nursery.start_soon(self._keep_worker, link, index)
-                    await link.run()
-        finally:
-            self.zygote_pid = None
-            if copy >= 0:
-                os.close(copy)
-            await link.close()
+        if not await self._initialise(link, log):
+            return
+        async with trio.open_nursery() as nursery:
+            for index in range(self.config.workers):
+                nursery.start_soon(self._keep_worker, link, index)
+            await link.run()
+        if not self._is_started:
+            self._fail(FailedError(f"the zygote of {self.config.name} ended while it started workers"))
+
+    def _without_means(self, error: OSError) -> FailedError:
+        return FailedError(f"cannot make workers for {self.config.name}: {error}")
 
     def _launch(self, log: int | None) -> ZygoteLink:
         config = self.config
@@ -167,7 +177,7 @@ class Function:
             far.close()
         return ZygoteLink(process, near)
 
-    async def _initialise(self, link: ZygoteLink, log: int) -> bool:
+    async def _initialise(self, link: ZygoteLink, log: int | None) -> bool:
         """Have Init done.  False if there will be no workers of this zygote."""
         config = self.config
         fields = {
@@ -180,13 +190,16 @@ class Function:
             "defer": self._defer,
         }
         error: StreamfnError | None
+        message: protocol.Message | None = None
         try:
             message = await link.initialise(fields, self._init_limit_s)
         except trio.TooSlowError:
             error = self._too_slow()
+        except OSError as refusal:
+            error = self._without_means(refusal)
         else:
             error = await self._judge(link, message)
-        if log >= 0:
+        if log is not None:
             self.init_log = os.pread(log, INVOCATION_BYTES_MAX, 0)
         if error is not None:
             if isinstance(error, HandlerImportError):
@@ -230,7 +243,7 @@ class Function:
                 fruitful = await self._one_worker(link, index)
             except OSError as error:
                 fruitful = False
-                self._fail(FailedError(f"cannot make a worker for {self.config.name}: {error}"))
+                self._fail(self._without_means(error))
             barren = 0 if fruitful else barren + 1
             with trio.move_on_after(_pause_s(barren)):
                 await link.wait_gone()

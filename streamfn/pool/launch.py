@@ -78,4 +78,16 @@ def launch(
         )
     except (OSError, ValueError) as error:
         raise FailedError(f"cannot start workers for {name} in {code_dir}: {error}") from error
-    return ZygoteProcess(popen.pid, popen)
+    return own(popen.pid, popen)
+
+
+def own(pid: int, popen: subprocess.Popen[bytes] | None = None) -> ZygoteProcess:
+    """Make the handle of a new child, or kill it."""
+    try:
+        return ZygoteProcess(pid, popen)
+    except OSError as error:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        if popen is not None:
+            popen.returncode = -signal.SIGKILL
+        raise FailedError(f"cannot watch process {pid}: {error}") from error

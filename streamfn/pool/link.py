@@ -21,13 +21,14 @@ _SPAWN_S = 10.0
 class _Expected:
     """What the zygote will say about one worker."""
 
-    __slots__ = ("ended", "pid", "pidfd", "spawned", "status")
+    __slots__ = ("ended", "error", "pid", "pidfd", "spawned", "status")
 
     def __init__(self) -> None:
         self.spawned = trio.Event()
         self.ended = trio.Event()
         self.pid = 0
         self.pidfd = -1
+        self.error = ""
         self.status: int | None = None
 
 
@@ -92,22 +93,31 @@ class ZygoteLink:
         elif fields["op"] == "spawned":
             expected.pid, expected.pidfd = fields["pid"], fds[0]
             expected.spawned.set()
+        elif fields["op"] == "refused":
+            expected.error = fields["reason"]
+            expected.spawned.set()
         else:
             expected.status = fields["status"]
             expected.ended.set()
 
     async def spawn(self, token: int, index: int, fds: Sequence[int]) -> tuple[int, int] | None:
-        """Fork a worker with these descriptors: its pid and (the caller's) pidfd.  None: the zygote is gone."""
+        """Fork a worker with these descriptors: its pid and (the caller's) pidfd.  None: the zygote is gone.
+
+        OSError if the system refuses the fork.  `forget` the token in the end, whatever happens.
+        """
         expected = self._expected[token] = _Expected()
         try:
             await self._send({"op": "spawn", "token": token, "index": index}, fds)
             with trio.move_on_after(_SPAWN_S) as scope:
                 await expected.spawned.wait()
         except BaseException:
-            self.forget(token)
+            if expected.pidfd >= 0:
+                os.close(expected.pidfd)
             raise
         if scope.cancelled_caught:
             self.process.kill()
+        if expected.error:
+            raise OSError(expected.error)
         return (expected.pid, expected.pidfd) if expected.pid else None
 
     async def exit_detail(self, token: int) -> str:
@@ -120,9 +130,7 @@ class ZygoteLink:
 
     def forget(self, token: int) -> None:
         """Nobody waits for news of this worker any more."""
-        expected = self._expected.pop(token, None)
-        if expected is not None and expected.pidfd >= 0 and not expected.spawned.is_set():
-            os.close(expected.pidfd)
+        self._expected.pop(token, None)
 
     async def close(self) -> None:
         """End the zygote and with it every descendant; shielded, and takes well under a second."""

@@ -7,6 +7,7 @@
                         {"op": "failed", "document": text}   the module's Init failed
                         {"op": "unforkable", "reason": text} it must run in workers that import it themselves
                         {"op": "spawned", "token", "pid"}    [the worker's pidfd]
+                        {"op": "refused", "token", "reason": text}   there was no fork
                         {"op": "exited", "token", "status"}  a wait status; sent when it has been reaped
     worker -> runtime   {"op": "ready"} or {"op": "failed", ...}, only where each worker does its own Init
 

@@ -139,10 +139,15 @@ class Zygote:
         assert message.fields["op"] == "spawn", message.fields
         token, index = message.fields["token"], message.fields["index"]
         flush()
-        with warnings.catch_warnings():
-            # Native threads (numpy's, pyarrow's) have their at-fork handlers; Python's were ruled out.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            pid = os.fork()
+        try:
+            with warnings.catch_warnings():
+                # Native threads (numpy's, pyarrow's) have their at-fork handlers; Python's were ruled out.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                pid = os.fork()
+        except OSError as error:
+            self._reply({"op": "refused", "token": token, "reason": f"fork: {error}"})
+            protocol.close_all(message.fds)
+            return True
         if pid == 0:
             self._become_worker(index, message.fds)
         # Only we reap, so the pid is still this child's, even if it has ended already.

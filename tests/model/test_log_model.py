@@ -77,10 +77,7 @@ class ShardMachine(RuleBasedStateMachine):
     def append(self, batch: list[NewRecord], now: int) -> None:
         self.clock.now = now
         first = len(self.appended)
-        if batch:
-            self.append_expected(batch)
-        else:
-            self.given_ms = max(self.given_ms, now)
+        self.append_expected(batch)
         assert self.writer.append(batch) == range(first, len(self.appended))
         assert self.writer.committed_offset >= self.committed
         self.committed = self.writer.committed_offset  # a roll commits
@@ -99,7 +96,6 @@ class ShardMachine(RuleBasedStateMachine):
         keys = pa.array([record.partition_key for record in batch]).slice(skip)
         arrival = pa.array([record.arrival_ms for record in batch], pa.int64()).slice(skip) if times else None
         self.append_expected(batch[skip:])
-        self.given_ms = max(self.given_ms, self.clock.now)
         assert self.writer.append_columns(data, keys, arrival) == range(first, len(self.appended))
         self.committed = self.writer.committed_offset
 
@@ -131,7 +127,8 @@ class ShardMachine(RuleBasedStateMachine):
         assert self.writer.end_offset == len(self.appended)
         assert (self.writer.recovered.cut_bytes > 0) == (torn and end + 16 < SEGMENT)
         self.committed = len(self.appended)
-        self.given_ms = min(self.given_ms, self.writer._arrival_ms)
+        assert self.writer._arrival_ms <= self.given_ms
+        self.given_ms = self.writer._arrival_ms
 
     @rule(seed=st.integers(0, 1 << 30), reader_first=st.booleans(), keep_commit=st.booleans())
     def power_cut(self, seed: int, reader_first: bool, keep_commit: bool) -> None:

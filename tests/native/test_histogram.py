@@ -9,6 +9,7 @@ import pytest
 from hdrh.histogram import HdrHistogram
 from hypothesis import given
 from hypothesis import strategies as st
+
 from streamfn._native import ffi, lib
 
 HIGHEST = 2**42

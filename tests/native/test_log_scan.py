@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pytest
-from streamfn._native import ffi, lib
 
+from streamfn._native import ffi, lib
 from streamfn.log import batch
 from streamfn.log.schema import COLUMNS, END_OF_STREAM, schema_message
 from streamfn.types import NewRecord

@@ -18,6 +18,7 @@ from ring_rig import (
     outcomes,
     payload,
 )
+
 from streamfn._native import ffi, lib
 
 OK, ERROR, SKIPPED, REVOKED, RETIRED = lib.SF_OK, lib.SF_ERROR, lib.SF_SKIPPED, lib.SF_REVOKED, lib.SF_RETIRED

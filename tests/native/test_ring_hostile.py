@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from ring_rig import CAPACITY, CQ_HEAD, CQ_TAIL, SQ_TAIL, STARTED, Rig, outcomes
+
 from streamfn._native import ffi, lib
 
 OK, ERROR, SKIPPED, RETIRED, BROKEN = lib.SF_OK, lib.SF_ERROR, lib.SF_SKIPPED, lib.SF_RETIRED, lib.SF_BROKEN

@@ -10,6 +10,7 @@ from collections import deque
 
 import pytest
 from ring_rig import ARENA_BYTES, CAPACITY, CQ_HEAD, CQ_TAIL, Rig, payload, ring_memfd
+
 from streamfn._native import ffi, lib
 
 OK = lib.SF_OK

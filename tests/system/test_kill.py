@@ -99,7 +99,7 @@ def test_a_killed_runtime_loses_nothing_and_leaves_nothing(stream, tmp_path, who
     done = subprocess.run(command(stream), cwd=FUNCTIONS, env=environment, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     judge(stream, seen)
-    # A kill repeats what was completed and not yet committed (50 ms of batches of 20 ms on each worker), what ran, and no more.
+    # A kill repeats what was completed and not yet committed (50 ms of batches of 20 ms on each worker) and what ran.
     assert repeats(seen) <= killed * WORKERS * BATCH * (1 + 4)
     wait_until_gone(marker)
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,7 +22,7 @@ from trio.testing import trio_test
 from streamfn import limits
 from streamfn.errors import FailedError, HandlerImportError, RefusedError
 from streamfn.pool import function as function_module
-from streamfn.pool import linux
+from streamfn.pool import linux, protocol
 from streamfn.pool.function import FunctionConfig
 from streamfn.pool.pool import open_pool
 
@@ -78,14 +81,37 @@ async def test_a_code_directory_that_is_not_there_is_named() -> None:
             await pool.start(config(code_dir="/no/such/dir"))
 
 
+@pytest.mark.parametrize(
+    ("how", "text"), [("no fork", "Resource temporarily unavailable"), ("deadly fork", "ended while it started")]
+)
 @trio_test
-async def test_a_cancelled_start_leaves_nothing() -> None:
+async def test_a_start_that_gets_no_workers_fails(how: str, text: str) -> None:
     with nothing_left():
         async with open_pool() as pool:
-            with trio.move_on_after(0.2) as scope:
-                await pool.start(config(settings={"init": "hang"}))
-            assert scope.cancelled_caught
-            assert pool.functions == []
+            with pytest.raises(FailedError, match=text):
+                await pool.start(config(workers=2, settings={"init": how}))
+
+
+@trio_test
+async def test_a_start_without_descriptors_fails_and_leaves_nothing() -> None:
+    with nothing_left():
+        async with open_pool() as pool:
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            fillers = [os.open(os.devnull, os.O_RDONLY) for _ in range(100)]  # no number below them is free
+            failures = 0
+            for spare in range(30):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (fillers[-1] + 1 + spare, hard))
+                try:
+                    function = await pool.start(config())
+                except FailedError:
+                    failures += 1
+                else:
+                    await function.stop()
+                    break
+                finally:
+                    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            protocol.close_all(fillers)
+            assert 5 < failures < 30
 
 
 @pytest.mark.parametrize("how", ["thread", "socket"])
@@ -240,3 +266,26 @@ async def test_a_callable_behind_a_lock_that_is_held_is_refused_with_the_remedy(
         done.set()
         thread.join()
     assert time.monotonic() - began < 2
+
+
+# ---- debugging ----
+
+
+def test_a_debugged_worker_has_the_terminal(tmp_path: Path) -> None:
+    code = """
+import sys, trio, toy_worker as toy
+from pool_rig import Lane, config
+from streamfn.pool.pool import open_pool
+
+async def main():
+    async with open_pool() as pool:
+        function = await pool.start(config(timeout_s=None, debug=True))
+        print(await Lane(function.workers[0]).ask(toy.ASK_USER), flush=True)
+
+trio.run(main)
+"""
+    environment = {**os.environ, "PYTHONPATH": f"{HERE}:{Path(HERE).parents[1]}"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=b"an answer\n", capture_output=True, check=True, env=environment
+    )
+    assert done.stdout == b"question: you said an answer\n('succeeded', 1)\n"

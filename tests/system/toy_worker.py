@@ -24,7 +24,7 @@ from streamfn.pool.protocol import InitFailed
 from streamfn.pool.seat import Seat
 
 OK, FAIL, SPIN, EXIT, HARD_EXIT, PRINT, PRINT_MUCH, USURP, FORK, LONG, SLEEP_MS, CLOSE_ALL, ORPHAN = range(13)
-SEGMENT, CHATTER, SEGFAULT, FORK_RETURN, STOP_SELF, LOSE, CALL, MARK, CHILD, TELL = range(13, 23)
+SEGMENT, CHATTER, SEGFAULT, FORK_RETURN, STOP_SELF, LOSE, CALL, MARK, CHILD, TELL, ASK_USER = range(13, 24)
 
 
 def init(settings: dict[str, Any]) -> dict[str, Any]:
@@ -39,6 +39,10 @@ def init(settings: dict[str, Any]) -> dict[str, Any]:
         time.sleep(60)
     if how == "raise":
         raise RuntimeError("a bug in main")
+    if how == "no fork":
+        os.fork = lambda: refuse()  # it is the zygote that calls it
+    if how == "deadly fork":
+        os.fork = lambda: os._exit(9)
     if how == "socket":
         settings["socket"] = socket.socket()
     if how == "thread":
@@ -54,6 +58,10 @@ def init(settings: dict[str, Any]) -> dict[str, Any]:
                 time.sleep(60)
             raise InitFailed(b'{"errorMessage": "fails in the worker", "errorType": "E"}')
     return settings
+
+
+def refuse() -> int:
+    raise BlockingIOError(11, "Resource temporarily unavailable")
 
 
 def spin() -> None:
@@ -123,6 +131,8 @@ def deed(state: dict[str, Any], seat: Seat, what: int, number: int, work: Any) -
     elif what == MARK:
         with open(state["path"], "a") as file:
             file.write(f"{number}\n")
+    elif what == ASK_USER:
+        print("you said", input("question: "))
     elif what == TELL:  # about itself
         return json.dumps(
             {

@@ -1,4 +1,4 @@
-"""Reading what the handlers of `functions/seen.py` wrote, and judging it: the runtime's word counts for nothing here."""
+"""Reading what the handlers of `functions/seen.py` wrote, and judging it: the runtime's word does not count here."""
 
 from collections import defaultdict
 from pathlib import Path

@@ -1,0 +1,125 @@
+"""What a run shows, as text."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from streamfn.cli.live import (
+    LiveDisplay,
+    RetryingShard,
+    RunSummary,
+    Snapshot,
+    line,
+    picture,
+    retry_line,
+    summary_text,
+)
+
+SNAPSHOT = Snapshot(
+    elapsed_s=1.0,
+    records=12_345,
+    records_per_second=250_000.4,
+    lag_records=678,
+    lag_ms=4_210,
+    errors=1,
+    workers=(2, 2),
+)
+RETRYING = RetryingShard("shardId-000000000001", 3, "ValueError: no\x1b[31m\nred", 1.5, 100, 50)
+SUMMARY = RunSummary(
+    name="app.handler@orders",
+    stream="orders",
+    records=1_000,
+    batches=10,
+    errors=0,
+    discarded=0,
+    seconds=0.5,
+    records_per_second=2_000.0,
+)
+
+
+def test_the_line_says_rate_lag_errors_and_workers() -> None:
+    assert line(SNAPSHOT) == "12,345 records · 250,000/s · lag 678 (4.2 s) · 1 error · 2 workers"
+
+
+def test_the_line_says_what_it_is_waiting_for() -> None:
+    waiting = replace(SNAPSHOT, workers=(0, 2), retrying=[RETRYING], paused="no disk space", draining=True)
+    assert line(waiting).endswith(
+        "0/2 workers · 1 shard waiting to retry · paused: no disk space · stopping at the edge of a batch"
+    )
+
+
+def test_a_retry_says_which_records_why_and_when_and_cannot_move_the_cursor() -> None:
+    assert retry_line(RETRYING) == (
+        "shardId-000000000001: 50 records from offset 100 failed 3 times, again in 1.5 s: "
+        "ValueError: no\\x1b[31m\\nred"
+    )
+    assert "again now" in retry_line(replace(RETRYING, next_attempt_s=0.0))
+    assert len(retry_line(replace(RETRYING, reason="x" * 10_000))) < 250
+
+
+def test_the_picture_shows_progress_and_a_few_of_many_waiting_shards() -> None:
+    console = Console(file=io.StringIO(), width=120, record=True)
+    many = [replace(RETRYING, shard_id=f"shardId-{number:012d}") for number in range(10)]
+    console.print(picture(replace(SNAPSHOT, total_records=24_690, retrying=many)))
+    text = console.export_text()
+    assert "50%" in text
+    assert "shardId-000000000003" in text
+    assert "and 6 more shards" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({}, "app.handler@orders: 1,000 records in 10 batches, 0.5 s, 2,000 records/s, 0 errors"),
+        ({"records": 0, "batches": 0}, "app.handler@orders: nothing left to do"),
+        ({"discarded": 2}, "0 errors, 2 records discarded"),
+        ({"remaining": 5}, "; 5 records left, run it again to go on there"),
+        (
+            {"position_ignored": True},
+            "\nthe starting position was ignored: the mapping went on from its checkpoint",
+        ),
+    ],
+)
+def test_the_summary_says_what_was_done_and_what_is_left(changes: dict[str, int | bool], text: str) -> None:
+    assert summary_text(replace(SUMMARY, **changes)).endswith(text)  # type: ignore[arg-type]
+
+
+def test_the_summarys_json_has_the_contracts_keys() -> None:
+    assert {"records", "batches", "errors", "discarded", "records_per_second"} <= set(SUMMARY.to_json())
+
+
+def test_without_a_terminal_a_line_comes_now_and_then_and_a_retry_at_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with LiveDisplay(console=Console(file=io.StringIO(), force_terminal=False)) as display:
+        for tenth in range(120):
+            retrying = [RETRYING] if tenth >= 30 else []
+            display.update(replace(SNAPSHOT, elapsed_s=tenth / 10, retrying=retrying))
+        display.write("START\n")
+    lines = capsys.readouterr().err.splitlines()
+    assert [text.partition(" ")[0] for text in lines] == [
+        "shardId-000000000001:",
+        "12,345",
+        "12,345",
+        "START",
+    ]
+
+
+def test_on_a_terminal_logs_go_above_the_changing_line() -> None:
+    out = io.StringIO()
+    with LiveDisplay(console=Console(file=out, force_terminal=True, width=120)) as display:
+        display.update(SNAPSHOT)
+        display.write("[red]not markup\n")
+    assert "[red]not markup" in out.getvalue()
+    assert "12,345 records" in out.getvalue()
+
+
+def test_a_disabled_display_writes_logs_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+    with LiveDisplay(enabled=False) as display:
+        display.update(replace(SNAPSHOT, elapsed_s=100.0))
+        display.write("log\n")
+    assert capsys.readouterr().err == "log\n"

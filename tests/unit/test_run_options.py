@@ -1,0 +1,128 @@
+"""What a mapping may be told, in Lambda's own words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from streamfn.errors import RefusedError
+from streamfn.mapping.options import RunOptions, validate
+
+NOW_MS = 1_750_000_000_000
+
+
+def check(**changes: Any) -> None:
+    validate(RunOptions(**{"handler": "app.handler", "stream": "orders", **changes}), now_ms=NOW_MS)
+
+
+def test_a_mapping_is_named_after_its_handler_and_stream() -> None:
+    assert RunOptions(handler="a.b", stream="s").name == "a.b@s"
+    assert RunOptions(handler="a.b", stream="s", name="n").name == "n"
+
+
+def test_the_defaults_are_lambdas_own() -> None:
+    options = RunOptions(handler="a.b", stream="s")
+    assert (options.batch_size, options.maximum_batching_window_in_seconds, options.timeout_s) == (100, 0, 3)
+    check()
+
+
+@pytest.mark.parametrize(
+    ("changes", "member", "value", "rule"),
+    [
+        ({"batch_size": 0}, "batchSize", "0", "greater than or equal to 1"),
+        ({"batch_size": 10_001}, "batchSize", "10001", "less than or equal to 10000"),
+        (
+            {"maximum_batching_window_in_seconds": 301},
+            "maximumBatchingWindowInSeconds",
+            "301",
+            "less than or equal to 300",
+        ),
+        (
+            {"maximum_batching_window_in_seconds": -1},
+            "maximumBatchingWindowInSeconds",
+            "-1",
+            "greater than or equal to 0",
+        ),
+        ({"timeout_s": 901}, "timeout", "901", "less than or equal to 900"),
+        ({"workers": 0}, "workers", "0", "greater than or equal to 1"),
+        ({"limit": 0}, "limit", "0", "greater than or equal to 1"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_in_lambdas_words(
+    changes: dict[str, Any], member: str, value: str, rule: str
+) -> None:
+    with pytest.raises(RefusedError) as raised:
+        check(**changes)
+    assert str(raised.value) == (
+        f"1 validation error detected: Value '{value}' at '{member}' failed to satisfy constraint: "
+        f"Member must have value {rule}"
+    )
+
+
+def test_an_unknown_starting_position_is_refused_as_it_was_recorded() -> None:
+    with pytest.raises(RefusedError) as raised:
+        check(starting_position="invalid")
+    assert str(raised.value) == (
+        "1 validation error detected: Value 'invalid' at 'startingPosition' failed to satisfy constraint: "
+        "Member must satisfy enum value set: [LATEST, AT_TIMESTAMP, TRIM_HORIZON]"
+    )
+
+
+def test_all_violations_are_told_at_once() -> None:
+    with pytest.raises(RefusedError, match=r"^2 validation errors detected: .*batchSize.*; .*'timeout'"):
+        check(batch_size=0, timeout_s=0)
+
+
+@pytest.mark.parametrize(
+    "handler", ["app.handler", "src/app.handler", "app:handler", "a.b.handler", "../x/app.h", "pkg.mod:f"]
+)
+def test_handlers_are_named_as_in_lambda_or_with_a_colon(handler: str) -> None:
+    check(handler=handler)
+
+
+@pytest.mark.parametrize(
+    "handler", ["", "handler", ".handler", "app.", "a b.c", "app:", ":f", "a/.f", "x." + "y" * 127]
+)
+def test_a_handler_without_module_or_function_is_refused(handler: str) -> None:
+    with pytest.raises(RefusedError, match="Bad handler"):
+        check(handler=handler)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"stream": "../x"}, "stream name"),
+        ({"name": "a\nb"}, "mapping name"),
+        ({"starting_position": "AT_TIMESTAMP"}, "needs a starting position timestamp"),
+        ({"starting_position_timestamp": 5.0}, "goes with AT_TIMESTAMP"),
+        (
+            {"starting_position": "AT_TIMESTAMP", "starting_position_timestamp": NOW_MS / 1000 + 1},
+            "not between",
+        ),
+        (
+            {"environment": {"_HANDLER": "x", "AWS_LAMBDA_A": "", "B": ""}},
+            "reserved keys.*: AWS_LAMBDA_A, _HANDLER$",
+        ),
+        ({"environment": {"a-b": "x"}}, "'a-b' is not valid"),
+        ({"environment": {"A": "\0"}}, "null character"),
+        ({"logs": "some"}, "'logs'"),
+        ({"timeout_s": None}, "timeout"),
+        ({"debug": True}, "one worker and no timeout"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(RefusedError, match=reason):
+        check(**changes)
+
+
+def test_what_can_be_meant_is_taken() -> None:
+    check(starting_position="AT_TIMESTAMP", starting_position_timestamp=1_700_000_000.25)
+    check(debug=True, timeout_s=None, workers=1)
+    check(environment={"AWS_REGION": "eu-central-1", "_X": ""})
+    check(batch_size=10_000, maximum_batching_window_in_seconds=300, timeout_s=900, limit=1, stream="..")
+
+
+def test_a_timestamp_is_seconds_and_known_to_the_millisecond() -> None:
+    options = RunOptions(handler="a.b", stream="s", starting_position_timestamp=1545084650.987)
+    assert options.starting_position_ms == 1_545_084_650_987
