@@ -7,6 +7,6 @@ import sys
 if sys.path and sys.path[0] == os.getcwd():
     del sys.path[0]
 
-from streamfn.cli import main  # noqa: E402
+from streamfn.cli import main
 
 sys.exit(main())

@@ -108,7 +108,8 @@ class Checkpointer:
         """Commit; False, with every mapping paused, if that has to wait."""
         try:
             with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(self._store.commit, owner.uuid, owner.epoch, positions, limiter=self._turn)
+                commit = self._store.commit
+                await trio.to_thread.run_sync(commit, owner.uuid, owner.epoch, positions, limiter=self._turn)
         except (DiskFull, BusyError) as error:
             self._stuck = True
             for each in self._owners.values():

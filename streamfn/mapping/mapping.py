@@ -358,8 +358,8 @@ class EventSourceMapping:
         record = lane.machine.oversize
         assert record is not None
         return (
-            f"{lane.shard.id} stops at offset {record.offset}: the event of that record alone is {record.event_bytes} bytes, "
-            f"more than Lambda's {EVENT_BYTES_MAX}; remove it from the source, or start a new mapping behind it"
+            f"{lane.shard.id} stops at offset {record.offset}: the event of that record alone is {record.event_bytes} "
+            f"bytes, more than Lambda's {EVENT_BYTES_MAX}; remove it from the source, or start a new mapping behind it"
         )
 
     # ---- what the checkpointer tells

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar, TypeVarTuple, Unpack
+from typing import Any, TypeVar, TypeVarTuple
 
 import trio
 
@@ -130,7 +130,7 @@ class Runtime:
         """A line for whoever runs this, among the log lines."""
         self._sink.write(f"streamfn: {text}\n")
 
-    async def disk(self, function: Callable[[Unpack[Ts]], T], *arguments: Unpack[Ts]) -> T:
+    async def disk(self, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
         """Call what may wait for the disk, in a thread; one such call at a time has the store.
 
         Cancellation: a call that has begun is waited for.

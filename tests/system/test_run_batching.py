@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from run_rig import error_line, keys_of, until
@@ -185,8 +186,7 @@ def test_an_idle_followed_run_takes_no_processor_time(place):
         until(lambda: sum(map(len, deliveries(place.seen).values())) == 10, "the deliveries")
 
         def ticks():
-            fields = (run_stat := open(f"/proc/{run.pid}/stat")).read().rsplit(")", 1)[1].split()
-            run_stat.close()
+            fields = Path(f"/proc/{run.pid}/stat").read_text().rsplit(")", 1)[1].split()
             return int(fields[11]) + int(fields[12])
 
         before, began = ticks(), time.monotonic()
@@ -207,9 +207,7 @@ def test_segments_roll_and_are_sealed_under_a_running_mapping(place):
         for writer in writers:
             writer.close()
         until(lambda: sum(map(len, deliveries(place.seen).values())) == 8000, "every record")
-        maps = open(f"/proc/{run.pid}/maps")
-        with maps:
-            mapped = sum(".arrow" in line for line in maps)
+        mapped = Path(f"/proc/{run.pid}/maps").read_text().count(".arrow")
         run.signal()
         assert run.wait() == 0
     sealed = [path for shard in shards for path in shard.directory.glob("*.arrow")]

@@ -1,4 +1,4 @@
-"""What a handler sees around it: the context, the environment, its directory, its path; and a debugger on a terminal."""
+"""What a handler sees around it: context, environment, directory, path; and a debugger on a terminal."""
 
 import json
 import os
@@ -20,7 +20,7 @@ def seen(tmp_path_factory):
 
     place = Place(tmp_path_factory.mktemp("surroundings"))
     place.stream(contents=["one"])
-    environment = {"GIVEN": "by the user", "AWS_REGION": "eu-west-1", "TZ": "Asia/Tokyo"}
+    environment = {"GIVEN": "user's", "AWS_REGION": "eu-west-1", "TZ": "Asia/Tokyo"}
     os.environ.pop("AWS_DEFAULT_REGION", None)
     done = place.caught_up(
         "unruly.surroundings", "--env", "ADDED=a=b", "--env", "GIVEN=again", "--timeout", "7", env=environment
@@ -37,7 +37,8 @@ def test_the_context_has_every_attribute_as_lambda_has_it(seen):
     assert context["function_version"] == "$LATEST"
     assert context["invoked_function_arn"] == "arn:aws:lambda:us-east-1:000000000000:function:unruly-surroundings"
     assert context["memory_limit_in_mb"].isdigit()
-    assert re.fullmatch(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", context["aws_request_id"])
+    uuid = r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
+    assert re.fullmatch(uuid, context["aws_request_id"])
     assert context["log_group_name"] == "/aws/lambda/unruly-surroundings"
     assert re.fullmatch(r"\d{4}/\d\d/\d\d/\[\$LATEST\][0-9a-f]{32}", context["log_stream_name"])
     assert context["client_context"] is None
