@@ -21,30 +21,54 @@ from streamfn.version import VERSION as __version__
 if TYPE_CHECKING:
     from streamfn.errors import (
         BusyError,
+        DiskFull,
         FailedError,
+        Fenced,
         HandlerImportError,
         LogDamaged,
+        LogError,
+        PoolClosed,
         RefusedError,
         StreamfnError,
     )
+    from streamfn.library.mapping import Mapping, Outcomes
+    from streamfn.library.options import FunctionOptions, MappingOptions
+    from streamfn.library.putting import Put
+    from streamfn.library.records import Records, StoredRecord
     from streamfn.mapping.mapping import RunResult
     from streamfn.mapping.outcome import Outcome
-    from streamfn.session import Session, open
-    from streamfn.sync import SyncSession, open_sync
-    from streamfn.types import NewRecord, Record
+    from streamfn.session import Function, MappingState, Session, open
+    from streamfn.sync import SyncMapping, SyncOutcomes, SyncRecords, SyncSession, open_sync
+    from streamfn.types import Fault, NewRecord
 
 _HOMES = {
     "BusyError": "streamfn.errors",
+    "DiskFull": "streamfn.errors",
     "FailedError": "streamfn.errors",
+    "Fault": "streamfn.types",
+    "Fenced": "streamfn.errors",
+    "Function": "streamfn.session",
+    "FunctionOptions": "streamfn.library.options",
     "HandlerImportError": "streamfn.errors",
     "LogDamaged": "streamfn.errors",
+    "LogError": "streamfn.errors",
+    "Mapping": "streamfn.library.mapping",
+    "MappingOptions": "streamfn.library.options",
+    "MappingState": "streamfn.session",
     "NewRecord": "streamfn.types",
     "Outcome": "streamfn.mapping.outcome",
-    "Record": "streamfn.types",
+    "Outcomes": "streamfn.library.mapping",
+    "PoolClosed": "streamfn.errors",
+    "Put": "streamfn.library.putting",
+    "Records": "streamfn.library.records",
     "RefusedError": "streamfn.errors",
     "RunResult": "streamfn.mapping.mapping",
     "Session": "streamfn.session",
+    "StoredRecord": "streamfn.library.records",
     "StreamfnError": "streamfn.errors",
+    "SyncMapping": "streamfn.sync",
+    "SyncOutcomes": "streamfn.sync",
+    "SyncRecords": "streamfn.sync",
     "SyncSession": "streamfn.sync",
     "open": "streamfn.session",
     "open_sync": "streamfn.sync",
@@ -52,16 +76,32 @@ _HOMES = {
 
 __all__ = [
     "BusyError",
+    "DiskFull",
     "FailedError",
+    "Fault",
+    "Fenced",
+    "Function",
+    "FunctionOptions",
     "HandlerImportError",
     "LogDamaged",
+    "LogError",
+    "Mapping",
+    "MappingOptions",
+    "MappingState",
     "NewRecord",
     "Outcome",
-    "Record",
+    "Outcomes",
+    "PoolClosed",
+    "Put",
+    "Records",
     "RefusedError",
     "RunResult",
     "Session",
+    "StoredRecord",
     "StreamfnError",
+    "SyncMapping",
+    "SyncOutcomes",
+    "SyncRecords",
     "SyncSession",
     "__version__",
     "open",
@@ -76,3 +116,7 @@ def __getattr__(name: str) -> Any:
     value = getattr(import_module(home), name)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -6,305 +6,360 @@
 
 A session is one runtime on one data directory. It installs no signal handlers and changes nothing global. Everything on
 it is used from the Trio run that opened it; `streamfn.open_sync` is the same for everybody else.
+
+A handler is a name as Lambda has it (`module.function`, looked up in the code directory first, then on `sys.path`), a
+callable, or a function started by `Session.function`. Callables that workers can import are imported there; others -
+closures, lambdas, functions of `__main__` or a notebook - run in processes forked from this one.
+
+Errors of ours are `StreamfnError`s and come out of every call as they are, in no exception group.
 """
 
 from __future__ import annotations
 
-import hashlib
+import errno
 import os
-from collections import deque
+import sys
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Unpack
 
 import trio
 
-from streamfn.clock import SystemClock
-from streamfn.errors import StreamfnError
-from streamfn.limits import MIB
+from streamfn.errors import HandlerImportError, PoolClosed, RefusedError
+from streamfn.library.errors import bare, beside, explain
+from streamfn.library.handlers import find
+from streamfn.library.mapping import Mapping
+from streamfn.library.options import FunctionOptions, MappingOptions, code_directory, function_options, mapping_options
+from streamfn.library.putting import Put, Putter, new_record, new_records
+from streamfn.library.records import Records, Start
 from streamfn.log.datadir import DataDir
-from streamfn.log.producer import Producer
-from streamfn.log.stream import Stream
-from streamfn.mapping.handler import Handler, named
-from streamfn.mapping.logs import LogSink, LogWriter, to_standard_error
-from streamfn.mapping.mapping import EventSourceMapping, RunResult
-from streamfn.mapping.options import RunOptions, validate
-from streamfn.mapping.outcome import Outcome
+from streamfn.mapping.deletion import delete_mapping, delete_stream
+from streamfn.mapping.handler import Handler
+from streamfn.mapping.logs import LogWriter
+from streamfn.mapping.mapping import RunResult
 from streamfn.mapping.runtime import Runtime, open_runtime
 from streamfn.types import NewRecord
 
+if TYPE_CHECKING:
+    from streamfn.mapping.mapping import EventSourceMapping
+    from streamfn.pool.function import Function as PoolFunction
+
 DATA_DIR_DEFAULT = ".streamfn"
 
-# Outcomes that nobody has taken yet; beyond it the mapping hands nothing over until they are.
-OUTCOMES_MAX = 4096
+
+class SupportsWrite(Protocol):
+    """Where log lines go: an open text file, or anything else with a `write`."""
+
+    def write(self, text: str, /) -> object:
+        """Take whole lines, each with its newline; may block."""
 
 
-# With less than this queued, a put never waits for room in the producer's queue of 64 MiB.
-PUT_NOW_BYTES = 16 * MIB
+class MappingState(NamedTuple):
+    """A mapping as the data directory knows it.
+
+    `checkpoints` is, for each shard's id, the offset of the first record that the next run delivers.
+    """
+
+    name: str
+    stream: str
+    handler: str
+    checkpoints: dict[str, int]
 
 
-class Put(NamedTuple):
-    """Where a record lies: durable when this is returned."""
+class Function:
+    """A started function: its module imported, its workers warm. Made by `Session.function`; give it to mappings."""
 
-    shard_id: str
-    sequence_number: str
-
-
-class Mapping:
-    """An event source mapping that this session owns, ready to run."""
-
-    def __init__(self, inner: EventSourceMapping) -> None:
+    def __init__(self, name: str, inner: PoolFunction) -> None:
+        self.name = name
         self._inner = inner
 
     @property
-    def name(self) -> str:
-        """Its name, unique in the data directory."""
-        return self._inner.name
-
-    async def run(self, *, limit: int | None = None) -> RunResult:
-        """Follow the stream until `drain` is called, or `limit` records were handed over.
-
-        Cancellation: stops at once; what was completed but not yet committed (at most 50 ms of work) is delivered again
-        by the next run. Call `drain` for a stop at a batch edge.
-
-        Raises:
-            LogDamaged: a shard is damaged; the others were served to the end.
-        """
-        with _one_error():
-            return await self._inner.run(limit=limit)
-
-    async def run_until_caught_up(self, *, limit: int | None = None) -> RunResult:
-        """Deliver everything that is in the stream now, and return when the checkpoints are durable.
-
-        Cancellation and errors as for `run`.
-        """
-        with _one_error():
-            return await self._inner.run(until_caught_up=True, limit=limit)
-
-    def drain(self) -> None:
-        """Stop at a batch edge: nothing more is handed over, what runs is waited for. Not a checkpoint."""
-        self._inner.drain()
-
-    @asynccontextmanager
-    async def outcomes(self) -> AsyncIterator[AsyncIterator[Outcome]]:
-        """The outcomes of all invocations while the block lasts, as an async iterator that ends when `run` does.
-
-            async with mapping.outcomes() as outcomes:
-                nursery.start_soon(mapping.run_until_caught_up)
-                async for outcome in outcomes: ...
-
-        A slow consumer holds the mapping up, it does not fill the memory.
-        """
-        feed = _Outcomes(self._inner)
-        stop = self._inner.watch(feed.add)
-        try:
-            yield feed
-        finally:
-            stop()
-            self._inner.resume()
-
-
-class _Outcomes:
-    """The queue between a mapping's callbacks and who reads them."""
-
-    def __init__(self, inner: EventSourceMapping) -> None:
-        self._inner = inner
-        self._queue: deque[Outcome] = deque()
-        self._changed = trio.Event()
-        inner.on_end(self._wake)
-
-    def add(self, outcome: Outcome) -> None:
-        self._queue.append(outcome)
-        if len(self._queue) >= OUTCOMES_MAX:
-            self._inner.pause()
-        self._wake()
-
-    def _wake(self) -> None:
-        self._changed.set()
-
-    def __aiter__(self) -> AsyncIterator[Outcome]:
-        return self
-
-    async def __anext__(self) -> Outcome:
-        while not self._queue:
-            if self._inner.ended:
-                raise StopAsyncIteration
-            self._changed = trio.Event()
-            self._inner.resume()
-            await self._changed.wait()
-        await trio.lowlevel.checkpoint_if_cancelled()
-        return self._queue.popleft()
+    def workers(self) -> list[int]:
+        """The pids of the workers that are ready now."""
+        return [worker.pid for worker in self._inner.workers]
 
 
 class Session:
     """See the module. Made by `open`."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, putter: Putter) -> None:
         self._runtime = runtime
-        self._producers: dict[str, Producer] = {}
+        self._putter = putter
+        self._closed = False
+
+    @property
+    def data_dir(self) -> Path:
+        """The data directory."""
+        return self._runtime.data.path
 
     # ---- streams
 
-    def streams(self) -> list[str]:
+    async def streams(self) -> list[str]:
         """The names of the streams in the data directory, sorted."""
-        return sorted(stream.name for stream in self._runtime.data.streams())
+        self._check_open()
+        found = await trio.to_thread.run_sync(self._runtime.data.streams)
+        return [stream.name for stream in found]
 
     async def create_stream(self, name: str, *, shards: int = 1) -> None:
-        """Make a stream.
+        """Make a stream, unless there is one of this name with as many shards.
 
         Raises:
             RefusedError: the name or the number of shards is refused, or the stream exists with another number of them.
+            FailedError: it cannot be written.
         """
-        await trio.to_thread.run_sync(lambda: self._runtime.data.create_stream(name, shards))
+        self._check_open()
+        if not isinstance(name, str) or not isinstance(shards, int) or isinstance(shards, bool):
+            raise RefusedError(f"a stream has a text for a name and a number of shards, not {name!r} and {shards!r}")
+        await trio.to_thread.run_sync(self._runtime.data.open_or_create_stream, name, shards)
 
     async def delete_stream(self, name: str) -> None:
-        """Delete a stream and its records.
+        """Delete a stream and its records. Mappings on a stream of this name that is made later start anew.
 
         Raises:
             RefusedError: there is no such stream.
-            BusyError: a writer holds it.
+            BusyError: a mapping runs on it, or another process writes to it; the text names which, and its pid.
         """
-        producer = self._producers.pop(name, None)
-        if producer is not None:
-            await trio.to_thread.run_sync(producer.close)
-        await trio.to_thread.run_sync(self._runtime.data.delete_stream, name)
+        self._check_open()
+        await self._putter.let_go(name)
+        runtime = self._runtime
+        await runtime.disk(delete_stream, runtime.data, runtime.store, name)
 
     async def put(self, stream: str, data: bytes | str, *, partition_key: str | None = None) -> Put:
         """Append a record; it is durable when this returns. The stream is made (one shard) if it does not exist.
 
-        Without a partition key the hex MD5 of the data is used.
+        Text is encoded as UTF-8. Without a partition key the hex MD5 of the data is used. The session holds the shards
+        it puts to until nothing has been put for about a second; meanwhile no other process can.
 
         Cancellation: the record may or may not have been appended.
 
         Raises:
-            BusyError: another process writes to the stream.
+            RefusedError: the stream's name, the key or the data is refused; nothing was appended.
+            BusyError: another process writes to the stream, and did so for 5 s; its pid is named.
             DiskFull: too little free space.
+            LogError: it cannot be written; it is unknown whether the record is in the log.
         """
-        return (await self.put_many(stream, [_record(data, partition_key)]))[0]
+        return (await self._putter.put(stream, [new_record(data, partition_key)]))[0]
 
-    async def put_many(self, stream: str, records: Iterable[NewRecord]) -> list[Put]:
+    async def put_many(self, stream: str, records: Iterable[NewRecord | bytes | str]) -> list[Put]:
         """Append records in order; all are durable when this returns. See `put`."""
-        producer = await self._producer(stream)
-        listed = list(records)
-        if producer.queued_bytes < PUT_NOW_BYTES:
-            future = producer.submit(listed)
-        else:  # it may have to wait for room
-            future = await trio.to_thread.run_sync(producer.submit, listed)
-        done = trio.Event()
-        token = trio.lowlevel.current_trio_token()
+        return await self._putter.put(stream, new_records(records))
 
-        def wake(_: object) -> None:
-            token.run_sync_soon(done.set)
+    def records(self, stream: str, *, start: Start = "TRIM_HORIZON", follow: bool = False) -> Records:
+        """The records of a stream, as an async iterator: each shard in its order, the shards merged by arrival time.
 
-        future.add_done_callback(wake)
-        await done.wait()
-        return [Put(shard_id, sequence) for shard_id, sequence in future.result()]
+        `start` is TRIM_HORIZON (the oldest there is), LATEST (those appended after the first one is asked for), or a
+        time: a datetime, ISO 8601, or seconds since 1970; UTC without a zone. Without `follow` it ends with what was
+        there at the start; with it, it goes on until it is closed. Reading takes no lock and stands in nobody's way.
 
-    async def _producer(self, name: str) -> Producer:
-        producer = self._producers.get(name)
-        if producer is None:
-            stream = await trio.to_thread.run_sync(self._stream, name)
-            producer = self._producers.setdefault(name, Producer(stream))
-        return producer
+        Raises:
+            RefusedError: the start is none; or, with the first record asked for, there is no such stream.
+            LogError: a shard is damaged or cannot be read.
+        """
+        return Records(lambda: self._runtime.data.stream(stream), start, follow=follow)
 
-    def _stream(self, name: str) -> Stream:
-        data = self._runtime.data
-        if name in {stream.name for stream in data.streams()}:
-            return data.stream(name)
-        return data.create_stream(name, 1)
+    # ---- functions
+
+    @asynccontextmanager
+    async def function(self, handler: str | Handler, **options: Unpack[FunctionOptions]) -> AsyncIterator[Function]:
+        """Start a function, for mappings to share, and keep it warm while the block lasts.
+
+            async with session.function("app.handler", workers=4) as function:
+                await session.run_until_caught_up(function, "clicks")
+                await session.run_until_caught_up(function, "orders")
+
+        Cancelling a mapping's run kills the workers that it is using; what other mappings have running on those counts
+        as failed, and is tried again.
+
+        Raises:
+            RefusedError: an option is unknown or out of range; or a callable cannot be run in a forked process.
+            HandlerImportError: the handler cannot be loaded.
+        """
+        function = await self.open_function(handler, **options)
+        try:
+            yield function
+        finally:
+            await self.close_function(function)
+
+    async def open_function(self, handler: str | Handler, **options: Unpack[FunctionOptions]) -> Function:
+        """`function` without a block: give what it returns to `close_function`. The session's end closes it too."""
+        self._check_open()
+        code_dir = code_directory(options)
+        found = find(handler, code_dir)
+        wanted = function_options(found.name, options)
+        with bare(), _explained():
+            inner = await self._runtime.start(wanted, code_dir=code_dir, function=found.forked, path=found.path)
+        return Function(found.name, inner)
+
+    async def close_function(self, function: Function) -> None:
+        """Stop a function's processes; shielded, and takes less than a second."""
+        await self._runtime.stop(function._inner)
 
     # ---- mappings
 
+    async def mappings(self) -> list[MappingState]:
+        """The mappings of the data directory, by name; running or not, of this process or another."""
+        self._check_open()
+        store = self._runtime.store
+
+        def read() -> list[MappingState]:
+            return [
+                MappingState(
+                    mapping.name,
+                    mapping.stream_name,
+                    mapping.handler,
+                    {shard: point.offset for shard, point in store.checkpoints(mapping.uuid).items()},
+                )
+                for mapping in store.mappings()
+            ]
+
+        return await self._runtime.disk(read)
+
     @asynccontextmanager
-    async def mapping(self, handler: str | Handler, stream: str, **options: Any) -> AsyncIterator[Mapping]:
+    async def mapping(
+        self, handler: str | Handler | Function, stream: str, **options: Unpack[MappingOptions]
+    ) -> AsyncIterator[Mapping]:
         """Own a mapping of `handler` on `stream` while the block lasts, its function started.
 
-        `handler` is a name as Lambda has it, or a callable. `options` are Lambda's parameters in snake_case and those of
-        `streamfn run`: batch_size, maximum_batching_window_in_seconds, starting_position, starting_position_timestamp,
-        name, workers, timeout, environment, logs.
+        `options` are Lambda's parameters in snake_case: see `streamfn.MappingOptions`. A mapping *is* its name (default
+        `HANDLER@STREAM`; a lambda is called `module:lambda`, so give several of them names): the first one starts at
+        the starting position, later ones go on from the checkpoint, with the handler and the options given now.
 
         Raises:
-            RefusedError: an option is out of its range, no such stream, or the name is bound to another stream.
-            BusyError: another process (or session) runs the mapping.
+            RefusedError: an option is unknown or out of range, there is no such stream, the name is bound to another
+                stream, or a callable cannot be run in a forked process.
+            BusyError: the mapping runs already; the pid is named.
             HandlerImportError: the handler cannot be loaded.
         """
-        name, function = named(handler)
-        options.setdefault("workers", os.cpu_count() or 1)
-        if "timeout" in options:
-            options["timeout_s"] = options.pop("timeout")
-        wanted = RunOptions(handler=name, stream=stream, **options)
-        validate(wanted, now_ms=SystemClock().unix_ms())
-        inner = await self._runtime.mapping(wanted, function=function)
+        mapping = await self.open_mapping(handler, stream, **options)
         try:
-            yield Mapping(inner)
+            yield mapping
         finally:
-            with trio.CancelScope(shield=True):
-                await self._runtime.part(inner)
+            await mapping.close()
 
-    async def run(self, handler: str | Handler, stream: str, *, limit: int | None = None, **options: Any) -> RunResult:
+    async def open_mapping(
+        self, handler: str | Handler | Function, stream: str, **options: Unpack[MappingOptions]
+    ) -> Mapping:
+        """`mapping` without a block: `close` what it returns. The session's end closes it too."""
+        self._check_open()
+        with bare(), _explained():
+            if isinstance(handler, Function):
+                return Mapping(await self._share(handler, stream, options))
+            code_dir = code_directory(options)
+            found = find(handler, code_dir)
+            wanted = mapping_options(found.name, stream, options)
+            inner = await self._runtime.mapping(wanted, code_dir=code_dir, function=found.forked, path=found.path)
+            return Mapping(inner)
+
+    async def run(
+        self,
+        handler: str | Handler | Function,
+        stream: str,
+        *,
+        limit: int | None = None,
+        **options: Unpack[MappingOptions],
+    ) -> RunResult:
         """`mapping(...)` and its `run`, in one call: follows the stream until cancelled or the limit is reached."""
         async with self.mapping(handler, stream, **options) as mapping:
             return await mapping.run(limit=limit)
 
     async def run_until_caught_up(
-        self, handler: str | Handler, stream: str, *, limit: int | None = None, **options: Any
+        self,
+        handler: str | Handler | Function,
+        stream: str,
+        *,
+        limit: int | None = None,
+        **options: Unpack[MappingOptions],
     ) -> RunResult:
         """`mapping(...)` and its `run_until_caught_up`, in one call."""
         async with self.mapping(handler, stream, **options) as mapping:
             return await mapping.run_until_caught_up(limit=limit)
 
-    async def _close(self) -> None:
-        for producer in self._producers.values():
-            await trio.to_thread.run_sync(producer.close)
-        self._producers.clear()
+    async def _share(self, function: Function, stream: str, options: MappingOptions) -> EventSourceMapping:
+        for option in FunctionOptions.__annotations__:
+            if option in options:
+                raise RefusedError(f"option {option} belongs to the function: give it to Session.function")
+        if function._inner not in self._runtime.pool.functions:
+            raise PoolClosed(f"the function {function.name!r} is closed")
+        wanted = mapping_options(function.name, stream, options)
+        return await self._runtime.mapping(
+            wanted, code_dir=Path(function._inner.config.code_dir), shared=function._inner
+        )
+
+    async def delete_mapping(self, name: str) -> None:
+        """Forget a mapping and its checkpoints: the next one of this name starts anew.
+
+        Raises:
+            RefusedError: there is none.
+            BusyError: it is running; the pid is named.
+        """
+        self._check_open()
+        runtime = self._runtime
+        await runtime.disk(delete_mapping, runtime.data, runtime.store, name)
+
+    # ---- the end
+
+    async def close(self) -> None:
+        """Called by `open`: nothing more can be begun; what was put is durable."""
+        self._closed = True
+        await self._putter.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise PoolClosed("the session is closed")
 
 
 @asynccontextmanager
-async def open(data_dir: str | os.PathLike[str] | None = None, *, log: LogSink | None = None) -> AsyncIterator[Session]:
+async def open(
+    data_dir: str | os.PathLike[str] | None = None, *, log: SupportsWrite | None = None
+) -> AsyncIterator[Session]:
     """A session on a data directory (default: STREAMFN_DATA_DIR, else ./.streamfn), made if it does not exist.
 
-    What handlers write goes to `log`, or to standard error as Lambda's log lines.
+    What handlers write goes to `log` (anything with a `write`; called in a thread of its own), or to standard error, as
+    Lambda's log lines. On leaving the block, every process of the session is gone within a second.
 
     Raises:
         FailedError: the directory cannot be written, or is of a newer format.
+        RefusedError: the directory is something else.
     """
     path = Path(data_dir or os.environ.get("STREAMFN_DATA_DIR") or DATA_DIR_DEFAULT)
     data = await trio.to_thread.run_sync(lambda: DataDir.open(path, create=True))
-    writer = LogWriter(to_standard_error) if log is None else None
+    writer = LogWriter(_to_standard_error if log is None else lambda text: _write(log, text))
     try:
-        with _one_error():
-            async with open_runtime(data, log or writer) as runtime:  # type: ignore[arg-type]  # one of them is there
-                session = Session(runtime)
-                try:
-                    yield session
-                finally:
-                    with trio.CancelScope(shield=True):
-                        await session._close()
+        with bare():
+            async with open_runtime(data, writer) as runtime:
+                putter = Putter(data)
+                session = Session(runtime, putter)
+                async with beside(putter.run):
+                    try:
+                        yield session
+                    finally:
+                        with trio.CancelScope(shield=True):
+                            await session.close()
     finally:
-        if writer is not None:
-            writer.close()
+        writer.close()
+
+
+def _to_standard_error(text: str) -> None:
+    # Looked up anew each time: notebooks and tests put their own in its place.
+    if sys.stderr is not None:
+        _write(sys.stderr, text)
+
+
+def _write(log: SupportsWrite, text: str) -> None:
+    try:
+        log.write(text)
+        flush = getattr(log, "flush", None)
+        if flush is not None:
+            flush()
+    except ValueError as error:  # what a closed file says
+        raise OSError(errno.EBADF, str(error)) from error
 
 
 @contextmanager
-def _one_error() -> Iterator[None]:
-    """Trio's nurseries wrap what is raised in them; a single error of ours comes out bare."""
+def _explained() -> Iterator[None]:
     try:
         yield
-    except BaseExceptionGroup as group:
-        ours, others = group.split(StreamfnError)
-        if ours is None or others is not None:
-            raise
-        raise _first(ours) from None
-
-
-def _first(group: BaseExceptionGroup[Any]) -> BaseException:
-    found: BaseException = group
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]
-    return found
-
-
-def _record(data: bytes | str, partition_key: str | None) -> NewRecord:
-    raw = data.encode() if isinstance(data, str) else bytes(data)
-    return NewRecord(raw, hashlib.md5(raw).hexdigest() if partition_key is None else partition_key)
+    except HandlerImportError as error:
+        explain(error)
+        raise

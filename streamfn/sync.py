@@ -5,120 +5,273 @@
         result = session.run_until_caught_up("app.handler", "clicks")
 
 A session has a Trio run in a thread of its own, so it may be used from any thread, beside a running asyncio loop, and
-several times in one process. Calls wait for their result; Ctrl-C interrupts them in the main thread as it does any call.
+several times in one process. Calls wait for their result; a KeyboardInterrupt in the main thread ends the call it waits
+in, with everything that the call started, before it is raised. What is said of the calls of `streamfn.Session` holds
+for these, cancellation apart; a call that waits while the session is closed raises PoolClosed.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
-import threading
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from contextlib import contextmanager, suppress
+from types import TracebackType
+from typing import Self, Unpack
 
 import trio
 
+from streamfn.errors import PoolClosed
+from streamfn.library.mapping import Mapping, Outcomes
+from streamfn.library.options import FunctionOptions, MappingOptions
+from streamfn.library.portal import Call, Portal
+from streamfn.library.putting import Put
+from streamfn.library.records import Records, Start, StoredRecord
 from streamfn.mapping.handler import Handler
-from streamfn.mapping.logs import LogSink
 from streamfn.mapping.mapping import RunResult
-from streamfn.session import Put, Session
+from streamfn.mapping.outcome import Outcome
+from streamfn.session import Function, MappingState, SupportsWrite
 from streamfn.session import open as open_async
 from streamfn.types import NewRecord
 
-T = TypeVar("T")
-
 
 class SyncSession:
-    """`Session`, call by call; each waits for its result. Made by `open_sync`."""
+    """`Session`, call by call. Made by `open_sync`; a context manager."""
 
-    def __init__(self, session: Session, token: trio.lowlevel.TrioToken) -> None:
-        self._session = session
-        self._token = token
+    def __init__(self, portal: Portal) -> None:
+        self._portal = portal
+        self._session = portal.session
+        atexit.register(self.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the session: calls that wait raise PoolClosed, and every process of it is gone. Harmless twice.
+
+        Raises:
+            StreamfnError: what had ended the session before.
+        """
+        atexit.unregister(self.close)
+        self._portal.close()
+
+    # ---- streams
 
     def streams(self) -> list[str]:
         """See `Session.streams`."""
-        return trio.from_thread.run_sync(self._session.streams, trio_token=self._token)
+        return self._portal.call(self._session.streams)
 
     def create_stream(self, name: str, *, shards: int = 1) -> None:
         """See `Session.create_stream`."""
-        self._call(lambda: self._session.create_stream(name, shards=shards))
+        self._portal.call(lambda: self._session.create_stream(name, shards=shards))
 
     def delete_stream(self, name: str) -> None:
         """See `Session.delete_stream`."""
-        self._call(lambda: self._session.delete_stream(name))
+        self._portal.call(lambda: self._session.delete_stream(name))
 
     def put(self, stream: str, data: bytes | str, *, partition_key: str | None = None) -> Put:
         """See `Session.put`."""
-        return self._call(lambda: self._session.put(stream, data, partition_key=partition_key))
+        return self._portal.call(lambda: self._session.put(stream, data, partition_key=partition_key))
 
-    def put_many(self, stream: str, records: Iterable[NewRecord]) -> list[Put]:
-        """See `Session.put_many`."""
-        return self._call(lambda: self._session.put_many(stream, records))
+    def put_many(self, stream: str, records: Iterable[NewRecord | bytes | str]) -> list[Put]:
+        """See `Session.put_many`. `records` is used up in the calling thread."""
+        listed = list(records) if not isinstance(records, str | bytes | NewRecord) else records
+        return self._portal.call(lambda: self._session.put_many(stream, listed))
 
-    def run(self, handler: str | Handler, stream: str, *, limit: int | None = None, **options: Any) -> RunResult:
-        """See `Session.run`. Without a limit it ends only when the session is closed from another thread."""
-        return self._call(lambda: self._session.run(handler, stream, limit=limit, **options))
+    def records(self, stream: str, *, start: Start = "TRIM_HORIZON", follow: bool = False) -> SyncRecords:
+        """See `Session.records`; an iterator, and the place to start from is fixed by this call."""
+        return SyncRecords(self._portal, self._session.records(stream, start=start, follow=follow))
+
+    # ---- functions and mappings
+
+    @contextmanager
+    def function(self, handler: str | Handler, **options: Unpack[FunctionOptions]) -> Iterator[Function]:
+        """See `Session.function`."""
+        function = self._portal.call(lambda: self._session.open_function(handler, **options))
+        try:
+            yield function
+        finally:
+            _at_the_end(self._portal, lambda: self._session.close_function(function))
+
+    def mappings(self) -> list[MappingState]:
+        """See `Session.mappings`."""
+        return self._portal.call(self._session.mappings)
+
+    def delete_mapping(self, name: str) -> None:
+        """See `Session.delete_mapping`."""
+        self._portal.call(lambda: self._session.delete_mapping(name))
+
+    @contextmanager
+    def mapping(
+        self, handler: str | Handler | Function, stream: str, **options: Unpack[MappingOptions]
+    ) -> Iterator[SyncMapping]:
+        """See `Session.mapping`."""
+        mapping = self._portal.call(lambda: self._session.open_mapping(handler, stream, **options))
+        try:
+            yield SyncMapping(self._portal, mapping)
+        finally:
+            _at_the_end(self._portal, mapping.close)
+
+    def run(
+        self,
+        handler: str | Handler | Function,
+        stream: str,
+        *,
+        limit: int | None = None,
+        **options: Unpack[MappingOptions],
+    ) -> RunResult:
+        """See `Session.run`. Without a limit it ends with an interrupt, or when another thread closes the session."""
+        return self._portal.call(lambda: self._session.run(handler, stream, limit=limit, **options))
 
     def run_until_caught_up(
-        self, handler: str | Handler, stream: str, *, limit: int | None = None, **options: Any
+        self,
+        handler: str | Handler | Function,
+        stream: str,
+        *,
+        limit: int | None = None,
+        **options: Unpack[MappingOptions],
     ) -> RunResult:
         """See `Session.run_until_caught_up`."""
-        return self._call(lambda: self._session.run_until_caught_up(handler, stream, limit=limit, **options))
-
-    def _call(self, function: Callable[[], Awaitable[T]]) -> T:
-        return trio.from_thread.run(function, trio_token=self._token)
+        return self._portal.call(lambda: self._session.run_until_caught_up(handler, stream, limit=limit, **options))
 
 
-@contextmanager
-def open_sync(data_dir: str | os.PathLike[str] | None = None, *, log: LogSink | None = None) -> Iterator[SyncSession]:
-    """A session in a thread of its own, for as long as the block lasts. Arguments and errors as for `streamfn.open`."""
-    thread = _Thread(data_dir, log)
-    thread.start()
-    try:
-        yield thread.session()
-    finally:
-        thread.close()
+class SyncMapping:
+    """`Mapping`, call by call. Made by `SyncSession.mapping`; other threads may use it too, to drain it for example."""
 
+    def __init__(self, portal: Portal, mapping: Mapping) -> None:
+        self._portal = portal
+        self._mapping = mapping
 
-class _Thread(threading.Thread):
-    """The thread that runs Trio: opens a session, keeps it open until told to close, and passes errors on."""
+    @property
+    def name(self) -> str:
+        """See `Mapping.name`."""
+        return self._mapping.name
 
-    def __init__(self, data_dir: str | os.PathLike[str] | None, log: LogSink | None) -> None:
-        super().__init__(name="streamfn", daemon=True)
-        self._data_dir, self._log = data_dir, log
-        self._opened = threading.Event()
-        self._session: SyncSession | None = None
-        self._scope: trio.CancelScope | None = None
-        self._error: BaseException | None = None
+    @property
+    def resumed(self) -> bool:
+        """See `Mapping.resumed`."""
+        return self._mapping.resumed
 
-    def run(self) -> None:
-        """The Trio run."""
+    def run(self, *, limit: int | None = None) -> RunResult:
+        """See `Mapping.run`; `drain`, from another thread, ends it."""
+        return self._portal.call(lambda: self._mapping.run(limit=limit))
+
+    def run_until_caught_up(self, *, limit: int | None = None) -> RunResult:
+        """See `Mapping.run_until_caught_up`."""
+        return self._portal.call(lambda: self._mapping.run_until_caught_up(limit=limit))
+
+    def drain(self) -> None:
+        """See `Mapping.drain`. Does not wait."""
+        self._portal.soon(self._mapping.drain)
+
+    @contextmanager
+    def outcomes(self, *, until_caught_up: bool = True, limit: int | None = None) -> Iterator[SyncOutcomes]:
+        """Run, and iterate over the outcomes of the invocations meanwhile.
+
+            with mapping.outcomes() as outcomes:
+                for outcome in outcomes:
+                    print(outcome.request_id, outcome.result)
+            print(outcomes.result)
+
+        Leaving the block before the end drains the run and waits for it. What the run raises comes out of the block.
+        """
+
+        async def open_feed() -> Outcomes:
+            return self._mapping.open_feed()
+
+        feed = self._portal.call(open_feed)
+        run = self._mapping.run_until_caught_up if until_caught_up else self._mapping.run
+        outcomes = SyncOutcomes(self._portal, feed, self._portal.begin(lambda: run(limit=limit)))
         try:
-            trio.run(self._serve)
-        except BaseException as error:  # carried over to the thread that waits for it
-            self._error = error
+            try:
+                yield outcomes
+            except BaseException:
+                outcomes.run.cancel()
+                raise
+            self._portal.soon(lambda: self._mapping.close_feed(feed))
+            _at_the_end(self._portal, lambda: self._drain(outcomes.run))
+            outcomes.result = outcomes.run.result()
         finally:
-            self._opened.set()
+            self._portal.soon(lambda: self._mapping.close_feed(feed))
 
-    async def _serve(self) -> None:
-        async with open_async(self._data_dir, log=self._log) as session:
-            with trio.CancelScope() as self._scope:
-                self._session = SyncSession(session, trio.lowlevel.current_trio_token())
-                self._opened.set()
-                await trio.sleep_forever()
 
-    def session(self) -> SyncSession:
-        """The session, once it is open."""
-        self._opened.wait()
-        if self._session is None:
-            assert self._error is not None
-            raise self._error
-        return self._session
+    async def _drain(self, run: Call[RunResult]) -> None:
+        while not self._mapping.running and not run.future.done():  # it may not have begun
+            await trio.lowlevel.checkpoint()
+        self._mapping.drain()
+
+
+class SyncOutcomes:
+    """An iterator over outcomes; `result` is what the run came to, once the block is left."""
+
+    def __init__(self, portal: Portal, feed: Outcomes, run: Call[RunResult]) -> None:
+        self.result: RunResult | None = None
+        self.run = run
+        self._portal = portal
+        self._feed = feed
+        self._taken: deque[Outcome] = deque()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Outcome:
+        """The next outcome; waits for it."""
+        if not self._taken:
+            self._taken.extend(self._portal.call(self._feed.take))
+        if not self._taken:
+            raise StopIteration
+        return self._taken.popleft()
+
+
+class SyncRecords:
+    """`Records` as an iterator and context manager. Made by `SyncSession.records`."""
+
+    def __init__(self, portal: Portal, records: Records) -> None:
+        self._portal = portal
+        self._records = records
+        self._taken: deque[StoredRecord] = deque()
+        portal.call(records.open)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> StoredRecord:
+        """The next record; waits for it when following."""
+        if not self._taken:
+            self._taken.extend(self._portal.call(self._records.read))
+        if not self._taken:
+            raise StopIteration
+        return self._taken.popleft()
 
     def close(self) -> None:
-        """End the run and wait for it."""
-        if self._session is not None and self._scope is not None and self.is_alive():
-            trio.from_thread.run_sync(self._scope.cancel, trio_token=self._session._token)
-        self.join()
-        if self._error is not None and self._session is not None:
-            raise self._error
+        """Let go of what is open."""
+        self._taken.clear()
+        _at_the_end(self._portal, self._records.aclose)
+
+
+def open_sync(data_dir: str | os.PathLike[str] | None = None, *, log: SupportsWrite | None = None) -> SyncSession:
+    """A session in a thread of its own. Use it in a `with` block, or `close` it; else it ends with the process.
+
+    Arguments and errors as for `streamfn.open`.
+    """
+    return SyncSession(Portal(lambda: open_async(data_dir, log=log)))
+
+
+def _at_the_end(portal: Portal, function: Callable[[], Awaitable[None]]) -> None:
+    """Call what ends something; the session's end has done it already."""
+    with suppress(PoolClosed):
+        portal.call(function)

@@ -1,13 +1,8 @@
-"""The work behind `streamfn tail`: a cursor per shard, merged by arrival time.
-
-Each shard's order is kept whatever its times are: only the heads of the shards are compared.  What is held
-in memory is a few records per shard.
-"""
+"""The work behind `streamfn tail`."""
 
 from __future__ import annotations
 
 import base64
-import heapq
 import itertools
 import select
 import sys
@@ -22,71 +17,16 @@ from streamfn.cli.options import Settings
 from streamfn.cli.output import printable, shown_bytes
 from streamfn.cli.times import format_time, parse_time_ms
 from streamfn.errors import FailedError, RefusedError
-from streamfn.limits import MIB
+from streamfn.log.cursor import ShardCursor, merged
 from streamfn.log.datadir import DataDir
-from streamfn.log.reader import Message, ShardReader, horizon, offset_at_time, records
+from streamfn.log.reader import ShardReader, horizon, offset_at_time
 from streamfn.log.stream import Shard, Stream
 from streamfn.log.watch import CommitWatch
 from streamfn.types import Record
 
 LAST_DEFAULT = 10
-# Records of one message that exist as Python objects at a time.
-_ROWS = 256
 # How often a follower of a silent stream looks whether it is still there.
 _SILENCE_S = 1.0
-
-
-class ShardCursor:
-    """The records of one shard, one after the other; a context manager."""
-
-    def __init__(self, shard: Shard, offset: int, until_offset: int | None) -> None:
-        """Begin at `offset`; end before `until_offset`, or (None) never."""
-        self.shard = shard
-        self._next = offset
-        self._until = until_offset
-        self._reader = ShardReader.open(shard, offset)
-        self._messages: deque[Message] = deque()
-
-    def __enter__(self) -> ShardCursor:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._reader.close()
-
-    def __iter__(self) -> Iterator[Record]:
-        """Yield what is there; when it is exhausted, iterate again for what has come since."""
-        while self._until is None or self._next < self._until:
-            if not self._messages:
-                self._messages.extend(self._reader.poll(MIB, self._until))
-            if not self._messages:
-                return
-            message = self._messages[0]
-            for record in records(message, self._next - message.first_offset, self._wanted(message)):
-                self._next = record.offset + 1
-                yield record
-            if self._next >= message.first_offset + message.rows:
-                self._messages.popleft()
-
-    def _wanted(self, message: Message) -> int:
-        end = message.first_offset + message.rows
-        if self._until is not None:
-            end = min(end, self._until)
-        return min(_ROWS, end - self._next)
-
-
-def merged(cursors: Sequence[ShardCursor]) -> Iterator[tuple[Shard, Record]]:
-    """Yield what the cursors have, by arrival time; equal times in the order of the shards."""
-
-    def labelled(number: int, cursor: ShardCursor) -> Iterator[tuple[int, int, Record]]:
-        # The latest time so far stands for a record that came late, so that it does not hold up its shard.
-        latest = 0
-        for record in cursor:
-            latest = max(latest, record.arrival_ms)
-            yield latest, number, record
-
-    streams = [labelled(number, cursor) for number, cursor in enumerate(cursors)]
-    for _, number, record in heapq.merge(*streams, key=lambda item: item[:2]):
-        yield cursors[number].shard, record
 
 
 def run_tail(settings: Settings, name: str, *, count: int | None, position: str | None, follow: bool) -> None:

@@ -7,7 +7,6 @@ Python runtime client; the texts are in `events/document.py`.
 from __future__ import annotations
 
 import importlib
-import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -37,21 +36,6 @@ def split_name(name: str) -> tuple[str, str]:
         if module and function:
             return module, function
     raise InitError(document.malformed_handler(name, "not enough values to unpack (expected 2, got 1)"))
-
-
-def named(handler: str | Handler) -> tuple[str, Handler | None]:
-    """What a handler is called, and the callable itself where a worker could not import it by that name.
-
-    A function of an importable module is imported by the workers like any other handler; one of `__main__`, a closure
-    or a lambda has to be forked from this process.
-    """
-    if isinstance(handler, str):
-        return handler, None
-    module = getattr(handler, "__module__", None) or "callable"
-    qualified = getattr(handler, "__qualname__", type(handler).__qualname__)
-    importable = module != "__main__" and getattr(sys.modules.get(module), qualified, None) is handler
-    plain = re.sub(r"[^A-Za-z0-9_]+", "_", qualified).strip("_") or "handler"
-    return (f"{module}:{qualified}", None) if importable else (f"{module}:{plain}", handler)
 
 
 def load_handler(name: str) -> Handler:

@@ -204,7 +204,8 @@ class ShardLane:
             self.seat = worker.seat_lane(self, owner.latency, owner.duration)
         except trio.WouldBlock:
             return False
-        worker.fold = not owner.observed
+        # Other lanes on the worker may be of a mapping that is observed.
+        worker.fold = not owner.observed and (worker.fold or worker.lanes == 1)
         return True
 
     def _hand_over(self, runs: list[Run]) -> None:
@@ -304,16 +305,18 @@ class ShardLane:
         """The oldest in flight succeeded, and said something on the way, or is being watched."""
         first, attempt, pid = self.machine.watermark, self.machine.attempts + 1, self._pid()
         self.succeeded(1, answer.finished_ns)
-        self._owner.report(self, Outcome.of(self, answer, first, attempt, None), answer, pid)
+        request_id = self._owner.request_id(answer.invocation)
+        self._owner.report(self, Outcome.of(self, answer, request_id, first, attempt, None), answer, pid)
 
     def failed(self, answer: Answer, kind: FailureKind) -> None:
         """The oldest in flight failed; the machine decides when it is sent again."""
         first, attempt, pid = self.machine.watermark, self.machine.attempts + 1, self._pid()
-        fault = fault_of(answer, kind, self._owner.request_id(answer.invocation), self._owner.timeout_s)
+        request_id = self._owner.request_id(answer.invocation)
+        fault = fault_of(answer, kind, request_id, self._owner.timeout_s)
         self._last_finish_ns = 0
         self.machine.failed(self._owner.now_ns(), fault)
         self._owner.failed(self)
-        self._owner.report(self, Outcome.of(self, answer, first, attempt, fault), answer, pid)
+        self._owner.report(self, Outcome.of(self, answer, request_id, first, attempt, fault), answer, pid)
         self._settle()
 
     def returned(self, batches: int) -> None:

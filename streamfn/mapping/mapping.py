@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from streamfn.state.owner import Ownership
     from streamfn.state.store import Binding
 
+# How long killed workers may take to die: the kernel needs a few milliseconds.
+ABANDON_S = 1.0
+
 ROLE_ARN = "arn:aws:iam::000000000000:role/lambda-role"
 
 
@@ -85,6 +88,7 @@ class EventSourceMapping:
         epoch: int,
         stream: Stream,
         function: Function,
+        shares_function: bool,
         rules: BatchRules,
         timeout_s: float | None,
         logs: LogLines,
@@ -95,6 +99,7 @@ class EventSourceMapping:
         self.resumed: bool = binding.resumed
         self.stream = stream
         self.function = function
+        self.shares_function = shares_function
         self.timeout_s = timeout_s
         self.counts = Counts()
         self.latency, self.duration = new_histogram(), new_histogram()
@@ -109,8 +114,7 @@ class EventSourceMapping:
         self._watchers: list[Callable[[Outcome], None]] = []
         self._headers: dict[str, bytes] = {}
         self._over = trio.Event()
-        self._enders: list[Callable[[], None]] = []
-        self.ended = False
+        self._deaf = False  # the run was cancelled: what its workers' deaths look like is nobody's business
         self.paused = False  # hand nothing over: one of the next two is so
         self._outrun = False
         self.stuck: str | None = None  # why checkpoints cannot be written just now
@@ -126,18 +130,19 @@ class EventSourceMapping:
         Caught up means: the committed end of every shard as it was when this began, the last partial batch included,
         with the checkpoints durable.
 
-        Cancellation: stops at once; what was completed and not yet committed is delivered again by the next run.
+        Cancellation: stops at once: workers in the middle of one of this mapping's batches are killed and replaced.
+        What was completed and not yet committed is delivered again by the next run.
 
         Raises:
             LogDamaged: a shard is damaged; the other shards were served to the end before.
             Fenced: another process has taken the mapping over.
         """
-        self._over, self._why, self.ended = trio.Event(), "", False
+        self._over, self._why, self._deaf, self.damage = trio.Event(), "", False, []
         self.counts, self.budget = Counts(), limit
         self._first_ns = self._last_ns = 0
         await self._seat_lanes(until_caught_up)
-        self.runtime.adopt(self)
         try:
+            self.runtime.adopt(self)
             self._look()
             async with trio.open_nursery() as nursery:
                 for lane in self.lanes:
@@ -146,12 +151,11 @@ class EventSourceMapping:
                 await self._finish()
                 nursery.cancel_scope.cancel()
         finally:
+            if any(lane.busy for lane in self.lanes):
+                await self._abandon()
             self.runtime.release(self)
             for lane in self.lanes:
                 lane.close()
-            self.ended = True
-            for ender in self._enders:
-                ender()
         if self.damage:
             raise self._failure()
         return self.result()
@@ -227,6 +231,18 @@ class EventSourceMapping:
             await self.runtime.next_round()
         await self.runtime.checkpointer.flush()
 
+    async def _abandon(self) -> None:
+        """Have nothing in flight any more, at once: a lane must not outlive its run."""
+        self._deaf = True
+        for lane in self.lanes:
+            lane.drain()
+        for lane in self.lanes:
+            if lane.busy and lane.seat is not None:
+                lane.seat.worker.kill()
+        with trio.move_on_after(ABANDON_S, shield=True):
+            while any(lane.busy for lane in self.lanes):
+                await self.runtime.next_round()
+
     def _end(self, why: str) -> None:
         if not self._why:
             self._why = why
@@ -278,11 +294,9 @@ class EventSourceMapping:
     def watch(self, watcher: Callable[[Outcome], None]) -> Callable[[], None]:
         """Call `watcher` with every outcome from now on; returns what stops it."""
         self._watchers.append(watcher)
+        for worker in self.function.workers:
+            worker.fold = False
         return lambda: self._watchers.remove(watcher)
-
-    def on_end(self, ender: Callable[[], None]) -> None:
-        """Call `ender` when a run has ended."""
-        self._enders.append(ender)
 
     def pause(self) -> None:
         """Hand nothing over until `resume`: a watcher cannot keep up."""
@@ -314,6 +328,8 @@ class EventSourceMapping:
 
     def report(self, lane: ShardLane, outcome: Outcome, answer: Answer, pid: int) -> None:
         """An invocation ended that printed, failed or is watched."""
+        if self._deaf:
+            return
         if answer.log or answer.log_dropped or outcome.fault is not None or self._logs.which == "all":
             self._logs.ended(
                 outcome.invocation,
@@ -358,8 +374,9 @@ class EventSourceMapping:
         record = lane.machine.oversize
         assert record is not None
         return (
-            f"{lane.shard.id} stops at offset {record.offset}: the event of that record alone is {record.event_bytes} "
-            f"bytes, more than Lambda's {EVENT_BYTES_MAX}; remove it from the source, or start a new mapping behind it"
+            f"{lane.shard.id} stops at offset {record.offset}: the event of that record alone is "
+            f"{record.event_bytes} bytes, more than Lambda's {EVENT_BYTES_MAX}; "
+            "remove it from the source, or start a new mapping behind it"
         )
 
     # ---- what the checkpointer tells

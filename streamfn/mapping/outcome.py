@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 class Outcome(NamedTuple):
     """One invocation's outcome.
 
-    Times are nanoseconds on CLOCK_MONOTONIC; `response` is the handler's answer as JSON (empty when it failed),
-    `fault` says why it failed, `attempt` counts deliveries of the same batch from 1.
+    `request_id` is what the handler saw as `context.aws_request_id`; `attempt` counts deliveries of the same batch from
+    1. Times are nanoseconds on CLOCK_MONOTONIC; `response` is the handler's answer as JSON (empty when it failed),
+    `fault` says why it failed.
     """
 
+    request_id: str
     shard_id: str
     first_offset: int
     records: int
@@ -37,10 +39,18 @@ class Outcome(NamedTuple):
         """The handler returned, and its response could be marshalled."""
         return self.fault is None
 
+    @property
+    def result(self) -> Any:
+        """What the handler returned, as it comes out of JSON; None when it failed."""
+        return orjson.loads(self.response) if self.response else None
+
     @classmethod
-    def of(cls, lane: ShardLane, answer: Answer, first: int, attempt: int, fault: Fault | None) -> Outcome:
+    def of(
+        cls, lane: ShardLane, answer: Answer, request_id: str, first: int, attempt: int, fault: Fault | None
+    ) -> Outcome:
         """From the pool's answer about the batch that begins at `first`."""
         return cls(
+            request_id,
             lane.shard.id,
             first,
             answer.records,

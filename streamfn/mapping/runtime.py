@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar, TypeVarTuple
@@ -38,6 +38,7 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 WORKER_MAIN = "streamfn.mapping.worker"
+REGION_DEFAULT = "us-east-1"
 
 
 class Runtime:
@@ -61,12 +62,20 @@ class Runtime:
     # ---- mappings
 
     async def mapping(
-        self, options: RunOptions, *, code_dir: Path | None = None, function: Handler | None = None
+        self,
+        options: RunOptions,
+        *,
+        code_dir: Path | None = None,
+        function: Handler | None = None,
+        path: Sequence[str] = (),
+        shared: Function | None = None,
     ) -> EventSourceMapping:
         """Bind a mapping to its name, take it over, and start its function.
 
-        `options` have been validated. `function` is a callable that has no importable name; `options.handler` is then
-        what it is called by.
+        `options` have been validated. `function`, `path`: see `start`. `shared` is a function that runs already, and
+        outlives the mapping.
+
+        Cancellation: nothing is left running, and the mapping is nobody's.
 
         Raises:
             RefusedError: unknown stream, a name bound to another stream.
@@ -84,9 +93,12 @@ class Runtime:
             )
         # Owned before anything is changed: a second `run` must not touch what the first one runs by.
         ownership = self._own(name, existing.uuid) if existing is not None else None
-        started: Function | None = None
+        started = shared
         try:
-            started = await self._start(options, stream, directory, function)
+            if started is None:
+                started = await self.start(
+                    options, code_dir=code_dir, function=function, path=path, region=stream.region
+                )
             if existing is None:  # another process may have made it meanwhile
                 existing = await self.disk(self.store.mapping, name)
                 ownership = self._own(name, existing.uuid) if existing is not None else None
@@ -98,11 +110,10 @@ class Runtime:
             assert ownership is not None
             epoch = await self.disk(self.store.acquire, binding.mapping.uuid)
         except BaseException:
+            if started is not None and shared is None:
+                await self.stop(started)
             if ownership is not None:
                 ownership.release()
-            if started is not None:
-                with trio.CancelScope(shield=True):
-                    await started.stop()
             raise
         logs = LogLines(self._sink, options.logs)
         logs.init(started.init_log)
@@ -113,8 +124,9 @@ class Runtime:
             epoch=epoch,
             stream=stream,
             function=started,
+            shares_function=shared is not None,
             rules=batch_rules(options.batch_size, options.maximum_batching_window_in_seconds),
-            timeout_s=None if options.debug else options.timeout_s,
+            timeout_s=started.config.timeout_s,
             logs=logs,
         )
         self._open.append(mapping)
@@ -149,7 +161,25 @@ class Runtime:
             starts=starts,
         )
 
-    async def _start(self, options: RunOptions, stream: Stream, directory: str, function: Handler | None) -> Function:
+    async def start(
+        self,
+        options: RunOptions,
+        *,
+        code_dir: Path | None = None,
+        function: Handler | None = None,
+        path: Sequence[str] = (),
+        region: str = REGION_DEFAULT,
+    ) -> Function:
+        """Start a function and wait until its workers are ready.
+
+        `function` is a callable that has no importable name; `options.handler` is then what it is called by. `path` is
+        the workers' whole `sys.path`; empty: the code directory and what Python has.
+
+        Raises:
+            HandlerImportError: the handler cannot be loaded.
+            RefusedError: the callable cannot be run in a process forked from this one.
+        """
+        directory = str((code_dir or Path.cwd()).resolve())
         function_name = function_name_of(options.handler)
         timeout_s = None if options.debug else options.timeout_s
         environment = function_environment(
@@ -157,12 +187,13 @@ class Runtime:
             function_name=function_name,
             handler=options.handler,
             code_dir=directory,
-            region=stream.region,
+            region=region,
             extra=options.environment,
         )
         settings: dict[str, Any] = {
             "handler": options.handler,
-            "function_arn": f"arn:aws:lambda:{stream.region}:000000000000:function:{function_name}",
+            "path": list(path),
+            "function_arn": f"arn:aws:lambda:{region}:000000000000:function:{function_name}",
             "request_base": self.pool.request_base,
             "timeout_s": timeout_s,
         }
@@ -233,9 +264,17 @@ class Runtime:
                 if lane is not None:
                     lane.wake()
 
+    async def stop(self, function: Function) -> None:
+        """Stop a function; shielded from cancellation, and takes less than a second."""
+        with trio.CancelScope(shield=True):
+            await function.stop()
+        if function in self.pool.functions:
+            self.pool.functions.remove(function)
+
     async def part(self, mapping: EventSourceMapping) -> None:
-        """Give a mapping up and stop its function."""
-        await mapping.function.stop()
+        """Give a mapping up and stop its function, unless that is shared."""
+        if not mapping.shares_function:
+            await self.stop(mapping.function)
         if mapping in self._open:
             self._open.remove(mapping)
             mapping.close()
@@ -261,19 +300,24 @@ async def open_runtime(data: DataDir, sink: LogSink) -> AsyncIterator[Runtime]:
     Leaving the block stops the pool's processes at once; drain the mappings before.
     """
     store = await trio.to_thread.run_sync(lambda: Store.open(data.state_path, create=True))
+    runtime: Runtime | None = None
+    error: BaseException | None = None
     try:
         async with open_pool() as pool:
             runtime = Runtime(data, store, pool, sink)
-            try:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(runtime.run)
-                    try:
-                        yield runtime
-                    finally:
-                        nursery.cancel_scope.cancel()
-            finally:
-                runtime.close()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(runtime.run)
+                try:
+                    yield runtime
+                except BaseException as raised:  # it comes out as it is, in no exception group
+                    error = raised
+                nursery.cancel_scope.cancel()
+            if error is not None:
+                raise error
     finally:
+        # Only now, with every worker gone, may another process own the mappings.
+        if runtime is not None:
+            runtime.close()
         store.close()
 
 

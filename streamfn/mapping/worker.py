@@ -63,14 +63,18 @@ class RequestIdFilter(logging.Filter):
 def init(settings: Mapping[str, Any]) -> State:
     """Init: prepare logging, import the handler.
 
-    `settings`: handler (name, or None with `callable` set by a forked zygote), function_arn, request_base,
-    timeout_s (None: no limit).
+    `settings`: handler (its name), callable (the handler itself, in a forked zygote), path (the whole of
+    `sys.path`; empty: as it is), function_arn, request_base, timeout_s (None: no limit).
 
     Raises:
         InitFailed: with Lambda's error document.
     """
-    _prepare_logging()
     handler: Handler | None = settings.get("callable")
+    if handler is not None:
+        logging.getLogger().handlers.clear()  # those of the process this one was forked from
+    _prepare_logging()
+    if settings["path"]:
+        sys.path[:] = settings["path"]
     if handler is None:
         try:
             handler = load_handler(settings["handler"])

@@ -25,7 +25,7 @@ def append_messages(place, shard_number, messages, segment_bytes=SEGMENT_BYTES):
 
 
 def flip(shard, offset, sealed=False):
-    """Flip a byte in the data of the message with an offset. Gives path, position and first offset."""
+    """Flip a byte in the data of an offset's message. Gives path, the message's position and its first offset."""
     with ShardReader.open(shard, offset) as reader:
         found = reader.poll(1)[0]
         path, position, offset = found.segment.path, found.cdata.position, found.first_offset

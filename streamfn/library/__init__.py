@@ -1,0 +1,1 @@
+"""What the two doors, `streamfn.session` (Trio) and `streamfn.sync`, are made of."""

@@ -1,0 +1,146 @@
+"""The options of a mapping as the library takes them: Lambda's parameter names in snake_case."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+from streamfn.cli.times import parse_time_ms
+from streamfn.clock import SystemClock
+from streamfn.errors import RefusedError
+from streamfn.mapping.options import RunOptions, validate
+
+
+class FunctionOptions(TypedDict, total=False):
+    """What may be said of a function.
+
+    Attributes:
+        workers: worker processes; one for each processor where nothing is said.
+        timeout: of one invocation, in whole seconds, 1 to 900; 3 where nothing is said.
+        environment: variables added to the handlers' environment.
+        code_dir: where workers start, and where a handler's name is looked up first; the current directory where
+            nothing is said.
+    """
+
+    workers: int
+    timeout: int
+    environment: Mapping[str, str]
+    code_dir: str | os.PathLike[str]
+
+
+class MappingOptions(FunctionOptions, total=False):
+    """What may be said of a mapping: the words, ranges and defaults of Lambda's event source mappings.
+
+    Attributes:
+        name: the mapping's name, under which it remembers how far it is; `HANDLER@STREAM` where nothing is said.
+        batch_size: records in a batch, at most; 1 to 10,000, 100 where nothing is said.
+        maximum_batching_window_in_seconds: how long a batch may wait to become full; 0 to 300.
+        starting_position: where the mapping's first run begins; later ones go on from the checkpoint.
+        starting_position_timestamp: with AT_TIMESTAMP: a datetime, ISO 8601, or seconds since 1970; UTC without a zone.
+        logs: which invocations write Lambda's log lines: those that failed or printed, all, or none.
+    """
+
+    name: str
+    batch_size: int
+    maximum_batching_window_in_seconds: int
+    starting_position: Literal["TRIM_HORIZON", "LATEST", "AT_TIMESTAMP"]
+    starting_position_timestamp: datetime | str | float
+    logs: Literal["failed", "all", "none"]
+
+
+_WHOLE = ("workers", "timeout", "batch_size", "maximum_batching_window_in_seconds", "limit")
+_TEXT = ("name", "starting_position", "logs")
+
+
+def mapping_options(handler: str, stream: str, given: Mapping[str, Any]) -> RunOptions:
+    """Check a mapping's options; `handler` is the handler's name.
+
+    Raises:
+        RefusedError: an option is unknown, of the wrong type, or out of its range.
+    """
+    return _checked(handler, stream, given, MappingOptions.__annotations__)
+
+
+def function_options(handler: str, given: Mapping[str, Any]) -> RunOptions:
+    """Check a function's options. Those of the result that speak of a mapping mean nothing.
+
+    Raises:
+        RefusedError: as for `mapping_options`.
+    """
+    return _checked(handler, "none", given, FunctionOptions.__annotations__)
+
+
+def code_directory(given: Mapping[str, Any]) -> Path:
+    """The code directory: `code_dir`, else the current one.
+
+    Raises:
+        RefusedError: it is no directory.
+    """
+    code_dir = given.get("code_dir")
+    if code_dir is None:
+        return Path.cwd()
+    try:
+        directory = Path(code_dir).resolve()
+    except TypeError:
+        raise RefusedError(f"option code_dir takes a path, not {code_dir!r}") from None
+    if not directory.is_dir():
+        raise RefusedError(f"option code_dir: {directory} is not a directory")
+    return directory
+
+
+def check_limit(limit: int | None) -> int | None:
+    """Return `limit`; RefusedError unless it is None or at least 1."""
+    if limit is not None:
+        _check_type("limit", limit)
+        if limit < 1:
+            raise RefusedError(f"option limit takes a number from 1 on, or None, not {limit}")
+    return limit
+
+
+def _checked(handler: str, stream: str, given: Mapping[str, Any], known: Mapping[str, Any]) -> RunOptions:
+    for option, value in given.items():
+        if option not in known:
+            raise RefusedError(_unknown(option, known))
+        _check_type(option, value)
+    if not isinstance(stream, str):
+        raise RefusedError(f"a stream is given by its name, not {stream!r}")
+    wanted = {"workers": len(os.sched_getaffinity(0)), **given}
+    wanted.pop("code_dir", None)
+    if "timeout" in wanted:
+        wanted["timeout_s"] = wanted.pop("timeout")
+    if wanted.get("starting_position_timestamp") is not None:
+        wanted["starting_position_timestamp"] = time_ms("starting_position_timestamp", given) / 1000
+    options = RunOptions(handler=handler, stream=stream, **wanted)
+    validate(options, now_ms=SystemClock().unix_ms())
+    return options
+
+
+def time_ms(option: str, given: Mapping[str, Any]) -> int:
+    """An option that is a time, in milliseconds since 1970; RefusedError if it is none."""
+    try:
+        return parse_time_ms(given[option])
+    except ValueError as error:
+        raise RefusedError(f"option {option}: {error}") from None
+
+
+def _unknown(option: str, known: Mapping[str, Any]) -> str:
+    # BatchSize and batchSize are what somebody types who knows Lambda's API.
+    squeezed = {name.replace("_", ""): name for name in known}
+    close = difflib.get_close_matches(option.replace("_", "").lower(), squeezed, n=1, cutoff=0.7)
+    hint = f"did you mean {squeezed[close[0]]}?" if close else "there is " + ", ".join(sorted(known))
+    return f"unknown option {option!r}: {hint}"
+
+
+def _check_type(option: str, value: object) -> None:
+    if option in _WHOLE and (not isinstance(value, int) or isinstance(value, bool)):
+        raise RefusedError(f"option {option} takes a whole number, not {value!r}")
+    if option in _TEXT and not isinstance(value, str):
+        raise RefusedError(f"option {option} takes a text, not {value!r}")
+    if option == "environment":
+        pairs = list(value.items()) if isinstance(value, Mapping) else [(None, None)]
+        if not all(isinstance(text, str) for pair in pairs for text in pair):
+            raise RefusedError(f"option environment takes a mapping of texts to texts, not {value!r}")

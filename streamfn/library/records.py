@@ -1,0 +1,214 @@
+"""Reading a stream's records back, as an asynchronous iterator."""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import datetime
+from types import TracebackType
+from typing import Literal, NamedTuple, Self
+
+import trio
+
+from streamfn.errors import FailedError, PoolClosed, StreamfnError
+from streamfn.library.options import time_ms
+from streamfn.log.cursor import ShardCursor, merged
+from streamfn.log.reader import horizon, offset_at_time
+from streamfn.log.stream import Shard, Stream
+from streamfn.log.watch import CommitWatch
+from streamfn.mapping.position import committed_end
+from streamfn.types import Record
+
+Start = Literal["TRIM_HORIZON", "LATEST"] | datetime | str | float
+
+# Records that are read in one go: enough to make the hop through a thread unimportant.
+_CHUNK_RECORDS = 256
+# How often a follower of a silent stream looks whether it is still there.
+_SILENCE_S = 1.0
+
+
+class StoredRecord(NamedTuple):
+    """A record of a stream.
+
+    `sequence_number` is Kinesis-shaped text; `arrival_ms` is milliseconds since 1970, UTC; `offset` is the record's
+    ordinal in its shard's whole life.
+    """
+
+    shard_id: str
+    sequence_number: str
+    partition_key: str
+    arrival_ms: int
+    data: bytes
+    offset: int
+
+
+class Records:
+    """The records of a stream, in each shard's order, the shards merged by arrival time. Made by `Session.records`.
+
+        async for record in session.records("clicks"):
+            ...
+
+    The place to start from is fixed when the first record is asked for, or on entering `async with records:`. What is
+    held open is let go at the end, by `aclose`, by leaving `async with`, and when the iterator is dropped.
+    """
+
+    def __init__(self, find: Callable[[], Stream], start: Start, *, follow: bool) -> None:
+        """`find` gives the stream, and may wait for the disk. RefusedError if `start` is no position."""
+        self._position: str | int = (
+            start if start in ("TRIM_HORIZON", "LATEST") else time_ms("start", {"start": start})  # type: ignore[assignment]
+        )
+        self._find = find
+        self._follow = follow
+        self._ready: deque[StoredRecord] = deque()
+        self._view: _View | None = None
+        self._over = False
+        self._turn = trio.Lock()  # one thread at a time has the view
+        self._reading = False
+
+    async def open(self) -> None:
+        """Fix the place to start from. Harmless twice; the first record asked for does the same.
+
+        Raises:
+            RefusedError: there is no such stream.
+            LogError: a shard is damaged or cannot be read.
+        """
+        async with self._turn:
+            await self._open()
+
+    async def aclose(self) -> None:
+        """Let go of what is open. Not a checkpoint."""
+        self._over = True
+        self._ready.clear()
+        if self._view is not None:
+            view, self._view = self._view, None
+            if view.watch is not None:
+                trio.lowlevel.notify_closing(view.watch.fileno())
+            if not self._reading:  # else the reader lets go: the thread must not lose its mappings
+                self._release()
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> StoredRecord:
+        """The next record. Cancelled, it loses none.
+
+        Raises:
+            LogDamaged: what lies there is not what was written.
+            FailedError: the stream was deleted.
+        """
+        if not self._ready:
+            self._ready.extend(await self.read())
+            if not self._ready:
+                raise StopAsyncIteration
+        await trio.lowlevel.checkpoint_if_cancelled()
+        return self._ready.popleft()
+
+    async def read(self) -> list[StoredRecord]:
+        """The next few records at once, at least one; none at the end."""
+        async with self._turn:
+            if self._ready:
+                found = list(self._ready)
+                self._ready.clear()
+                return found
+            await self._open()
+            return await self._read()
+
+    async def _open(self) -> None:
+        if self._view is None and not self._over:
+            self._view = await trio.to_thread.run_sync(_View, self._find, self._position, self._follow)
+            self._release = weakref.finalize(self, self._view.close)
+
+    async def _read(self) -> list[StoredRecord]:
+        while (view := self._view) is not None:
+            try:
+                found = await self._read_in_thread(view)
+                if found:
+                    return found
+                if view.watch is not None:
+                    await _told(view.watch, view.stream)
+                    continue
+            except (StreamfnError, OSError):
+                await self.aclose()
+                raise
+            await self.aclose()
+        return []
+
+    async def _read_in_thread(self, view: _View) -> list[StoredRecord]:
+        self._reading = True
+        try:
+            return await trio.to_thread.run_sync(view.read)
+        finally:
+            self._reading = False
+            if self._over:
+                self._release()
+
+
+async def _told(watch: CommitWatch[int], stream: Stream) -> None:
+    """Wait until the stream has grown."""
+    while True:
+        with trio.move_on_after(_SILENCE_S):
+            try:
+                await trio.lowlevel.wait_readable(watch.fileno())
+            except trio.ClosedResourceError:
+                raise PoolClosed("the records were closed while they were waited for") from None
+            watch.drain()
+            return
+        if not await trio.to_thread.run_sync(stream.directory.exists):
+            raise FailedError(f"stream {stream.name!r} was deleted")
+
+
+class _View:
+    """Open shards and a place in each. Every call may wait for the disk; one at a time."""
+
+    def __init__(self, find: Callable[[], Stream], position: str | int, follow: bool) -> None:
+        self.stream = find()
+        self.watch: CommitWatch[int] | None = None
+        shards = self.stream.shards
+        with ExitStack() as stack:
+            if follow:
+                self.watch = watch = CommitWatch[int]()
+                stack.callback(watch.close)
+                for number, shard in enumerate(shards):
+                    watch.add(shard, number)
+            ends = [committed_end(shard) for shard in shards]
+            self._cursors = [
+                stack.enter_context(ShardCursor(shard, _start(shard, position, end), None if follow else end))
+                for shard, end in zip(shards, ends, strict=True)
+            ]
+            self._stack = stack.pop_all()
+        self._merged: Iterator[tuple[Shard, Record]] = iter(())
+
+    def read(self) -> list[StoredRecord]:
+        """The next records; none when all cursors have come to their end for now."""
+        found = list(itertools.islice(self._merged, _CHUNK_RECORDS))
+        if not found:
+            self._merged = merged(self._cursors)
+            found = list(itertools.islice(self._merged, _CHUNK_RECORDS))
+        return [
+            StoredRecord(
+                shard.id, record.sequence_number, record.partition_key, record.arrival_ms, record.data, record.offset
+            )
+            for shard, record in found
+        ]
+
+    def close(self) -> None:
+        """Let everything go."""
+        self._stack.close()
+
+
+def _start(shard: Shard, position: str | int, end: int) -> int:
+    if isinstance(position, int):
+        return min(offset_at_time(shard, position), end)
+    return end if position == "LATEST" else horizon(shard)
