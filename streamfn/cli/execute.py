@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import click
@@ -171,9 +171,11 @@ class Run:
             if json_output:
                 click.echo(json.dumps(summary.to_json()))
             else:
-                click.echo(summary_text(summary), err=True)
+                text = summary_text(summary)
                 if result.why == "drained":
-                    click.echo(f"resumes at {resume_text(result.resumes_at)}", err=True)
+                    text += f"\nresumes at {resume_text(result.resumes_at)}"
+                with suppress(OSError):  # that nobody reads it is no failure of the run
+                    click.echo(text, err=True)
 
     def summary(self, mapping: EventSourceMapping, result: RunResult) -> RunSummary:
         """What the run did, for people and programs."""

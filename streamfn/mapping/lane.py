@@ -19,6 +19,7 @@ import trio
 from streamfn._native import ffi, lib
 from streamfn.core.lane import Lane
 from streamfn.errors import FailedError
+from streamfn.limits import EVENT_BYTES_MAX
 from streamfn.mapping.outcome import Outcome, fault_of
 from streamfn.mapping.poller import Held, Poller
 from streamfn.types import Run
@@ -85,7 +86,7 @@ class ShardLane:
                     self._pump()
                     continue
             self._pump()
-            if self.machine.oversize is not None and not self.busy:
+            if self._blocked():
                 raise FailedError(self._owner.oversize_text(self))
             wake_at = self._wake_at()
             if wake_at is None:
@@ -103,6 +104,10 @@ class ShardLane:
         if self._owner.budget == 0 and not self.machine.retrying:
             return None
         return self.machine.wake_at(self._owner.now_ns())
+
+    def _blocked(self) -> bool:
+        """Everything before a record that is too big is done."""
+        return self.machine.oversize is not None and not self.busy and not self.machine.retrying
 
     def wake(self) -> None:
         """The log moved, or the mapping's state did: look again."""
@@ -129,7 +134,7 @@ class ShardLane:
 
     def pump(self) -> None:
         """Hand over what is due and fits, and see to it that the lane's task knows what it now has to wait for."""
-        if self._pump() and (self._hungry() or self._wake_at() is not None):
+        if self._pump() and (self._hungry() or self._wake_at() is not None or self._blocked()):
             self._wake.set()
 
     def _pump(self) -> bool:
@@ -150,7 +155,7 @@ class ShardLane:
             if self.machine.wake_at(self._owner.now_ns()) is not None:
                 self._owner.runtime.queue(self)
             return False
-        if seat is None and not self._due():
+        if seat is None and (self._gathering() or not self._due()):
             return True
         if seat is None and not self._sit(worker):
             self._owner.runtime.queue(self)
@@ -179,6 +184,17 @@ class ShardLane:
         now = self._owner.now_ns()
         due = self.machine.wake_at(now)
         return (due is not None and due <= now) or self._owner.budget is not None
+
+    def _gathering(self) -> bool:
+        """Whether a batch would be cut short only because the log, which has more, has not been read that far."""
+        machine = self.machine
+        return (
+            machine.buffered_records < self._owner.batch_size
+            and machine.buffered_bytes < EVENT_BYTES_MAX
+            and machine.retrying is None
+            and self._poller.behind
+            and self._hungry()
+        )
 
     def _room(self, worker: Worker) -> int:
         staged = self.machine.in_flight

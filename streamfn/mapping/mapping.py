@@ -259,6 +259,11 @@ class EventSourceMapping:
 
     # ---- what lanes ask and tell
 
+    @property
+    def batch_size(self) -> int:
+        """Records in a batch, at most."""
+        return self._rules.batch_size
+
     def now_ns(self) -> int:
         """The runtime's monotonic clock."""
         return time.monotonic_ns()
