@@ -195,7 +195,9 @@ def _show_trace(error: HandlerImportError) -> None:
     found = error.document.get("stackTrace")
     frames = [str(frame) for frame in (found if isinstance(found, list) else ())]
     theirs = [frame for frame in frames if "<frozen importlib" not in frame and "/importlib/__init__.py" not in frame]
-    text = error.log.decode("utf-8", "backslashreplace")
+    from streamfn.mapping.logs import shown_log
+
+    text = shown_log(error.log)
     if theirs:
         text += "".join(["Traceback (most recent call last):\n", *theirs])
     if text:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import signal
 import time
+from contextlib import closing, suppress
 from pathlib import Path
 
 import click
 import trio
 
 from streamfn.cli.live import LiveDisplay, RetryingShard, RunSummary, Snapshot, summary_text
+from streamfn.errors import StreamfnError
 from streamfn.log.datadir import DataDir
 from streamfn.mapping.logs import LogWriter
 from streamfn.mapping.mapping import EventSourceMapping, RunResult
@@ -30,13 +32,14 @@ def execute(options: RunOptions, data_dir: Path, json_output: bool) -> int:
     """
     data = DataDir.open(data_dir, create=False)
     data.stream(options.stream)  # refuse early, before a worker is started
-    with LiveDisplay(enabled=not options.debug) as display:
-        writer = LogWriter(display.write)
-        try:
+    display = LiveDisplay(enabled=not options.debug)
+    try:
+        with display, closing(LogWriter(display.write)) as writer:
             run = Run(options, data, writer, display)
             trio.run(run.main)
-        finally:
-            writer.close()
+    except* StreamfnError:
+        run.tell(json_output)  # what it did until then
+        raise
     return run.end(json_output)
 
 
@@ -141,6 +144,7 @@ class Run:
             workers=(len(mapping.function.workers), mapping.function.config.workers),
             total_records=self._total(mapping),
             retrying=retrying,
+            paused=mapping.stuck,
             draining=bool(self._signals),
         )
 
@@ -156,16 +160,22 @@ class Run:
 
     def end(self, json_output: bool) -> int:
         """Print the summary, and return the exit code."""
+        self.tell(json_output)
+        return self.exit_code()
+
+    def tell(self, json_output: bool) -> None:
+        """Print the summary; nothing if nothing was run."""
         result = self.result
         if result is not None and self.mapping is not None:
             summary = self.summary(self.mapping, result)
             if json_output:
                 click.echo(json.dumps(summary.to_json()))
             else:
-                click.echo(summary_text(summary), err=True)
+                text = summary_text(summary)
                 if result.why == "drained":
-                    click.echo(f"resumes at {resume_text(result.resumes_at)}", err=True)
-        return self.exit_code()
+                    text += f"\nresumes at {resume_text(result.resumes_at)}"
+                with suppress(OSError):  # that nobody reads it is no failure of the run
+                    click.echo(text, err=True)
 
     def summary(self, mapping: EventSourceMapping, result: RunResult) -> RunSummary:
         """What the run did, for people and programs."""

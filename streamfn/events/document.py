@@ -24,6 +24,10 @@ from streamfn.types import Fault
 TEXT_CHARS_MAX = 200_000
 TYPE_CHARS_MAX = 1_000
 
+# The types of what ended an invocation from outside of its handler.
+TIMED_OUT = "Sandbox.Timedout"
+EXITED = "Runtime.ExitError"
+
 _OUR_DIRECTORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
@@ -50,7 +54,7 @@ def too_large(limit_bytes: int) -> Fault:
 def timed_out(request_id: str, seconds: float) -> Fault:
     """Return the fault of an invocation that was killed after its function's timeout of `seconds`."""
     text = f"RequestId: {request_id} Error: Task timed out after {seconds:.2f} seconds"
-    return _service_fault({"errorType": "Sandbox.Timedout", "errorMessage": text})
+    return _service_fault({"errorType": TIMED_OUT, "errorMessage": text})
 
 
 def exited(request_id: str, reason: str | None) -> Fault:
@@ -60,7 +64,7 @@ def exited(request_id: str, reason: str | None) -> Fault:
     """
     how = "without providing a reason" if reason in (None, "exit status 0") else f"with error: {reason}"
     text = f"RequestId: {request_id} Error: Runtime exited {how}"
-    return _service_fault({"errorType": "Runtime.ExitError", "errorMessage": text})
+    return _service_fault({"errorType": EXITED, "errorMessage": text})
 
 
 def init_error(error: BaseException, module: str) -> Fault:
@@ -75,7 +79,18 @@ def init_error(error: BaseException, module: str) -> Fault:
         text = f"Syntax error in module '{module}': {_message(error)}"
         where = f'  File "{error.filename}" Line {error.lineno}\n    {error.text}'
         return _client_fault("Runtime.UserCodeSyntaxError", text, "", [where])
+    if isinstance(error, SystemExit):
+        return _client_fault(EXITED, f"Runtime exited {_manner(error)}", "", _stack_trace(error))
     return from_exception(error, "")
+
+
+def _manner(leave: SystemExit) -> str:
+    """How the interpreter would have ended, and what it would have printed then."""
+    if leave.code is None or leave.code == 0:
+        return "without providing a reason"
+    if isinstance(leave.code, int):
+        return f"with error: exit status {leave.code & 0xFF}"
+    return f"with error: exit status 1: {_message(leave)}"
 
 
 def handler_not_found(function: str, module: str) -> Fault:

@@ -2,15 +2,18 @@
 
 All mappings of a runtime share one checkpointer, so however many there are, the disk sees one stream of commits. The
 store is touched from one worker thread at a time, and never from the Trio thread.
+
+While the store cannot be written, because the disk is full or another process keeps it locked, the mappings are told to
+pause: what ran meanwhile would run again after a crash. It is tried again until it works, and then they go on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
+from streamfn.errors import BusyError, DiskFull
 from streamfn.limits import CHECKPOINT_DELAY_S
 
 if TYPE_CHECKING:
@@ -19,8 +22,32 @@ if TYPE_CHECKING:
 # How long completions are gathered before a commit; the rest of the promised delay is the commit's own time.
 GATHER_S = CHECKPOINT_DELAY_S * 0.4
 
+# How often a commit that found no room is tried again.
+RETRY_S = 0.25
+
 # What a commit is told: offset, and the sequence number of the last record below it, where it is known.
 Position = tuple[int, str | None]
+
+
+class Owner(Protocol):
+    """A mapping, as the checkpointer sees it. Called from the Trio thread; must not wait."""
+
+    @property
+    def uuid(self) -> str:
+        """The mapping's id in the store."""
+
+    @property
+    def epoch(self) -> int:
+        """The epoch under which this owner commits."""
+
+    def committed(self, shard_id: str, offset: int) -> None:
+        """A checkpoint is durable."""
+
+    def stall(self, why: str) -> None:
+        """Checkpoints cannot be written: hand nothing over."""
+
+    def recover(self) -> None:
+        """They can be written again."""
 
 
 class Checkpointer:
@@ -30,13 +57,15 @@ class Checkpointer:
         """`turn` admits one thread at a time to the store."""
         self._store = store
         self._turn = turn
-        self._owners: dict[str, tuple[int, Callable[[str, int], None]]] = {}
+        self._owners: dict[str, Owner] = {}
         self._dirty: dict[str, dict[str, Position]] = {}
         self._stirred = trio.Event()
+        self._flushing = trio.Lock()
+        self._stuck = False
 
-    def own(self, uuid: str, epoch: int, durable: Callable[[str, int], None]) -> None:
-        """From now on commit for the mapping under `epoch`; `durable(shard_id, offset)` is called after each commit."""
-        self._owners[uuid] = (epoch, durable)
+    def own(self, owner: Owner) -> None:
+        """From now on commit for this mapping, and tell it after each commit."""
+        self._owners[owner.uuid] = owner
 
     def disown(self, uuid: str) -> None:
         """Commit nothing more for the mapping; call `flush` before."""
@@ -53,7 +82,7 @@ class Checkpointer:
 
         Raises:
             Fenced: another owner has taken a mapping over.
-            FailedError: the store cannot be written.
+            FailedError: the store cannot be written, for a reason that does not pass by itself.
         """
         while True:
             await self._stirred.wait()
@@ -61,14 +90,35 @@ class Checkpointer:
             await self.flush()
 
     async def flush(self) -> None:
-        """Commit what has moved so far, and return when it is durable."""
-        self._stirred = trio.Event()
-        dirty, self._dirty = self._dirty, {}
-        for uuid, positions in dirty.items():
-            if uuid not in self._owners:
-                continue
-            epoch, durable = self._owners[uuid]
+        """Commit what has moved so far, and return when it is durable; while there is no room, that is waited for.
+
+        Raises:
+            Fenced, FailedError: as `run`.
+        """
+        async with self._flushing:  # else a second one would return before the first one's commit is durable
+            self._stirred = trio.Event()
+            while self._dirty:
+                uuid = next(iter(self._dirty))
+                owner, positions = self._owners.get(uuid), self._dirty.pop(uuid)
+                if owner is not None and not await self._commit(owner, positions):
+                    self._dirty[uuid] = positions | self._dirty.get(uuid, {})  # what moved meanwhile is further on
+                    await trio.sleep(RETRY_S)
+
+    async def _commit(self, owner: Owner, positions: dict[str, Position]) -> bool:
+        """Commit; False, with every mapping paused, if that has to wait."""
+        try:
+            arguments = (owner.uuid, owner.epoch, positions)
             with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(self._store.commit, uuid, epoch, positions, limiter=self._turn)
-            for shard_id, (offset, _) in positions.items():
-                durable(shard_id, offset)
+                await trio.to_thread.run_sync(self._store.commit, *arguments, limiter=self._turn)
+        except (DiskFull, BusyError) as error:
+            self._stuck = True
+            for each in self._owners.values():
+                each.stall(str(error))
+            return False
+        for shard_id, (offset, _) in positions.items():
+            owner.committed(shard_id, offset)
+        if self._stuck:
+            self._stuck = False
+            for each in self._owners.values():
+                each.recover()
+        return True

@@ -49,7 +49,7 @@ def load_handler(name: str) -> Handler:
         raise InitError(document.builtin_module_conflict(module_name))
     try:
         module = importlib.import_module(module_name.replace("/", "."))
-    except Exception as error:  # the user's module may raise anything: this is the border
+    except (Exception, SystemExit) as error:  # the user's module may raise anything: this is the border
         raise InitError(document.init_error(error, module_name)) from error
     handler: Any = module
     for part in function_name.split("."):

@@ -19,6 +19,7 @@ import trio
 from streamfn._native import ffi, lib
 from streamfn.core.lane import Lane
 from streamfn.errors import FailedError
+from streamfn.limits import EVENT_BYTES_MAX
 from streamfn.mapping.outcome import Outcome, fault_of
 from streamfn.mapping.poller import Held, Poller
 from streamfn.types import Run
@@ -38,6 +39,9 @@ READ_AHEAD_BYTES = 12 * 1024 * 1024
 # worker for long. At least one batch runs and one waits.
 STAGED_NS = 25_000_000
 STAGED_MIN = 2
+
+# A full socket of a worker that has nothing to answer: it is tried again after so long.
+TRY_AGAIN_NS = 1_000_000
 
 
 class ShardLane:
@@ -61,6 +65,8 @@ class ShardLane:
         self._batch_ns = 0.0  # smoothed time between two completions
         self._last_finish_ns = 0
         self._moving: Worker | None = None  # the worker that this lane is about to leave
+        self._dry = False  # the log had nothing more when it was read last, and has not moved since
+        self._try_again_ns: int | None = None  # something found no room, and no answer will come to tell of any
 
     # ---- its own task: reading and time
 
@@ -73,11 +79,14 @@ class ShardLane:
         """
         while True:
             self._wake = trio.Event()
-            if self._hungry() and await self._read():
-                self.pump()
-                continue
-            self.pump()
-            if self.machine.oversize is not None and not self.busy:
+            if self._hungry():
+                self._dry = True  # taken back by `wake`: what is committed during the read counts
+                if await self._read():
+                    self._dry = False
+                    self._pump()
+                    continue
+            self._pump()
+            if self._blocked():
                 raise FailedError(self._owner.oversize_text(self))
             wake_at = self._wake_at()
             if wake_at is None:
@@ -90,17 +99,24 @@ class ShardLane:
         """When time alone changes anything; an answer or the next round of the pool pumps the lane anyway."""
         if self.stopping or self.queued or self.busy or self._owner.paused:
             return None
+        if self._try_again_ns is not None:
+            return self._try_again_ns
         if self._owner.budget == 0 and not self.machine.retrying:
             return None
         return self.machine.wake_at(self._owner.now_ns())
 
+    def _blocked(self) -> bool:
+        """Everything before a record that is too big is done."""
+        return self.machine.oversize is not None and not self.busy and not self.machine.retrying
+
     def wake(self) -> None:
         """The log moved, or the mapping's state did: look again."""
+        self._dry = False
         self._wake.set()
 
     def _hungry(self) -> bool:
         machine = self.machine
-        if self.stopping or machine.buffered_bytes >= READ_AHEAD_BYTES:
+        if self.stopping or self._dry or machine.buffered_bytes >= READ_AHEAD_BYTES:
             return False
         return self.finish is None or machine.next_offset < self.finish
 
@@ -117,35 +133,37 @@ class ShardLane:
     # ---- handing over
 
     def pump(self) -> None:
-        """Hand over what is due and fits."""
+        """Hand over what is due and fits, and see to it that the lane's task knows what it now has to wait for."""
+        if self._pump() and (self._hungry() or self._wake_at() is not None or self._blocked()):
+            self._wake.set()
+
+    def _pump(self) -> bool:
+        """Hand over what is due and fits. False if a later round of the pool has to try that again."""
         if self.stopping or self._owner.paused:
-            return
+            return False
         if self.seat is not None and not self.seat.worker.ready:
-            return  # nothing more goes there; its end answers what is in flight
+            return False  # nothing more goes there; its end answers what is in flight
         seat = self.seat
         if seat is not None and self._should_move(seat.worker):
-            return
+            return False
         worker = seat.worker if seat is not None else self._owner.choose_worker()
         if worker is None:
             self._owner.runtime.queue(self)
-            return
+            return False
         room = self._room(worker)
         if room <= 0:
-            if self.machine.buffered_records or self.machine.retrying:
+            if self.machine.wake_at(self._owner.now_ns()) is not None:
                 self._owner.runtime.queue(self)
-            return
-        if seat is None and not self._due():
-            if self._hungry():
-                self._wake.set()
-            return
+            return False
+        if seat is None and (self._gathering() or not self._due()):
+            return True
         if seat is None and not self._sit(worker):
             self._owner.runtime.queue(self)
-            return
+            return False
         self._hand_over(self._take(room))
         if not self.busy:
             self._stand()
-        if self._hungry():
-            self._wake.set()
+        return True
 
     def _should_move(self, worker: Worker) -> bool:
         """Whether another worker has at least two lanes less: then what is staged is taken back, and the lane moves on.
@@ -166,6 +184,17 @@ class ShardLane:
         now = self._owner.now_ns()
         due = self.machine.wake_at(now)
         return (due is not None and due <= now) or self._owner.budget is not None
+
+    def _gathering(self) -> bool:
+        """Whether a batch would be cut short only because the log, which has more, has not been read that far."""
+        machine = self.machine
+        return (
+            machine.buffered_records < self._owner.batch_size
+            and machine.buffered_bytes < EVENT_BYTES_MAX
+            and machine.retrying is None
+            and self._poller.behind
+            and self._hungry()
+        )
 
     def _room(self, worker: Worker) -> int:
         staged = self.machine.in_flight
@@ -193,6 +222,7 @@ class ShardLane:
     def _hand_over(self, runs: list[Run]) -> None:
         """Submit what was taken; what finds no room goes back into the machine until the next round."""
         seat = self.seat
+        self._try_again_ns = None
         if not runs or seat is None:
             return
         now, left = self._owner.now_ns(), sum(run.batches for run in runs)
@@ -203,7 +233,10 @@ class ShardLane:
                 break
         if left:
             self.machine.put_back(left)
-            self._owner.runtime.queue(self)
+            if seat.worker.in_flight:
+                self._owner.runtime.queue(self)
+            else:
+                self._try_again_ns = now + TRY_AGAIN_NS
         seat.publish()
 
     def _submit(self, run: Run, now: int) -> int:
@@ -386,6 +419,7 @@ class ShardLane:
 
     def close(self) -> None:
         """Let everything go; the pool has stopped or the lane is drained."""
+        self.stopping = True
         if self.seat is not None and self.seat.in_flight == 0:
             self._stand()
         self._held.clear()

@@ -10,11 +10,14 @@ from __future__ import annotations
 import math
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from streamfn.events import document
 from streamfn.limits import LOG_LINE_BYTES_MAX, MIB
+from streamfn.types import Fault
 
 QUEUE_BYTES_MAX = 4 * MIB
 
@@ -41,6 +44,11 @@ class LogLines:
         self.which = which
         self._begun: dict[int, bytes] = {}  # invocation → the unfinished last line of what was printed so far
 
+    def init(self, log: bytes) -> None:
+        """What the function's Init wrote."""
+        if self.which != "none" and log:
+            self._sink.write(shown_log(log))
+
     def partial(self, invocation: int, request_id: str, log: bytes) -> None:
         """A running invocation wrote something: its whole lines go out at once."""
         if self.which == "none":
@@ -51,17 +59,31 @@ class LogLines:
         head = "" if begun else f"START RequestId: {request_id} Version: $LATEST\n"
         self._sink.write(head + "".join(lines))
 
+    def wants(self, invocation: int) -> bool:
+        """Whether `ended` must be told although nothing more was printed: all are, and one that has begun."""
+        return self.which == "all" or invocation in self._begun
+
     def ended(
-        self, invocation: int, request_id: str, log: bytes, *, duration_ns: int, failed: bool, memory_mb: int | None
+        self,
+        invocation: int,
+        request_id: str,
+        log: bytes,
+        *,
+        duration_ns: int,
+        fault: Fault | None,
+        memory_mb: int | None,
+        dropped: int = 0,
     ) -> None:
-        """An invocation is over; `log` is what `partial` has not been given."""
+        """An invocation is over; `log` is what `partial` has not been given, `dropped` bytes of it were skipped."""
         begun = invocation in self._begun
         log = self._begun.pop(invocation, b"") + log
-        if self.which == "none" or not (self.which == "all" or failed or log or begun):
+        if self.which == "none" or not (self.which == "all" or fault is not None or log or begun):
             return
-        lines, rest = _split(log)
-        if rest:
-            lines.append(_line(rest))
+        text = shown_log(log)
+        if dropped:
+            text += f"[{dropped} more bytes]\n"
+        if fault is not None:
+            text += _how_it_ended(fault, request_id)
         milliseconds = duration_ns / 1e6
         report = (
             f"REPORT RequestId: {request_id}\tDuration: {milliseconds:.2f} ms\t"
@@ -70,7 +92,22 @@ class LogLines:
         if memory_mb is not None:
             report += f"Max Memory Used: {memory_mb} MB\t"
         head = [] if begun else [f"START RequestId: {request_id} Version: $LATEST\n"]
-        self._sink.write("".join([*head, *lines, f"END RequestId: {request_id}\n", report, "\n"]))
+        self._sink.write("".join([*head, text, f"END RequestId: {request_id}\n", report, "\n"]))
+
+
+def _how_it_ended(fault: Fault, request_id: str) -> str:
+    """What Lambda itself writes when it was not the handler that ended the invocation."""
+    if fault.error_type == document.TIMED_OUT:
+        now = time.time_ns() // 1_000_000
+        at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 1000))
+        return f"{at}.{now % 1000:03d}Z {request_id} {fault.message.partition('Error: ')[2]}\n"
+    return f"{fault.message}\n{fault.error_type}\n" if fault.error_type == document.EXITED else ""
+
+
+def shown_log(log: bytes) -> str:
+    """What was written, as whole lines that can be shown."""
+    lines, rest = _split(log)
+    return "".join([*lines, _line(rest)] if rest else lines)
 
 
 def _split(log: bytes) -> tuple[list[str], bytes]:

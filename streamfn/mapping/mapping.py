@@ -17,7 +17,7 @@ import trio
 from streamfn.core.backoff import Backoff
 from streamfn.core.batcher import BatchRules
 from streamfn.core.lane import Lane
-from streamfn.errors import FailedError
+from streamfn.errors import FailedError, LogDamaged
 from streamfn.events.kinesis import KinesisSource
 from streamfn.events.size import EVENT_FRAME_BYTES, fixed_bytes
 from streamfn.limits import EVENT_BYTES_MAX
@@ -115,7 +115,9 @@ class EventSourceMapping:
         self._headers: dict[str, bytes] = {}
         self._over = trio.Event()
         self._deaf = False  # the run was cancelled: what its workers' deaths look like is nobody's business
-        self.paused = False
+        self.paused = False  # hand nothing over: one of the next two is so
+        self._outrun = False
+        self.stuck: str | None = None  # why checkpoints cannot be written just now
         self._why = ""
         self._first_ns = 0
         self._last_ns = 0
@@ -155,8 +157,13 @@ class EventSourceMapping:
             for lane in self.lanes:
                 lane.close()
         if self.damage:
-            raise self.damage[0]
+            raise self._failure()
         return self.result()
+
+    def _failure(self) -> FailedError:
+        """Everything that is damaged, as one error."""
+        first, *more = self.damage
+        return type(first)("; ".join([str(first), *map(str, more)])) if more else first
 
     def drain(self) -> None:
         """Stop at a batch edge: hand over nothing more, wait for what runs, never for a retry."""
@@ -179,6 +186,7 @@ class EventSourceMapping:
     async def _seat_lanes(self, until_caught_up: bool) -> None:
         now = self.now_ns()
         self.lanes = []
+        self.damage = []
         for shard, reader in await self.runtime.disk(self._open_readers):
             machine = Lane(self._rules, Backoff(), reader.position, now, self.runtime.random)
             lane = ShardLane(self, shard, machine, Poller(reader, fixed_bytes(self._source(shard))))
@@ -188,12 +196,15 @@ class EventSourceMapping:
             self.durable[shard.id] = reader.position
 
     def _open_readers(self) -> list[tuple[Shard, ShardReader]]:
-        """A reader for every shard, at its checkpoint. Reads the disk."""
+        """A reader for every shard, at its checkpoint; a shard that is damaged there gets none. Reads the disk."""
         checkpoints = self.runtime.store.checkpoints(self.uuid)
         readers: list[tuple[Shard, ShardReader]] = []
         try:
             for shard in self.stream.shards:
-                readers.append((shard, ShardReader.open(shard, checkpoints[shard.id].offset)))
+                try:
+                    readers.append((shard, ShardReader.open(shard, checkpoints[shard.id].offset)))
+                except LogDamaged as damage:
+                    self.damage.append(damage)
         except BaseException:
             for _, reader in readers:
                 reader.close()
@@ -206,6 +217,8 @@ class EventSourceMapping:
             await lane.run()
         except FailedError as damage:
             self.damage.append(damage)
+            if lane.finish is None:  # nobody knows how long the others go on
+                self.runtime.say(str(damage))
             lane.end_here()
             self._look()
             await lane.run()
@@ -246,6 +259,11 @@ class EventSourceMapping:
 
     # ---- what lanes ask and tell
 
+    @property
+    def batch_size(self) -> int:
+        """Records in a batch, at most."""
+        return self._rules.batch_size
+
     def now_ns(self) -> int:
         """The runtime's monotonic clock."""
         return time.monotonic_ns()
@@ -282,11 +300,15 @@ class EventSourceMapping:
 
     def pause(self) -> None:
         """Hand nothing over until `resume`: a watcher cannot keep up."""
-        self.paused = True
+        self._outrun = self.paused = True
 
     def resume(self) -> None:
         """Go on after `pause`."""
-        if self.paused:
+        self._outrun = False
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self.paused and not self._outrun and self.stuck is None:
             self.paused = False
             for lane in self.lanes:
                 lane.wake()
@@ -298,7 +320,8 @@ class EventSourceMapping:
         self.counts.records += watermark - lane.counted
         lane.counted = watermark
         self.runtime.checkpointer.moved(self.uuid, lane.shard.id, watermark, None)
-        self._look()
+        if lane.machine.finished or self.budget == 0:
+            self._look()
 
     def failed(self, lane: ShardLane) -> None:
         """An invocation of the lane failed."""
@@ -308,14 +331,15 @@ class EventSourceMapping:
         """An invocation ended that printed, failed or is watched."""
         if self._deaf:
             return
-        if answer.log or outcome.fault is not None or self._logs.which == "all":
+        if answer.log or answer.log_dropped or outcome.fault is not None or self._logs.wants(outcome.invocation):
             self._logs.ended(
                 outcome.invocation,
                 self.request_id(outcome.invocation),
                 answer.log,
                 duration_ns=max(0, outcome.finished_ns - outcome.started_ns),
-                failed=outcome.fault is not None,
+                fault=outcome.fault,
                 memory_mb=peak_memory_mb(pid),
+                dropped=answer.log_dropped,
             )
         for watcher in self._watchers:
             watcher(outcome)
@@ -367,6 +391,20 @@ class EventSourceMapping:
         """A checkpoint is durable."""
         self.durable[shard_id] = offset
         self._last_ns = self.now_ns()
+
+    def stall(self, why: str) -> None:
+        """Checkpoints cannot be written just now: hand nothing over until `recover`."""
+        if self.stuck is None:
+            self.runtime.say(f"{self.name} pauses, and goes on by itself: {why}")
+        self.stuck = why
+        self.paused = True
+
+    def recover(self) -> None:
+        """Go on after `stall`."""
+        if self.stuck is not None:
+            self.stuck = None
+            self.runtime.say(f"{self.name} goes on")
+            self._go_on()
 
     def close(self) -> None:
         """Give the mapping up: another process may own it from now on."""

@@ -62,6 +62,11 @@ class Poller:
         """The reader, for its committed end and its position."""
         return self._reader
 
+    @property
+    def behind(self) -> bool:
+        """Whether the log had more when it was read last."""
+        return not self._following
+
     async def read(self, start: int, until: int | None) -> list[tuple[Held, Chunk]]:
         """What comes next, in order; an empty list when the log has no more for now.
 

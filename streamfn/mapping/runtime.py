@@ -17,7 +17,7 @@ from typing import Any, TypeVar, TypeVarTuple
 
 import trio
 
-from streamfn.errors import BusyError, RefusedError
+from streamfn.errors import BusyError, HandlerImportError, RefusedError
 from streamfn.log.datadir import DataDir
 from streamfn.log.stream import Stream
 from streamfn.log.watch import CommitWatch
@@ -99,6 +99,9 @@ class Runtime:
                 started = await self.start(
                     options, code_dir=code_dir, function=function, path=path, region=stream.region
                 )
+            if existing is None:  # another process may have made it meanwhile
+                existing = await self.disk(self.store.mapping, name)
+                ownership = self._own(name, existing.uuid) if existing is not None else None
             binding = await self.disk(self._bind, name, options, stream, directory)
             if existing is None or existing.uuid != binding.mapping.uuid:
                 if ownership is not None:
@@ -112,6 +115,8 @@ class Runtime:
             if ownership is not None:
                 ownership.release()
             raise
+        logs = LogLines(self._sink, options.logs)
+        logs.init(started.init_log)
         mapping = EventSourceMapping(
             self,
             binding=binding,
@@ -122,7 +127,7 @@ class Runtime:
             shares_function=shared is not None,
             rules=batch_rules(options.batch_size, options.maximum_batching_window_in_seconds),
             timeout_s=started.config.timeout_s,
-            logs=LogLines(self._sink, options.logs),
+            logs=logs,
         )
         self._open.append(mapping)
         return mapping
@@ -133,6 +138,10 @@ class Runtime:
         except BusyError as error:
             raise BusyError(f"the mapping {name!r} is {error}") from None
 
+    def say(self, text: str) -> None:
+        """A line for whoever runs this, among the log lines."""
+        self._sink.write(f"streamfn: {text}\n")
+
     async def disk(self, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
         """Call what may wait for the disk, in a thread; one such call at a time has the store.
 
@@ -141,7 +150,11 @@ class Runtime:
         return await trio.to_thread.run_sync(function, *arguments, limiter=self._turn)
 
     def _bind(self, name: str, options: RunOptions, stream: Stream, directory: str) -> Binding:
-        starts = starting_offsets(stream, options.starting_position, options.starting_position_timestamp)
+        known = self.store.mapping(name)
+        if known is not None and known.stream_id == stream.id:
+            starts: dict[str, int] = {}  # it goes on from its checkpoints; looking for a time may mean reading the log
+        else:
+            starts = starting_offsets(stream, options.starting_position, options.starting_position_timestamp)
         return self.store.bind(
             name,
             stream_id=stream.id,
@@ -188,19 +201,21 @@ class Runtime:
             "request_base": self.pool.request_base,
             "timeout_s": timeout_s,
         }
-        return await self.pool.start(
-            FunctionConfig(
-                name=function_name,
-                main=WORKER_MAIN,
-                settings=settings,
-                code_dir=directory,
-                environment=environment,
-                workers=1 if options.debug else options.workers,
-                timeout_s=timeout_s,
-                debug=options.debug,
-                callable=function,
-            )
+        config = FunctionConfig(
+            name=function_name,
+            main=WORKER_MAIN,
+            settings=settings,
+            code_dir=directory,
+            environment=environment,
+            workers=1 if options.debug else options.workers,
+            timeout_s=timeout_s,
+            debug=options.debug,
+            callable=function,
         )
+        try:
+            return await self.pool.start(config)
+        except HandlerImportError as error:
+            raise _named(error, options.handler) from None
 
     # ---- rounds
 
@@ -227,7 +242,7 @@ class Runtime:
 
     def adopt(self, mapping: EventSourceMapping) -> None:
         """Watch the mapping's shards, commit its checkpoints."""
-        self.checkpointer.own(mapping.uuid, mapping.epoch, mapping.committed)
+        self.checkpointer.own(mapping)
         for lane in mapping.lanes:
             key = (mapping.uuid, lane.shard.id)
             self._watched[key] = lane
@@ -313,6 +328,13 @@ async def open_runtime(data: DataDir, sink: LogSink) -> AsyncIterator[Runtime]:
 def function_name_of(handler: str) -> str:
     """The function's name: the handler's, with `.`, `:` and `/` turned into `-`."""
     return handler.translate(str.maketrans(".:/", "---"))
+
+
+def _named(error: HandlerImportError, handler: str) -> HandlerImportError:
+    """The error with the handler's name in its text, and the type of what its module raised."""
+    kind = str(error.document.get("errorType", ""))
+    text = str(error) if kind.startswith(("Runtime.", "Sandbox.")) else f"{kind}: {error}"
+    return HandlerImportError(f"cannot load handler {handler!r}: {text}", error.document, error.log)
 
 
 def _stored(options: RunOptions) -> dict[str, object]:

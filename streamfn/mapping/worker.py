@@ -181,6 +181,11 @@ def _invoker(state: State, seat: Seat, segments: Segments, context_type: type[La
             fault = document.marshal_error(error, invocation)
         except Exception as error:  # a handler may raise anything: this is the border to the user's code
             fault = document.from_exception(error, invocation)
+        except SystemExit:
+            raise
+        except BaseException as error:  # KeyboardInterrupt, CancelledError: they end the process, as in Lambda
+            _log_fault(document.from_exception(error, invocation))
+            raise SystemExit(1) from None
         else:
             if seat.forked:
                 seat.leave_fork()

@@ -92,6 +92,7 @@ class Seat:
 
     def report(self, fields: dict[str, object]) -> None:
         """Tell the runtime how the worker's own Init went."""
+        self.flush_stdio()
         with _borrowed(self.control) as sock:
             protocol.send(sock, fields)
 

@@ -97,7 +97,6 @@ class Zygote:
         else:
             gc.collect()
             gc.freeze()
-            flush()
             self._reply({"op": "ready"})
             return True
         return False
@@ -159,6 +158,7 @@ class Zygote:
         return True
 
     def _reply(self, fields: dict[str, object], fds: list[int] | None = None) -> None:
+        flush()  # whoever reads the answer reads the log with it
         # A broken pipe: the runtime is gone; its pidfd says so, and we end on that.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             protocol.send(self._control, fields, fds or [])

@@ -1,0 +1,4 @@
+import sys
+
+print("no configuration found")
+sys.exit(3)

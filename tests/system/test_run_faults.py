@@ -1,0 +1,202 @@
+"""Handlers that fail in every way there is: each fault ends in Lambda's words, nothing is lost, order is kept."""
+
+import os
+import re
+import time
+from pathlib import Path
+
+import pytest
+from run_rig import report_blocks, until
+from witness import deliveries
+
+RECORDS = 60
+
+
+@pytest.fixture
+def ready(place):
+    """Two shards of 30 records, one of which is `deed`."""
+    place.stream(shards=2, contents=["deed" if number == 24 else number for number in range(RECORDS)])
+    return place
+
+
+def check_all(place):
+    """Every record was delivered to a handler that came that far, once, in the order of the log."""
+    assert deliveries(place.seen) == place.log()
+
+
+def strays(marker):
+    """Processes whose environment has the marker."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if marker.encode() in (entry / "environ").read_bytes():
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+    return found
+
+
+@pytest.mark.parametrize(
+    ("handler", "options", "text"),
+    [
+        ("raises", [], "[ERROR] Peculiar: with\nlines and é\nTraceback (most recent call last):\n"),
+        ("exits", [], "RequestId: {id} Error: Runtime exited with error: exit status 7\nRuntime.ExitError\n"),
+        ("exits_plainly", [], "RequestId: {id} Error: Runtime exited without providing a reason\nRuntime.ExitError\n"),
+        ("interrupts", [], "RequestId: {id} Error: Runtime exited with error: exit status 1\nRuntime.ExitError\n"),
+        ("vanishes", [], "RequestId: {id} Error: Runtime exited without providing a reason\nRuntime.ExitError\n"),
+        ("kills_itself", [], "RequestId: {id} Error: Runtime exited with error: signal: killed\nRuntime.ExitError\n"),
+        ("crashes", [],
+         "RequestId: {id} Error: Runtime exited with error: signal: segmentation fault\nRuntime.ExitError\n"),
+        ("spins", ["--timeout", "1"], "Z {id} Task timed out after 1.00 seconds\n"),
+        ("ignores_signals", ["--timeout", "1"],
+         "Z {id} Task timed out after 1.00 seconds\n"),
+        ("unserialisable", [], "[ERROR] Runtime.MarshalError: Unable to marshal response: "),
+        ("recursive", [], "[ERROR] Runtime.MarshalError: Unable to marshal response: "),
+        ("too_large", [], "[ERROR] Function.ResponseSizeTooLarge: Response payload size exceeded maximum allowed "
+                          "payload size (6291556 bytes).\n"),
+    ],
+)  # fmt: skip
+def test_a_fault_is_told_as_lambda_tells_it_and_the_batch_is_tried_again(ready, handler, options, text):
+    done = ready.caught_up(f"unruly.{handler}", "--batch-size", "5", "--workers", "2", *options)
+    assert done.code == 0, done.err
+    check_all(ready)
+    assert done.summary["errors"] == 1
+    assert done.summary["records"] == RECORDS
+    (block,) = report_blocks(done.err)
+    request_id, lines, report = block
+    assert text.format(id=request_id) in "".join(line + "\n" for line in lines)
+    assert re.match(rf"REPORT RequestId: {request_id}\tDuration: [\d.]+ ms\tBilled Duration: \d+ ms\t", report)
+    assert "streamfn/mapping" not in done.err
+    assert "streamfn/pool" not in done.err
+
+
+def test_the_trace_of_a_handlers_error_is_indented_as_in_lambdas_log(ready):
+    done = ready.caught_up("unruly.raises", "--batch-size", "5")
+    (block,) = report_blocks(done.err)
+    assert re.search('\u00a0\u00a0File ".*unruly.py", line \\d+, in raises', "\n".join(block[1]))
+
+
+def test_a_file_opened_over_our_descriptors_is_not_written_to(ready):
+    done = ready.caught_up("unruly.closes_everything", "--batch-size", "5")
+    assert done.code == 0, done.err
+    check_all(ready)
+    assert (ready.notes / "precious").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("handler", ["forks_and_returns", "forks_and_raises"])
+def test_a_child_that_comes_back_from_the_handler_is_not_taken_for_the_worker(ready, handler):
+    done = ready.caught_up(f"unruly.{handler}", "--batch-size", "10")
+    assert done.code == 0, done.err
+    check_all(ready)
+    assert done.summary["errors"] == 0
+    assert done.summary["batches"] == 6
+
+
+def test_what_a_handler_leaves_running_is_gone_a_second_after_the_end(ready, tmp_path):
+    marker = f"STREAMFN_TEST_MARK={tmp_path}"
+    done = ready.caught_up("unruly.leaves_a_child", "--batch-size", "10", env=dict([marker.split("=", 1)]))
+    assert done.code == 0
+    until(lambda: not strays(marker), "the handlers' children to end", 1.0)
+
+
+def test_100_mib_of_output_hold_nothing_up_and_are_cut_with_a_count(place):
+    place.stream(contents=["one"])
+    started = time.monotonic()
+    done = place.caught_up("unruly.prints_much", "--timeout", "10")
+    assert done.code == 0
+    assert time.monotonic() - started < 10
+    check_all(place)
+    assert len(done.err) < 80 << 20
+    assert re.search(r"^\[\d{7,} more bytes\]$", done.err, re.M)
+
+
+def test_output_without_a_newline_and_with_control_characters_becomes_whole_plain_lines(place):
+    place.stream(contents=["one"])
+    done = place.caught_up("unruly.prints_without_newline")
+    (block,) = report_blocks(done.err)
+    shown = "\n".join(block[1])
+    assert "no newline here" in shown
+    assert "nor \\x1b[31mhere" in shown
+    assert "\x1b" not in done.err
+
+
+def test_a_handler_cannot_paint_the_terminal(place):
+    place.stream(contents=["one"])
+    done = place.caught_up("unruly.prints_lies")
+    assert done.code == 0
+    assert not set(done.err) & {"\x1b", "\x07", "\r", "\x00"}
+
+
+@pytest.mark.parametrize("handler", ["replaces_stdout", "large", "answers_with_surrogate"])
+def test_odd_but_allowed(place, handler):
+    place.stream(contents=["one", "two"])
+    done = place.caught_up(f"unruly.{handler}", "--batch-size", "1")
+    assert done.code == 0, done.err
+    check_all(place)
+
+
+def test_logging_goes_out_in_lambdas_form(place):
+    place.stream(contents=["one"])
+    done = place.caught_up("unruly.logs")
+    (block,) = report_blocks(done.err)
+    request_id, lines, _ = block
+    assert re.fullmatch(rf"\[WARNING\]\t\d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{{3}}Z\t{request_id}\tcareful", lines[0])
+    assert lines[1:] == ['{"at": "' + request_id + '"}']
+
+
+def test_logs_all_tells_of_every_invocation_and_none_of_no_one(place):
+    place.stream(contents=["deed", *range(29)])
+    told = place.caught_up("unruly.raises", "--batch-size", "10", "--logs", "all", "--name", "a")
+    assert len(report_blocks(told.err)) == 4
+    place.notes.joinpath("met-deed").unlink()
+    silent = place.caught_up("unruly.raises", "--batch-size", "10", "--logs", "none", "--name", "b")
+    assert silent.summary["errors"] == 1
+    assert "REPORT" not in silent.err
+    assert "ERROR" not in silent.err
+
+
+def test_a_poison_batch_is_retried_with_backoff_while_the_other_shard_goes_on(place):
+    place.stream(shards=2)
+    place.put(["deed", *range(9)], shard=0)
+    place.put(range(500), shard=1)
+    first, second = (shard.id for shard in place.opened().shards)
+    done = place.caught_up("unruly.fails_thrice", "--batch-size", "5", "--workers", "2")
+    assert done.code == 0
+    check_all(place)
+    assert done.summary["errors"] == 3
+    times = [float(line) for line in (place.notes / "attempts").read_text().split()]
+    assert len(times) == 4
+    assert times[-1] - times[0] > 0.05
+    order = [line.split()[0] for line in place.seen.read_text().splitlines()]
+    assert order.index(first) > 20  # most of the other shard was done before the poison was
+    assert order.count(second) == 100
+
+
+def test_four_workers_keep_the_order_of_each_of_many_shards(place):
+    place.stream(shards=8, contents=range(4000))
+    done = place.caught_up("seen.handler", "--batch-size", "7", "--workers", "4")
+    assert done.code == 0
+    check_all(place)
+    pids = {line.split()[1] for line in place.seen.read_text().splitlines()}
+    assert len(pids) == 4
+
+
+def test_a_worker_killed_from_outside_is_replaced_and_nothing_is_lost(place):
+    place.stream(shards=4, contents=range(400))
+    run = place.start("run", "seen.slow", "--stream", "s", "--until-caught-up", "--batch-size", "2", "--json")
+    victims = set()
+    for _ in range(3):
+        fresh = until(lambda: {int(line.split()[1]) for line in lines(place)} - victims, "a worker at work")
+        victim = fresh.pop()
+        victims.add(victim)
+        os.kill(victim, 9)
+    assert run.wait() == 0, run.err
+    assert run.summary["errors"] <= 3
+    for shard, numbers in place.log().items():
+        assert list(dict.fromkeys(deliveries(place.seen)[shard])) == numbers
+
+
+def lines(place):
+    text = place.seen.read_text() if place.seen.exists() else ""
+    return text[: text.rfind("\n") + 1].splitlines()
