@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from run_rig import report_blocks, until
+from run_rig import FUNCTIONS, report_blocks, until
 from witness import deliveries
 
 RECORDS = 60
@@ -200,3 +200,37 @@ def test_a_worker_killed_from_outside_is_replaced_and_nothing_is_lost(place):
 def lines(place):
     text = place.seen.read_text() if place.seen.exists() else ""
     return text[: text.rfind("\n") + 1].splitlines()
+
+
+GOOD = f"import sys\nsys.path.append({str(FUNCTIONS)!r})\nfrom seen import handler\n"
+
+
+def test_a_module_that_fails_in_a_later_init_is_told_and_tried_again_until_it_works(place):
+    code = place.root / "code"
+    code.mkdir()
+    (code / "mine.py").write_text(GOOD)
+    place.stream(contents=range(10))
+    with place.following("mine.handler", cwd=code) as run:
+        until(lambda: len(lines(place)) == 1, "the first batch")
+        (code / "mine.py").write_text("print('broken now')\nraise ValueError('deployed badly')\n")
+        (zygote,) = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+        os.kill(int(zygote), 9)
+        place.put(range(5))
+        run.says("mine.handler@s gets no new worker, and tries again: deployed badly")
+        assert "broken now\n[ERROR] ValueError: deployed badly\nTraceback" in run.err
+        (code / "mine.py").write_text(GOOD)
+        until(lambda: len(lines(place)) == 2, "the next batch")
+        run.signal()
+        assert run.wait() == 0
+    check_all(place)
+
+
+def test_a_module_that_starts_a_thread_is_imported_by_each_worker(place):
+    code = place.root / "code"
+    code.mkdir()
+    thread = "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+    (code / "mine.py").write_text(GOOD + thread + "print('imported', threading.active_count())\n")
+    place.stream(shards=2, contents=range(40))
+    done = place.caught_up("mine.handler", "--batch-size", "5", "--workers", "2", cwd=code)
+    assert done.code == 0, done.err
+    check_all(place)
