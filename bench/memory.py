@@ -1,7 +1,7 @@
 """`python -m bench.memory [--records N] [--appends N]`: how much memory grows with the records that went through.
 
-RssAnon + RssShmem of the runtime and of each worker, sampled while `streamfn run` delivers N records of 1 KiB, and of this
-process while it appends records one by one. Pages of the log that are merely mapped are the page cache's.
+RssAnon + RssShmem of the runtime and of each worker, sampled while `streamfn run` delivers N records of 1 KiB, and
+of this process while it appends records one by one. Pages of the log that are merely mapped are the page cache's.
 """
 
 import argparse

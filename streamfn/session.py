@@ -19,6 +19,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import weakref
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -86,6 +87,7 @@ class Session:
     def __init__(self, runtime: Runtime, putter: Putter) -> None:
         self._runtime = runtime
         self._putter = putter
+        self._readers: weakref.WeakSet[Records] = weakref.WeakSet()
         self._closed = False
 
     @property
@@ -156,7 +158,10 @@ class Session:
             RefusedError: the start is none; or, with the first record asked for, there is no such stream.
             LogError: a shard is damaged or cannot be read.
         """
-        return Records(lambda: self._runtime.data.stream(stream), start, follow=follow)
+        self._check_open()
+        records = Records(lambda: self._runtime.data.stream(stream), start, follow=follow)
+        self._readers.add(records)
+        return records
 
     # ---- functions
 
@@ -300,8 +305,10 @@ class Session:
     # ---- the end
 
     async def close(self) -> None:
-        """Called by `open`: nothing more can be begun; what was put is durable."""
+        """Called by `open`: nothing more can be begun, nothing is read any more, what was put is durable."""
         self._closed = True
+        for records in list(self._readers):
+            await records.aclose()
         await self._putter.close()
 
     def _check_open(self) -> None:

@@ -192,7 +192,7 @@ class SyncMapping:
             try:
                 yield outcomes
             except BaseException:
-                outcomes.run.cancel()
+                outcomes.run.stop()
                 raise
             self._portal.soon(lambda: self._mapping.close_feed(feed))
             _at_the_end(self._portal, lambda: self._drain(outcomes.run))

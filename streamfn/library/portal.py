@@ -22,6 +22,11 @@ from streamfn.session import Session
 
 T = TypeVar("T")
 
+# A signal that comes just before the main thread falls asleep on a lock does not wake it: CPython looks for signals
+# before, and with other threads busy that is milliseconds before. A Ctrl-C would then be heard only when the call
+# has ended. So the main thread looks up now and then.
+LOOK_UP_S = 0.2
+
 # How long an interrupted call is waited for: everything it may have started is gone in less.
 INTERRUPT_S = 5.0
 
@@ -34,26 +39,34 @@ class Call(Generic[T]):
         self._portal = portal
         self._function = function
         self._scope: trio.CancelScope | None = None
-        self._cancelled = False
+        self._begun = self._cancelled = False
 
     def result(self) -> T:
         """Wait for the answer. Interrupted, it cancels the call, waits for its end, and raises the interrupt."""
         try:
-            wait([self.future])
+            _wait(self.future)
         except BaseException:
-            self.cancel()
-            wait([self.future], INTERRUPT_S)
+            self.stop()
             raise
         return self.future.result()
 
-    def cancel(self) -> None:
-        """Have the task cancelled, as soon as may be."""
+    def stop(self) -> None:
+        """Cancel the task and wait for its end."""
         self._cancelled = True
         self._portal.soon(self._cancel_scope)
+        wait([self.future], INTERRUPT_S)
+
+    def begin(self, nursery: trio.Nursery) -> None:
+        """Start the task, unless the call was cancelled before it came here."""
+        if not self._cancelled:
+            self._begun = True
+            nursery.start_soon(self.serve)
 
     def _cancel_scope(self) -> None:
         if self._scope is not None:
             self._scope.cancel()
+        elif not self._begun and not self.future.done():
+            self.future.set_exception(PoolClosed("the call was cancelled"))
 
     async def serve(self) -> None:
         """The task. A call that the end of the run cancels is answered by `Portal`, which knows why."""
@@ -89,6 +102,7 @@ class Portal:
         self._thread = threading.Thread(target=self._run, name="streamfn", daemon=True)
         self._thread.start()
         try:
+            _wait(self._started)
             self.session = self._started.result()
         except BaseException:  # an interrupt too: what has been begun is ended
             self.close()
@@ -100,22 +114,32 @@ class Portal:
         Raises:
             PoolClosed: the session is closed, or was while this waited.
         """
-        return self.begin(function).result()
+        call = Call(self, function)
+        try:
+            self._hand_over(call)
+        except BaseException as error:  # an interrupt: what may have been begun is ended
+            if not isinstance(error, PoolClosed):
+                call.stop()
+            raise
+        return call.result()
 
     def begin(self, function: Callable[[], Awaitable[T]]) -> Call[T]:
         """The same without waiting."""
+        call = Call(self, function)
+        self._hand_over(call)
+        return call
+
+    def _hand_over(self, call: Call[Any]) -> None:
         if threading.current_thread() is self._thread:
             raise PoolClosed("a session cannot be called from its own thread")
         if os.getpid() != self._pid:
             raise PoolClosed("the session belongs to the process that this one was forked from")
-        call = Call(self, function)
         with self._lock:
             if self._over:
                 raise PoolClosed("the session is closed") from self._error
             self._calls.add(call)
         call.future.add_done_callback(lambda _: self._forget(call))
         self.soon(lambda: self._start(call))
-        return call
 
     def soon(self, function: Callable[[], object]) -> None:
         """Call `function` there; nothing if the run is over."""
@@ -138,7 +162,8 @@ class Portal:
         with self._lock:
             self._close_asked = True
         self.soon(self._ask_to_close)
-        self._thread.join()
+        while self._thread.is_alive():
+            self._thread.join(LOOK_UP_S)
         error, self._error = self._error, None
         if error is not None and self._started.exception() is None:
             raise error
@@ -176,8 +201,15 @@ class Portal:
 
     def _start(self, call: Call[Any]) -> None:
         assert self._nursery is not None
-        self._nursery.start_soon(call.serve)
+        call.begin(self._nursery)
 
     def _forget(self, call: Call[Any]) -> None:
         with self._lock:
             self._calls.discard(call)
+
+
+def _wait(future: Future[Any]) -> None:
+    """Wait until it is done, whichever thread this is."""
+    timeout = LOOK_UP_S if threading.current_thread() is threading.main_thread() else None
+    while not future.done():
+        wait([future], timeout)

@@ -148,7 +148,8 @@ def _checked(record: NewRecord) -> NewRecord:
 
 
 async def _submit(producer: Producer, records: list[NewRecord]) -> list[Put]:
-    if producer.queued_bytes < PUT_NOW_BYTES:
+    size = sum(len(record.data) + len(record.partition_key) for record in records)
+    if producer.queued_bytes + size < PUT_NOW_BYTES:
         future = producer.submit(records)
     else:  # it may have to wait for room
         future = await trio.to_thread.run_sync(producer.submit, records)

@@ -52,7 +52,8 @@ class Tail(NamedTuple):
     """Where the log ends: `active` is None where the next append needs a new segment, at `end_offset`.
 
     `position` is the file position in the active segment where it goes on; `data_end` is above it where
-    there is something to cut.
+    there is something to cut.  The `kept_records` between `kept_from` and `position` are good, and nobody
+    was told that they are durable.
     """
 
     active: SegmentFile | None
@@ -61,6 +62,7 @@ class Tail(NamedTuple):
     epoch: int
     data_end: int
     kept_records: int
+    kept_from: int
 
     @property
     def recovery(self) -> Recovery:
@@ -81,7 +83,7 @@ def find_tail(shard: Shard, commit: Commit | None) -> Tail:
     if not files:
         if published:
             raise LogDamaged(f"{shard.directory} has no segments, but {published} records were committed")
-        return Tail(None, 0, 0, commit.epoch if commit else 0, 0, 0)
+        return Tail(None, 0, 0, commit.epoch if commit else 0, 0, 0, 0)
     last = max(files, key=lambda file: (file.first_offset, not file.sealed))
     if commit and last.first_offset < commit.segment:
         missing = f"{commit.segment:020d}.arrows"
@@ -111,7 +113,7 @@ def _scan_tail(segment: Segment, file: SegmentFile, commit: Commit | None) -> Ta
     if file.sealed:
         if status != lib.SF_SCAN_END:
             raise damaged(file, position, end_offset, "and the end of a sealed segment is further on")
-        return Tail(None, 0, end_offset, epoch, 0, max(0, end_offset - published))
+        return Tail(None, 0, end_offset, epoch, 0, max(0, end_offset - published), 0)
     data_end = _data_end(segment, position)
     if data_end > position:
         _refuse_durable_beyond(segment, file, position, end_offset, data_end)
@@ -122,6 +124,7 @@ def _scan_tail(segment: Segment, file: SegmentFile, commit: Commit | None) -> Ta
         epoch,
         max(position, data_end),
         end_offset - max(published, file.first_offset),
+        start[0],
     )
 
 

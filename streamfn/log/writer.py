@@ -215,7 +215,18 @@ class ShardWriter:
         self._fd = os.open(tail.active.path, os.O_RDWR | os.O_CLOEXEC)
         self._size = os.fstat(self._fd).st_size
         if tail.kept_records:
+            self._write_again(tail.kept_from, tail.position)
             self._sync(self._fd)
+
+    def _write_again(self, start: int, end: int) -> None:
+        """Write what lies there once more, as it is.
+
+        After a failed sync the kernel takes pages for clean that never reached the disk, and the next sync would
+        succeed without writing them.
+        """
+        for position in range(start, end, limits.MIB):
+            content = os.pread(self._fd, min(limits.MIB, end - position), position)
+            write_all(self._fd, memoryview(content), position)
 
     def _now_ms(self) -> int:
         self._require_open()

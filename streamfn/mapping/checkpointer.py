@@ -107,9 +107,9 @@ class Checkpointer:
     async def _commit(self, owner: Owner, positions: dict[str, Position]) -> bool:
         """Commit; False, with every mapping paused, if that has to wait."""
         try:
+            arguments = (owner.uuid, owner.epoch, positions)
             with trio.CancelScope(shield=True):
-                commit = self._store.commit
-                await trio.to_thread.run_sync(commit, owner.uuid, owner.epoch, positions, limiter=self._turn)
+                await trio.to_thread.run_sync(self._store.commit, *arguments, limiter=self._turn)
         except (DiskFull, BusyError) as error:
             self._stuck = True
             for each in self._owners.values():

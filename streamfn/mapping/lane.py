@@ -40,6 +40,9 @@ READ_AHEAD_BYTES = 12 * 1024 * 1024
 STAGED_NS = 25_000_000
 STAGED_MIN = 2
 
+# A full socket of a worker that has nothing to answer: it is tried again after so long.
+TRY_AGAIN_NS = 1_000_000
+
 
 class ShardLane:
     """The shell of one lane. It is the pool's lane client (its callbacks do not wait and do not raise)."""
@@ -62,6 +65,8 @@ class ShardLane:
         self._batch_ns = 0.0  # smoothed time between two completions
         self._last_finish_ns = 0
         self._moving: Worker | None = None  # the worker that this lane is about to leave
+        self._dry = False  # the log had nothing more when it was read last, and has not moved since
+        self._try_again_ns: int | None = None  # something found no room, and no answer will come to tell of any
 
     # ---- its own task: reading and time
 
@@ -74,9 +79,12 @@ class ShardLane:
         """
         while True:
             self._wake = trio.Event()
-            if self._hungry() and await self._read():
-                self._pump()
-                continue
+            if self._hungry():
+                self._dry = True  # taken back by `wake`: what is committed during the read counts
+                if await self._read():
+                    self._dry = False
+                    self._pump()
+                    continue
             self._pump()
             if self._blocked():
                 raise FailedError(self._owner.oversize_text(self))
@@ -91,6 +99,8 @@ class ShardLane:
         """When time alone changes anything; an answer or the next round of the pool pumps the lane anyway."""
         if self.stopping or self.queued or self.busy or self._owner.paused:
             return None
+        if self._try_again_ns is not None:
+            return self._try_again_ns
         if self._owner.budget == 0 and not self.machine.retrying:
             return None
         return self.machine.wake_at(self._owner.now_ns())
@@ -101,11 +111,12 @@ class ShardLane:
 
     def wake(self) -> None:
         """The log moved, or the mapping's state did: look again."""
+        self._dry = False
         self._wake.set()
 
     def _hungry(self) -> bool:
         machine = self.machine
-        if self.stopping or machine.buffered_bytes >= READ_AHEAD_BYTES:
+        if self.stopping or self._dry or machine.buffered_bytes >= READ_AHEAD_BYTES:
             return False
         return self.finish is None or machine.next_offset < self.finish
 
@@ -141,7 +152,7 @@ class ShardLane:
             return False
         room = self._room(worker)
         if room <= 0:
-            if self.machine.buffered_records or self.machine.retrying:
+            if self.machine.wake_at(self._owner.now_ns()) is not None:
                 self._owner.runtime.queue(self)
             return False
         if seat is None and (self._gathering() or not self._due()):
@@ -211,6 +222,7 @@ class ShardLane:
     def _hand_over(self, runs: list[Run]) -> None:
         """Submit what was taken; what finds no room goes back into the machine until the next round."""
         seat = self.seat
+        self._try_again_ns = None
         if not runs or seat is None:
             return
         now, left = self._owner.now_ns(), sum(run.batches for run in runs)
@@ -221,7 +233,10 @@ class ShardLane:
                 break
         if left:
             self.machine.put_back(left)
-            self._owner.runtime.queue(self)
+            if seat.worker.in_flight:
+                self._owner.runtime.queue(self)
+            else:
+                self._try_again_ns = now + TRY_AGAIN_NS
         seat.publish()
 
     def _submit(self, run: Run, now: int) -> int:
@@ -404,6 +419,7 @@ class ShardLane:
 
     def close(self) -> None:
         """Let everything go; the pool has stopped or the lane is drained."""
+        self.stopping = True
         if self.seat is not None and self.seat.in_flight == 0:
             self._stand()
         self._held.clear()

@@ -68,6 +68,10 @@ class LogLines:
         head = "" if begun else f"START RequestId: {request_id} Version: $LATEST\n"
         self._sink.write(head + "".join(lines))
 
+    def wants(self, invocation: int) -> bool:
+        """Whether `ended` must be told although nothing more was printed: all are, and one that has begun."""
+        return self.which == "all" or invocation in self._begun
+
     def ended(
         self,
         invocation: int,

@@ -321,7 +321,8 @@ class EventSourceMapping:
         self.counts.records += watermark - lane.counted
         lane.counted = watermark
         self.runtime.checkpointer.moved(self.uuid, lane.shard.id, watermark, None)
-        self._look()
+        if lane.machine.finished or self.budget == 0:
+            self._look()
 
     def failed(self, lane: ShardLane) -> None:
         """An invocation of the lane failed."""
@@ -331,7 +332,7 @@ class EventSourceMapping:
         """An invocation ended that printed, failed or is watched."""
         if self._deaf:
             return
-        if answer.log or answer.log_dropped or outcome.fault is not None or self._logs.which == "all":
+        if answer.log or answer.log_dropped or outcome.fault is not None or self._logs.wants(outcome.invocation):
             self._logs.ended(
                 outcome.invocation,
                 self.request_id(outcome.invocation),

@@ -150,7 +150,11 @@ class Runtime:
         return await trio.to_thread.run_sync(function, *arguments, limiter=self._turn)
 
     def _bind(self, name: str, options: RunOptions, stream: Stream, directory: str) -> Binding:
-        starts = starting_offsets(stream, options.starting_position, options.starting_position_timestamp)
+        known = self.store.mapping(name)
+        if known is not None and known.stream_id == stream.id:
+            starts: dict[str, int] = {}  # it goes on from its checkpoints; looking for a time may mean reading the log
+        else:
+            starts = starting_offsets(stream, options.starting_position, options.starting_position_timestamp)
         return self.store.bind(
             name,
             stream_id=stream.id,

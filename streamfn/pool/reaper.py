@@ -108,6 +108,8 @@ class Reaper:
                 worker.armed = False
             if worker.in_flight or worker.chores:
                 self.reap(worker)
+            if worker.owes:
+                worker.pay()
         if self._news:
             self._news = False
             self.on_round()

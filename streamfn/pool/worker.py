@@ -79,6 +79,7 @@ class Worker:
         self._epochs = [0] * limits.RING_CAPACITY
         self._free = list(range(limits.RING_CAPACITY - 1, -1, -1))
         self._known: set[int] = set()
+        self._owed: deque[int] = deque()  # segments to be retired for which the ring had no room
         self._cause = FailureKind.CRASHED
         self._detail = ""
         self._reaper = reaper
@@ -169,21 +170,36 @@ class Worker:
             raise trio.WouldBlock
         try:
             protocol.send_bytes(self.control, segment_message(segment_id, header), [fd])
-        except (BlockingIOError, BrokenPipeError, ConnectionResetError) as error:
+        except OSError as error:  # full, gone, or the kernel is short of memory or of descriptors in flight
             raise trio.WouldBlock from error
         self._known.add(segment_id)
 
-    def retire(self, segment_id: int) -> bool:
-        """Ask the worker to let a segment's mapping go.  False when the ring is full: try again later."""
+    def retire(self, segment_id: int) -> None:
+        """Have the worker let a segment's mapping go, behind everything that is staged now; with a full ring, soon."""
+        self._owed.append(segment_id)
+        self.pay()
+
+    def pay(self) -> None:
+        """Submit the retire entries that are owed, as far as there is room; the reaper calls it after each round."""
         if not self.ready:
-            self._known.discard(segment_id)
-            return True
-        if not lib.sf_port_retire(self.port, segment_id):
-            return False
-        self._known.discard(segment_id)
-        self.chores += 1
-        self._reaper.publish(self)
-        return True
+            self._owed.clear()
+            return
+        chores = self.chores
+        while self._owed:
+            # Until its entry is staged a segment is known: what was staged meanwhile lies before it.
+            if self._owed[0] in self._known:
+                if not lib.sf_port_retire(self.port, self._owed[0]):
+                    break
+                self._known.discard(self._owed[0])
+                self.chores += 1
+            self._owed.popleft()
+        if self.chores > chores:
+            self._reaper.publish(self)
+
+    @property
+    def owes(self) -> bool:
+        """Whether retire entries wait for room."""
+        return bool(self._owed)
 
     # ---- watching ----
 

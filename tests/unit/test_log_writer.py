@@ -352,3 +352,32 @@ def test_a_damaged_segment_is_not_sealed(shard: Shard) -> None:
         LogDamaged, match=rf"{path.name} is damaged at byte \d+: no valid record at offset \d+"
     ):
         contents(shard)
+
+
+def test_what_a_failed_sync_left_is_written_again_before_it_is_called_durable(
+    shard: Shard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_writer(shard) as first:
+        first.append(numbered(0, 2))
+        first.commit()
+        durable = commit.CommitFile.open(shard.directory, write=False).read()
+        assert durable is not None
+        first.append(numbered(2, 4))
+        monkeypatch.setattr(os, "fdatasync", lambda fd: (_ for _ in ()).throw(OSError(errno.EIO, "sync")))
+        with pytest.raises(LogError):
+            first.commit()
+        monkeypatch.undo()
+    written: list[tuple[int, int]] = []
+    pwrite = os.pwrite
+
+    def spy(fd: int, data: Any, position: int) -> int:
+        if os.readlink(f"/proc/self/fd/{fd}").endswith(".arrows"):
+            written.append((position, position + len(data)))
+        return pwrite(fd, data, position)
+
+    monkeypatch.setattr(os, "pwrite", spy)
+    with open_writer(shard) as second:
+        assert second.committed_offset == 4
+    assert written
+    assert written[0][0] == durable.length, "from what was durable on, everything is written again"
+    assert contents(shard) == [record.data for record in numbered(0, 4)]
