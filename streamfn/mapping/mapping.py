@@ -17,7 +17,7 @@ import trio
 from streamfn.core.backoff import Backoff
 from streamfn.core.batcher import BatchRules
 from streamfn.core.lane import Lane
-from streamfn.errors import FailedError, LogDamaged
+from streamfn.errors import FailedError, HandlerImportError, LogDamaged
 from streamfn.events.kinesis import KinesisSource
 from streamfn.events.size import EVENT_FRAME_BYTES, fixed_bytes
 from streamfn.limits import EVENT_BYTES_MAX
@@ -118,6 +118,7 @@ class EventSourceMapping:
         self.paused = False  # hand nothing over: one of the next two is so
         self._outrun = False
         self.stuck: str | None = None  # why checkpoints cannot be written just now
+        self._no_worker: str | None = None  # why, as it was said last
         self._why = ""
         self._first_ns = 0
         self._last_ns = 0
@@ -347,6 +348,17 @@ class EventSourceMapping:
     def printed(self, invocation: int, log: bytes) -> None:
         """A running invocation wrote something."""
         self._logs.partial(invocation, self.request_id(invocation), log)
+
+    def look_after_workers(self) -> None:
+        """Say why there are no new workers, when an Init fails that is not the first; the pool tries again."""
+        fault = self.function.fault
+        if (None if fault is None else str(fault)) == self._no_worker:
+            return
+        self._no_worker = None if fault is None else str(fault)
+        if isinstance(fault, HandlerImportError):
+            self._logs.init_failed(fault)
+        if fault is not None:
+            self.runtime.say(f"{self.name} gets no new worker, and tries again: {fault}")
 
     def request_id(self, invocation: int) -> str:
         """The request id that the handler saw."""
