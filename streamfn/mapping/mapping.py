@@ -26,6 +26,7 @@ from streamfn.mapping.histogram import new_histogram
 from streamfn.mapping.lane import ShardLane
 from streamfn.mapping.logs import LogLines, peak_memory_mb
 from streamfn.mapping.outcome import Outcome
+from streamfn.mapping.pace import Pace
 from streamfn.mapping.poller import Poller
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ class EventSourceMapping:
         self.shares_function = shares_function
         self.timeout_s = timeout_s
         self.counts = Counts()
+        self.pace = Pace()
         self.latency, self.duration = new_histogram(), new_histogram()
         self.lanes: list[ShardLane] = []
         self.durable: dict[str, int] = {}
@@ -317,6 +319,7 @@ class EventSourceMapping:
     def succeeded(self, lane: ShardLane, batches: int) -> None:
         """The lane's watermark moved over `batches` batches."""
         self.counts.batches += batches
+        self.pace.done(batches, self.now_ns(), sum(worker.lanes > 0 for worker in self.function.workers))
         watermark = lane.machine.watermark
         self.counts.records += watermark - lane.counted
         lane.counted = watermark
