@@ -323,7 +323,8 @@ async def open(
     """A session on a data directory (default: STREAMFN_DATA_DIR, else ./.streamfn), made if it does not exist.
 
     What handlers write goes to `log` (anything with a `write`; called in a thread of its own), or to standard error, as
-    Lambda's log lines. On leaving the block, every process of the session is gone within a second.
+    Lambda's log lines. A log that raises gets nothing more, which is said on standard error. On leaving the block,
+    every process of the session is gone within a second.
 
     Raises:
         FailedError: the directory cannot be written, or is of a newer format.
@@ -331,7 +332,7 @@ async def open(
     """
     path = Path(data_dir or os.environ.get("STREAMFN_DATA_DIR") or DATA_DIR_DEFAULT)
     data = await trio.to_thread.run_sync(lambda: DataDir.open(path, create=True))
-    writer = LogWriter(_to_standard_error if log is None else lambda text: _write(log, text))
+    writer = LogWriter(_to_standard_error if log is None else lambda text: _to_log(log, text))
     try:
         with bare():
             async with open_runtime(data, writer) as runtime:
@@ -351,6 +352,14 @@ def _to_standard_error(text: str) -> None:
     # Looked up anew each time: notebooks and tests put their own in its place.
     if sys.stderr is not None:
         _write(sys.stderr, text)
+
+
+def _to_log(log: SupportsWrite, text: str) -> None:
+    try:
+        _write(log, text)
+    except Exception as error:  # the program's own code: whatever it raises costs its log lines and nothing else
+        _to_standard_error(f"streamfn: nothing more is logged, for the log raised {error!r}\n")
+        raise OSError(errno.EIO, "the log raised an exception") from error
 
 
 def _write(log: SupportsWrite, text: str) -> None:

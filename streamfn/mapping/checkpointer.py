@@ -3,6 +3,8 @@
 All mappings of a runtime share one checkpointer, so however many there are, the disk sees one stream of commits. The
 store is touched from one worker thread at a time, and never from the Trio thread.
 
+A mapping that another owner has taken over is told so, and commits nothing more; the others go on.
+
 While the store cannot be written, because the disk is full or another process keeps it locked, the mappings are told to
 pause: what ran meanwhile would run again after a crash. It is tried again until it works, and then they go on.
 """
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from streamfn.errors import BusyError, DiskFull
+from streamfn.errors import BusyError, DiskFull, Fenced
 from streamfn.limits import CHECKPOINT_DELAY_S
 
 if TYPE_CHECKING:
@@ -47,7 +49,10 @@ class Owner(Protocol):
         """Checkpoints cannot be written: hand nothing over."""
 
     def recover(self) -> None:
-        """They can be written again."""
+        """They can be written again, or it is worth a try."""
+
+    def fenced(self, error: Fenced) -> None:
+        """Another owner has taken the mapping over: nothing more is committed for this one."""
 
 
 class Checkpointer:
@@ -71,6 +76,8 @@ class Checkpointer:
         """Commit nothing more for the mapping; call `flush` before."""
         self._owners.pop(uuid, None)
         self._dirty.pop(uuid, None)
+        if not self._dirty:
+            self._unstick()
 
     def moved(self, uuid: str, shard_id: str, offset: int, sequence_number: str | None) -> None:
         """The watermark of a shard moved; it will be durable within the promised delay."""
@@ -81,28 +88,28 @@ class Checkpointer:
         """Commit whenever something moved, until cancelled; a commit that has begun is waited for.
 
         Raises:
-            Fenced: another owner has taken a mapping over.
             FailedError: the store cannot be written, for a reason that does not pass by itself.
         """
         while True:
             await self._stirred.wait()
             await trio.sleep(GATHER_S)
+            self._stirred = trio.Event()  # made anew only here: nobody else knows whether this task waits for it
             await self.flush()
 
     async def flush(self) -> None:
         """Commit what has moved so far, and return when it is durable; while there is no room, that is waited for.
 
         Raises:
-            Fenced, FailedError: as `run`.
+            FailedError: as `run`.
         """
         async with self._flushing:  # else a second one would return before the first one's commit is durable
-            self._stirred = trio.Event()
             while self._dirty:
                 uuid = next(iter(self._dirty))
                 owner, positions = self._owners.get(uuid), self._dirty.pop(uuid)
                 if owner is not None and not await self._commit(owner, positions):
                     self._dirty[uuid] = positions | self._dirty.get(uuid, {})  # what moved meanwhile is further on
                     await trio.sleep(RETRY_S)
+            self._unstick()
 
     async def _commit(self, owner: Owner, positions: dict[str, Position]) -> bool:
         """Commit; False, with every mapping paused, if that has to wait."""
@@ -115,10 +122,18 @@ class Checkpointer:
             for each in self._owners.values():
                 each.stall(str(error))
             return False
+        except Fenced as error:
+            self.disown(owner.uuid)
+            owner.fenced(error)
+            return True
         for shard_id, (offset, _) in positions.items():
             owner.committed(shard_id, offset)
+        self._unstick()
+        return True
+
+    def _unstick(self) -> None:
+        """A commit went well, or the one that did not is nobody's any more."""
         if self._stuck:
             self._stuck = False
             for each in self._owners.values():
                 each.recover()
-        return True

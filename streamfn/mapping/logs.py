@@ -31,7 +31,7 @@ class LogSink(Protocol):
     """Where log lines go."""
 
     def write(self, text: str) -> None:
-        """Take whole lines, each with its newline; never blocks."""
+        """Take whole lines, each with its newline; called from the reap loop, so it neither blocks nor raises."""
 
 
 class LogLines:

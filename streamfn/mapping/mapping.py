@@ -17,7 +17,7 @@ import trio
 from streamfn.core.backoff import Backoff
 from streamfn.core.batcher import BatchRules
 from streamfn.core.lane import Lane
-from streamfn.errors import FailedError, HandlerImportError, LogDamaged
+from streamfn.errors import FailedError, Fenced, HandlerImportError, LogDamaged
 from streamfn.events.kinesis import KinesisSource
 from streamfn.events.size import EVENT_FRAME_BYTES, fixed_bytes
 from streamfn.limits import EVENT_BYTES_MAX
@@ -121,6 +121,7 @@ class EventSourceMapping:
         self._outrun = False
         self.stuck: str | None = None  # why checkpoints cannot be written just now
         self._no_worker: str | None = None  # why, as it was said last
+        self._fenced: Fenced | None = None  # another process owns the mapping, for good
         self._why = ""
         self._first_ns = 0
         self._last_ns = 0
@@ -138,11 +139,14 @@ class EventSourceMapping:
 
         Raises:
             LogDamaged: a shard is damaged; the other shards were served to the end before.
-            Fenced: another process has taken the mapping over.
+            Fenced: another process has taken the mapping over; what ran was waited for.
         """
+        if self._fenced is not None:
+            raise self._fenced
         self._over, self._why, self._deaf, self.damage = trio.Event(), "", False, []
         self.counts, self.budget = Counts(), limit
         self._first_ns = self._last_ns = 0
+        self.stuck, self.paused = None, self._outrun  # an earlier run may have been cancelled while it waited for room
         await self._seat_lanes(until_caught_up)
         try:
             self.runtime.adopt(self)
@@ -159,6 +163,8 @@ class EventSourceMapping:
             self.runtime.release(self)
             for lane in self.lanes:
                 lane.close()
+        if self._fenced is not None:
+            raise self._fenced
         if self.damage:
             raise self._failure()
         return self.result()
@@ -299,7 +305,11 @@ class EventSourceMapping:
         self._watchers.append(watcher)
         for worker in self.function.workers:
             worker.fold = False
-        return lambda: self._watchers.remove(watcher)
+        return lambda: self._unwatch(watcher)
+
+    def _unwatch(self, watcher: Callable[[Outcome], None]) -> None:
+        self._watchers.remove(watcher)
+        self.runtime.fold(self.function)
 
     def pause(self) -> None:
         """Hand nothing over until `resume`: a watcher cannot keep up."""
@@ -420,6 +430,11 @@ class EventSourceMapping:
             self.stuck = None
             self.runtime.say(f"{self.name} goes on")
             self._go_on()
+
+    def fenced(self, error: Fenced) -> None:
+        """Another owner has taken the mapping over: end at a batch edge, with that error."""
+        self._fenced = error
+        self._end("fenced")
 
     def close(self) -> None:
         """Give the mapping up: another process may own it from now on."""

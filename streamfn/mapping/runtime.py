@@ -284,6 +284,13 @@ class Runtime:
         if mapping in self._open:
             self._open.remove(mapping)
             mapping.close()
+            self.fold(mapping.function)
+
+    def fold(self, function: Function) -> None:
+        """Take successes together again, now that somebody less asks for each one's answer; unless others still do."""
+        if not any(mapping.function is function and mapping.observed for mapping in self._open):
+            for worker in function.workers:
+                worker.fold = True
 
     async def run(self) -> None:
         """What runs beside the mappings, until cancelled."""

@@ -1,0 +1,40 @@
+"""Handlers of the engine's tests."""
+
+import os
+import time
+
+
+def noop(event, context):
+    pass
+
+
+def naps(event, context):
+    time.sleep(0.005)
+
+
+def fails_once(event, context):
+    try:
+        os.close(os.open(os.path.join(os.environ["NOTES"], "failed"), os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return
+    raise ValueError("the first time")
+
+
+def prints_early(event, context):
+    """Long enough after it that what was printed is handed out before the answer."""
+    print("early", flush=True)
+    time.sleep(0.25)
+
+
+def prints(event, context):
+    print("said")
+
+
+def noted(event, context):
+    """Write down what begins and what ends: a line with the offset for each."""
+    offset = int(event["Records"][0]["kinesis"]["sequenceNumber"][-20:])
+    descriptor = os.open(os.path.join(os.environ["NOTES"], "noted"), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(descriptor, b"begin %d\n" % offset)
+    time.sleep(0.05)
+    os.write(descriptor, b"end %d\n" % offset)
+    os.close(descriptor)
