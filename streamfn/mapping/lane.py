@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from streamfn.pool.worker import Worker
 
 # Reading goes on until this many bytes of event JSON wait to be handed over.
-READ_AHEAD_BYTES = 12 * 1024 * 1024
+READ_AHEAD_BYTES = 16 * 1024 * 1024
 
 # How much work is staged on a worker. Each wake-up of the runtime costs some 100 µs of a core that the workers could
 # use, so there are few of them; and what is staged can be revoked, so a slow handler's batches are not tied to one
