@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack
 
 import click
 
@@ -27,9 +26,8 @@ stream of this name start anew when it is made again.
 @common_options
 def delete(settings: Settings, stream: str, yes: bool) -> None:
     """Delete STREAM with all its records."""
-    from streamfn.errors import BusyError
     from streamfn.log.datadir import DataDir
-    from streamfn.state.owner import Ownership
+    from streamfn.mapping.deletion import delete_stream
     from streamfn.state.store import Store
 
     data_dir = DataDir.open(settings.data_dir, create=False)
@@ -39,18 +37,10 @@ def delete(settings: Settings, stream: str, yes: bool) -> None:
         if not sys.stdin.isatty():
             raise click.UsageError("give --yes to delete a stream without being asked")
         click.confirm(f"Delete stream {found.name} with all its records?", abort=True, err=True)
-    with ExitStack() as held:
-        if data_dir.state_path.exists():
-            with Store.open(data_dir.state_path, create=False) as store:
-                mappings = [mapping for mapping in store.mappings() if mapping.stream_id == found.id]
-            for mapping in mappings:
-                # Held until the stream is gone, so that none can start in between.
-                try:
-                    held.enter_context(Ownership.acquire(data_dir.locks_path / mapping.uuid))
-                except BusyError as error:
-                    raise BusyError(
-                        f"stream {stream!r} is not deleted: mapping {mapping.name!r} is {error}"
-                    ) from None
+    if data_dir.state_path.exists():
+        with Store.open(data_dir.state_path, create=False) as store:
+            delete_stream(data_dir, store, stream)
+    else:
         data_dir.delete_stream(stream)
     if settings.json_output:
         print_json({"deleted": stream})

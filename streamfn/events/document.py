@@ -116,6 +116,18 @@ def builtin_module_conflict(module: str) -> Fault:
     return _client_fault("Runtime.BuiltInModuleConflict", text, "", [])
 
 
+def log_text(error_type: str, message: str, frames: Sequence[object]) -> str:
+    """Return an error as Lambda logs it: lines that are one event, their indentation in no-break spaces."""
+    lines = [f"[ERROR] {error_type}: {message}" if message else f"[ERROR] {error_type}"]
+    if frames:
+        lines.append("Traceback (most recent call last):")
+    for frame in frames:
+        for line in str(frame).rstrip("\n").split("\n"):
+            bare = line.lstrip(" ")
+            lines.append("\u00a0" * (len(line) - len(bare)) + bare)
+    return "\n".join(lines) + "\n"
+
+
 def _message(error: BaseException) -> str:
     try:
         return str(error)

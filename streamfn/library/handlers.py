@@ -52,8 +52,19 @@ def find(handler: str | Handler, code_dir: Path) -> FoundHandler:
         return FoundHandler(f"{module}:{qualified}", None, _path())
     plain = re.sub(r"[^A-Za-z0-9_]+", "_", qualified).strip("_") or "handler"
     # Lambda bounds a handler's name; the end of a long one says most.
-    name = f"{module[-HANDLER_CHARS_MAX // 2 :].lstrip('.')}:"
+    name = f"{_called(module)[-HANDLER_CHARS_MAX // 2 :].lstrip('.')}:"
     return FoundHandler(name + plain[-(HANDLER_CHARS_MAX - len(name)) :], handler, _path())
+
+
+def _called(module: str) -> str:
+    """The module's name; for a script its file's, because two scripts must not share a mapping by accident."""
+    if module != "__main__":
+        return module
+    main = sys.modules["__main__"]
+    spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+    if spec is not None:  # python -m
+        return str(spec.name)
+    return re.sub(r"[^A-Za-z0-9_]+", "_", Path(file).stem) if file else module
 
 
 def _path() -> tuple[str, ...]:

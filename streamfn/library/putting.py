@@ -51,6 +51,7 @@ class Putter:
     def __init__(self, data: DataDir) -> None:
         self._data = data
         self._entries: dict[str, _Entry] = {}
+        self._opening = trio.Lock()
         self._opened = trio.Event()
         self._closed = False
 
@@ -101,14 +102,18 @@ class Putter:
 
     async def _entry(self, name: str) -> _Entry:
         entry = self._entries.get(name)
-        if entry is None:
-            stream = await trio.to_thread.run_sync(self._data.open_or_create_stream, name)
+        if entry is not None:
+            return entry
+        async with self._opening:  # the first one opens for all who came with it
             entry = self._entries.get(name)
-            if entry is None:  # nobody else was quicker
+            if self._closed:
+                raise PoolClosed("the session is closed")
+            if entry is None:
+                stream = await trio.to_thread.run_sync(self._data.open_or_create_stream, name)
                 entry = self._entries[name] = _Entry(Producer(stream))
                 entry.last_s = time.monotonic()
                 self._opened.set()
-        return entry
+            return entry
 
 
 def new_records(records: Iterable[NewRecord | bytes | str]) -> list[NewRecord]:

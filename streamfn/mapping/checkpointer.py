@@ -101,10 +101,11 @@ class Checkpointer:
             FailedError: as `run`.
         """
         async with self._flushing:  # else a second one would return before the first one's commit is durable
-            while self._dirty:
-                uuid = next(iter(self._dirty))
-                owner, positions = self._owners.get(uuid), self._dirty.pop(uuid)
-                if owner is not None and not await self._commit(owner, positions):
+            for uuid in list(self._dirty):
+                while uuid in self._owners and uuid in self._dirty:
+                    positions = self._dirty.pop(uuid)
+                    if await self._commit(self._owners[uuid], positions):
+                        break
                     self._dirty[uuid] = positions | self._dirty.get(uuid, {})  # what moved meanwhile is further on
                     await trio.sleep(RETRY_S)
             self._unstick()

@@ -19,7 +19,7 @@ import trio
 from streamfn._native import ffi, lib
 from streamfn.core.lane import Lane
 from streamfn.errors import FailedError
-from streamfn.limits import EVENT_BYTES_MAX
+from streamfn.limits import EVENT_BYTES_MAX, RING_CAPACITY
 from streamfn.mapping.outcome import Outcome, fault_of
 from streamfn.mapping.poller import Held, Poller
 from streamfn.types import Run
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from streamfn.pool.worker import Worker
 
 # Reading goes on until this many bytes of event JSON wait to be handed over.
-READ_AHEAD_BYTES = 12 * 1024 * 1024
+READ_AHEAD_BYTES = 16 * 1024 * 1024
 
 # How much work is staged on a worker. Each wake-up of the runtime costs some 100 µs of a core that the workers could
 # use, so there are few of them; and what is staged can be revoked, so a slow handler's batches are not tied to one
@@ -62,8 +62,6 @@ class ShardLane:
         self._segments: deque[Segment] = deque()  # retained, oldest first; the last one may get more messages
         self._cursor = 0  # index in `_held` where the last batch began
         self._wake = trio.Event()
-        self._batch_ns = 0.0  # smoothed time between two completions
-        self._last_finish_ns = 0
         self._moving: Worker | None = None  # the worker that this lane is about to leave
         self._dry = False  # the log had nothing more when it was read last, and has not moved since
         self._try_again_ns: int | None = None  # something found no room, and no answer will come to tell of any
@@ -197,9 +195,10 @@ class ShardLane:
         )
 
     def _room(self, worker: Worker) -> int:
-        staged = self.machine.in_flight
-        depth = STAGED_MIN if not self._batch_ns else max(STAGED_MIN, int(STAGED_NS / self._batch_ns))
-        return min(worker.room, depth - staged)
+        # Every lane of a worker stages as much as the others: what is staged is how the worker divides itself.
+        lanes = max(1, worker.lanes + (self.seat is None))
+        depth = min(self._owner.pace.batches_in(STAGED_NS), RING_CAPACITY) // lanes
+        return min(worker.room, max(STAGED_MIN, depth) - self.machine.in_flight)
 
     def _take(self, room: int) -> list[Run]:
         machine = self.machine
@@ -309,10 +308,6 @@ class ShardLane:
     def succeeded(self, batches: int, finished_ns: int) -> None:
         """The oldest `batches` in flight succeeded."""
         self.machine.succeeded(batches, self._owner.now_ns())
-        if self._last_finish_ns and finished_ns > self._last_finish_ns:
-            each = (finished_ns - self._last_finish_ns) / batches
-            self._batch_ns = each if not self._batch_ns else 0.7 * self._batch_ns + 0.3 * each
-        self._last_finish_ns = finished_ns
         self._owner.succeeded(self, batches)
         self._settle()
 
@@ -328,7 +323,6 @@ class ShardLane:
         first, attempt, pid = self.machine.watermark, self.machine.attempts + 1, self._pid()
         request_id = self._owner.request_id(answer.invocation)
         fault = fault_of(answer, kind, request_id, self._owner.timeout_s)
-        self._last_finish_ns = 0
         self.machine.failed(self._owner.now_ns(), fault)
         self._owner.failed(self)
         self._owner.report(self, Outcome.of(self, answer, request_id, first, attempt, fault), answer, pid)
@@ -337,7 +331,6 @@ class ShardLane:
     def returned(self, batches: int) -> None:
         """The oldest `batches` in flight were not run."""
         self.machine.returned(batches)
-        self._last_finish_ns = 0
         self._settle()
 
     def recalled(self) -> None:

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from streamfn.errors import HandlerImportError
 from streamfn.events import document
 from streamfn.limits import LOG_LINE_BYTES_MAX, MIB
 from streamfn.types import Fault
@@ -48,6 +49,14 @@ class LogLines:
         """What the function's Init wrote."""
         if self.which != "none" and log:
             self._sink.write(shown_log(log))
+
+    def init_failed(self, error: HandlerImportError) -> None:
+        """An Init of the function failed, and why."""
+        if self.which != "none":
+            frames = error.document.get("stackTrace")
+            kind, message = (str(error.document.get(key, "")) for key in ("errorType", "errorMessage"))
+            text = document.log_text(kind, message, frames if isinstance(frames, list) else [])
+            self._sink.write(shown_log(error.log) + shown_log(text.encode("utf-8", "backslashreplace")))
 
     def partial(self, invocation: int, request_id: str, log: bytes) -> None:
         """A running invocation wrote something: its whole lines go out at once."""

@@ -17,7 +17,7 @@ import trio
 from streamfn.core.backoff import Backoff
 from streamfn.core.batcher import BatchRules
 from streamfn.core.lane import Lane
-from streamfn.errors import FailedError, Fenced, LogDamaged
+from streamfn.errors import FailedError, Fenced, HandlerImportError, LogDamaged
 from streamfn.events.kinesis import KinesisSource
 from streamfn.events.size import EVENT_FRAME_BYTES, fixed_bytes
 from streamfn.limits import EVENT_BYTES_MAX
@@ -26,6 +26,7 @@ from streamfn.mapping.histogram import new_histogram
 from streamfn.mapping.lane import ShardLane
 from streamfn.mapping.logs import LogLines, peak_memory_mb
 from streamfn.mapping.outcome import Outcome
+from streamfn.mapping.pace import Pace
 from streamfn.mapping.poller import Poller
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ class EventSourceMapping:
         self.shares_function = shares_function
         self.timeout_s = timeout_s
         self.counts = Counts()
+        self.pace = Pace()
         self.latency, self.duration = new_histogram(), new_histogram()
         self.lanes: list[ShardLane] = []
         self.durable: dict[str, int] = {}
@@ -118,6 +120,7 @@ class EventSourceMapping:
         self.paused = False  # hand nothing over: one of the next two is so
         self._outrun = False
         self.stuck: str | None = None  # why checkpoints cannot be written just now
+        self._no_worker: str | None = None  # why, as it was said last
         self._fenced: Fenced | None = None  # another process owns the mapping, for good
         self._why = ""
         self._first_ns = 0
@@ -326,6 +329,7 @@ class EventSourceMapping:
     def succeeded(self, lane: ShardLane, batches: int) -> None:
         """The lane's watermark moved over `batches` batches."""
         self.counts.batches += batches
+        self.pace.done(batches, self.now_ns(), sum(worker.lanes > 0 for worker in self.function.workers))
         watermark = lane.machine.watermark
         self.counts.records += watermark - lane.counted
         lane.counted = watermark
@@ -357,6 +361,17 @@ class EventSourceMapping:
     def printed(self, invocation: int, log: bytes) -> None:
         """A running invocation wrote something."""
         self._logs.partial(invocation, self.request_id(invocation), log)
+
+    def look_after_workers(self) -> None:
+        """Say why there are no new workers, when an Init fails that is not the first; the pool tries again."""
+        fault = self.function.fault
+        if (None if fault is None else str(fault)) == self._no_worker:
+            return
+        self._no_worker = None if fault is None else str(fault)
+        if isinstance(fault, HandlerImportError):
+            self._logs.init_failed(fault)
+        if fault is not None:
+            self.runtime.say(f"{self.name} gets no new worker, and tries again: {fault}")
 
     def request_id(self, invocation: int) -> str:
         """The request id that the handler saw."""

@@ -17,7 +17,7 @@ from streamfn.events.size import json_prefix
 from streamfn.log.reader import Message, ShardReader
 
 # What one read in a thread may take: some milliseconds of checking, long enough to make the hop unimportant.
-BACKLOG_BYTES = 8 * 1024 * 1024
+BACKLOG_BYTES = 16 * 1024 * 1024
 # What is read on the Trio thread: about 30 µs of checking.
 FOLLOW_BYTES = 256 * 1024
 

@@ -230,6 +230,8 @@ class Runtime:
             lane = self._queue.popleft()
             lane.queued = False
             lane.pump()
+        for mapping in self._open:
+            mapping.look_after_workers()
         self._round.set()
         self._round = trio.Event()
 

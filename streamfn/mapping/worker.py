@@ -213,14 +213,7 @@ def _event_after_receiving(segment_id: int, extents: int, count: int, segments: 
 
 
 def _log_fault(fault: Fault) -> None:
-    """The error in the log, in Lambda's form: one event, its indentation in no-break spaces (aws.md 5.4)."""
-    lines = [f"[ERROR] {fault.error_type}: {fault.message}" if fault.message else f"[ERROR] {fault.error_type}"]
-    stack = orjson.loads(fault.document).get("stackTrace") or []
-    if stack:
-        lines.append("Traceback (most recent call last):")
-    for frame in stack:
-        for line in str(frame).rstrip("\n").split("\n"):
-            bare = line.lstrip(" ")
-            lines.append("\u00a0" * (len(line) - len(bare)) + bare)
+    """The error in the log, in Lambda's form."""
+    text = document.log_text(fault.error_type, fault.message, orjson.loads(fault.document).get("stackTrace") or [])
     with contextlib.suppress(OSError):  # a handler that closed its standard error has no log
-        os.write(2, ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace"))
+        os.write(2, text.encode("utf-8", "backslashreplace"))

@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from typing import NoReturn
@@ -80,6 +81,7 @@ def _become_zygote(
         os.chdir(code_dir)
         os.environ.clear()
         os.environ.update(environment)
+        time.tzset()  # an exec'd process does it by itself
     except BaseException:  # the boundary: a child must not unwind into its parent's stack
         os._exit(1)
     zygote.serve(control, {"callable": callable_})

@@ -1,8 +1,10 @@
 """The library's door from Trio, as a program would use it."""
 
+import logging
 import os
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -562,6 +564,52 @@ async def test_what_cannot_be_imported_runs_in_a_forked_process_and_sees_what_wa
 
 
 @trio_test
+async def test_a_forked_handler_has_lambdas_logging_and_clock_not_the_programs(tmp_path, capsys, monkeypatch):
+    def handler(event, context):
+        logging.getLogger().error("once")
+        return time.strftime("%H:%M", time.localtime(0))
+
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    mine = logging.StreamHandler()
+    logging.getLogger().addHandler(mine)
+    try:
+        async with streamfn.open(tmp_path / "d") as session:
+            await session.put("s", b"x")
+            assert await results(session, handler, workers=1) == ["00:00"]
+    finally:
+        logging.getLogger().removeHandler(mine)
+        monkeypatch.undo()
+        time.tzset()
+    [line] = [line for line in capsys.readouterr().err.splitlines() if "once" in line]
+    assert line.startswith("[ERROR]\t")
+
+
+def test_mappings_of_two_scripts_do_not_share_a_checkpoint(tmp_path):
+    script = """
+import streamfn
+def handler(event, context): ...
+if __name__ == "__main__":
+    with streamfn.open_sync("d") as session:
+        session.create_stream("s")
+        if not list(session.records("s")):
+            session.put("s", b"x")
+        print(session.run_until_caught_up(handler, "s", workers=1).records, [m.name for m in session.mappings()])
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    said = []
+    for name in ("first", "second", "first"):
+        (tmp_path / f"{name}.py").write_text(script)
+        command = [sys.executable, f"{name}.py"]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=20, check=True
+        )
+        said.append(done.stdout.strip())
+    assert said == ["1 ['first:handler@s']", "1 ['first:handler@s', 'second:handler@s']",
+                    "0 ['first:handler@s', 'second:handler@s']"]  # fmt: skip
+
+
+@trio_test
 async def test_a_module_that_was_never_a_file_is_forked_not_imported(tmp_path, monkeypatch):
     import types
 
@@ -639,7 +687,6 @@ def test_a_fork_that_does_not_come_up_is_refused_naming_the_callable_and_the_rem
 
 @trio_test
 async def test_a_session_changes_nothing_global(tmp_path, monkeypatch):
-    import logging
     import resource
     import signal
     import threading

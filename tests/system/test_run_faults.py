@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from run_rig import report_blocks, until
+from run_rig import FUNCTIONS, report_blocks, until
 from witness import deliveries
 
 RECORDS = 60
@@ -37,36 +37,41 @@ def strays(marker):
     return found
 
 
-@pytest.mark.parametrize(
-    ("handler", "options", "text"),
-    [
-        ("raises", [], "[ERROR] Peculiar: with\nlines and é\nTraceback (most recent call last):\n"),
-        ("exits", [], "RequestId: {id} Error: Runtime exited with error: exit status 7\nRuntime.ExitError\n"),
-        ("exits_plainly", [], "RequestId: {id} Error: Runtime exited without providing a reason\nRuntime.ExitError\n"),
-        ("interrupts", [], "RequestId: {id} Error: Runtime exited with error: exit status 1\nRuntime.ExitError\n"),
-        ("vanishes", [], "RequestId: {id} Error: Runtime exited without providing a reason\nRuntime.ExitError\n"),
-        ("kills_itself", [], "RequestId: {id} Error: Runtime exited with error: signal: killed\nRuntime.ExitError\n"),
-        ("crashes", [],
-         "RequestId: {id} Error: Runtime exited with error: signal: segmentation fault\nRuntime.ExitError\n"),
-        ("spins", ["--timeout", "1"], "Z {id} Task timed out after 1.00 seconds\n"),
-        ("ignores_signals", ["--timeout", "1"],
-         "Z {id} Task timed out after 1.00 seconds\n"),
-        ("unserialisable", [], "[ERROR] Runtime.MarshalError: Unable to marshal response: "),
-        ("recursive", [], "[ERROR] Runtime.MarshalError: Unable to marshal response: "),
-        ("too_large", [], "[ERROR] Function.ResponseSizeTooLarge: Response payload size exceeded maximum allowed "
-                          "payload size (6291556 bytes).\n"),
-    ],
-)  # fmt: skip
-def test_a_fault_is_told_as_lambda_tells_it_and_the_batch_is_tried_again(ready, handler, options, text):
-    done = ready.caught_up(f"unruly.{handler}", "--batch-size", "5", "--workers", "2", *options)
+EXITED = "RequestId: {id} Error: Runtime exited "
+TIMED_OUT = "Z {id} Task timed out after 1.00 seconds\n"
+FAULTS = {
+    "raises": "[ERROR] Peculiar: with\nlines and é\nTraceback (most recent call last):\n",
+    "unserialisable": "[ERROR] Runtime.MarshalError: Unable to marshal response: ",
+    "recursive": "[ERROR] Runtime.MarshalError: Unable to marshal response: ",
+    "too_large": "[ERROR] Function.ResponseSizeTooLarge: Response payload size exceeded maximum allowed payload size "
+    "(6291556 bytes).\n",
+    "exits": EXITED + "with error: exit status 7\nRuntime.ExitError\n",
+    "exits_plainly": EXITED + "without providing a reason\nRuntime.ExitError\n",
+    "interrupts": EXITED + "with error: exit status 1\nRuntime.ExitError\n",
+    "vanishes": EXITED + "without providing a reason\nRuntime.ExitError\n",
+    "kills_itself": EXITED + "with error: signal: killed\nRuntime.ExitError\n",
+    "crashes": EXITED + "with error: signal: segmentation fault\nRuntime.ExitError\n",
+    "spins": TIMED_OUT,
+    "ignores_signals": TIMED_OUT,
+}
+
+
+def test_every_fault_is_told_as_lambda_tells_it_and_the_batch_is_tried_again(place):
+    """All of them in one run, on shards of their own, between batches that are not to be touched by them."""
+    place.stream(shards=len(FAULTS))
+    for shard, name in enumerate(FAULTS):
+        place.put(["raises", "before", name, "deed", "raises", "behind"], shard=shard)
+    done = place.caught_up("unruly.by_name", "--batch-size", "2", "--workers", "4", "--timeout", "1")
     assert done.code == 0, done.err
-    check_all(ready)
-    assert done.summary["errors"] == 1
-    assert done.summary["records"] == RECORDS
-    (block,) = report_blocks(done.err)
-    request_id, lines, report = block
-    assert text.format(id=request_id) in "".join(line + "\n" for line in lines)
-    assert re.match(rf"REPORT RequestId: {request_id}\tDuration: [\d.]+ ms\tBilled Duration: \d+ ms\t", report)
+    check_all(place)
+    assert (done.summary["errors"], done.summary["records"]) == (len(FAULTS), 6 * len(FAULTS))
+    for name, text in FAULTS.items():
+        assert re.search(re.escape(text).replace(r"\{id\}", "[0-9a-f-]{36}"), done.err), name
+    started = re.findall(r"^START RequestId: (\S+) Version: \$LATEST$", done.err, re.M)
+    assert len(set(started)) == len(FAULTS)
+    assert sorted(re.findall(r"^END RequestId: (\S+)$", done.err, re.M)) == sorted(started)
+    report = r"^REPORT RequestId: (\S+)\tDuration: [\d.]+ ms\tBilled Duration: \d+ ms\t"
+    assert sorted(re.findall(report, done.err, re.M)) == sorted(started)
     assert "streamfn/mapping" not in done.err
     assert "streamfn/pool" not in done.err
 
@@ -200,3 +205,37 @@ def test_a_worker_killed_from_outside_is_replaced_and_nothing_is_lost(place):
 def lines(place):
     text = place.seen.read_text() if place.seen.exists() else ""
     return text[: text.rfind("\n") + 1].splitlines()
+
+
+GOOD = f"import sys\nsys.path.append({str(FUNCTIONS)!r})\nfrom seen import handler\n"
+
+
+def test_a_module_that_fails_in_a_later_init_is_told_and_tried_again_until_it_works(place):
+    code = place.root / "code"
+    code.mkdir()
+    (code / "mine.py").write_text(GOOD)
+    place.stream(contents=range(10))
+    with place.following("mine.handler", cwd=code) as run:
+        until(lambda: len(lines(place)) == 1, "the first batch")
+        (code / "mine.py").write_text("print('broken now')\nraise ValueError('deployed badly')\n")
+        (zygote,) = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+        os.kill(int(zygote), 9)
+        place.put(range(5))
+        run.says("mine.handler@s gets no new worker, and tries again: deployed badly")
+        assert "broken now\n[ERROR] ValueError: deployed badly\nTraceback" in run.err
+        (code / "mine.py").write_text(GOOD)
+        until(lambda: len(lines(place)) == 2, "the next batch")
+        run.signal()
+        assert run.wait() == 0
+    check_all(place)
+
+
+def test_a_module_that_starts_a_thread_is_imported_by_each_worker(place):
+    code = place.root / "code"
+    code.mkdir()
+    thread = "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+    (code / "mine.py").write_text(GOOD + thread + "print('imported', threading.active_count())\n")
+    place.stream(shards=2, contents=range(40))
+    done = place.caught_up("mine.handler", "--batch-size", "5", "--workers", "2", cwd=code)
+    assert done.code == 0, done.err
+    check_all(place)
