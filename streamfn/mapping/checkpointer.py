@@ -76,8 +76,6 @@ class Checkpointer:
         """Commit nothing more for the mapping; call `flush` before."""
         self._owners.pop(uuid, None)
         self._dirty.pop(uuid, None)
-        if not self._dirty:
-            self._unstick()
 
     def moved(self, uuid: str, shard_id: str, offset: int, sequence_number: str | None) -> None:
         """The watermark of a shard moved; it will be durable within the promised delay."""

@@ -1,14 +1,17 @@
 """Checkpoints: durable when a run returns, soon when it does not, and nobody's trouble but their mapping's."""
 
+import threading
 import time
 
 import pytest
 import trio
+import trio.testing
 from engine_rig import PATIENCE_S, SHARD, Log, end_of, mapping_of, one_mapping, some, stored, until
 from trio.testing import trio_test
 
 import streamfn
 from streamfn.errors import DiskFull, Fenced
+from streamfn.mapping.checkpointer import Checkpointer
 from streamfn.state.store import Store
 
 
@@ -60,6 +63,38 @@ async def test_run_returns_only_when_its_checkpoint_is_durable(tmp_path, slow_di
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(run, x, 0)
                     nursery.start_soon(run, y, 0.001 * (number % 24))
+
+
+@trio_test
+async def test_a_flush_waits_for_the_commit_that_another_one_has_begun():
+    class Disk:
+        begun, go_on = threading.Event(), threading.Event()
+
+        def commit(self, *arguments):
+            self.begun.set()
+            assert self.go_on.wait(PATIENCE_S)
+
+    class Owner:
+        uuid, epoch, durable = "x", 1, 0
+
+        def committed(self, shard_id, offset):
+            self.durable = offset
+
+    disk, owner = Disk(), Owner()
+    checkpointer = Checkpointer(disk, trio.CapacityLimiter(1))
+    checkpointer.own(owner)
+    checkpointer.moved("x", SHARD, 7, None)
+
+    async def flush():
+        await checkpointer.flush()
+        assert owner.durable == 7
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(flush)
+        await until(disk.begun.is_set)
+        nursery.start_soon(flush)
+        await trio.testing.wait_all_tasks_blocked()
+        disk.go_on.set()
 
 
 @trio_test
