@@ -19,6 +19,10 @@ from typing import TYPE_CHECKING, Any
 from streamfn.version import VERSION as __version__
 
 if TYPE_CHECKING:
+    from streamfn.doors.mapping import Mapping, Outcomes
+    from streamfn.doors.options import FunctionOptions, MappingOptions
+    from streamfn.doors.putting import Put
+    from streamfn.doors.records import Records, StoredRecord
     from streamfn.errors import (
         BusyError,
         DiskFull,
@@ -31,10 +35,6 @@ if TYPE_CHECKING:
         RefusedError,
         StreamfnError,
     )
-    from streamfn.library.mapping import Mapping, Outcomes
-    from streamfn.library.options import FunctionOptions, MappingOptions
-    from streamfn.library.putting import Put
-    from streamfn.library.records import Records, StoredRecord
     from streamfn.mapping.mapping import RunResult
     from streamfn.mapping.outcome import Outcome
     from streamfn.session import Function, MappingState, Session, open
@@ -48,23 +48,23 @@ _HOMES = {
     "Fault": "streamfn.types",
     "Fenced": "streamfn.errors",
     "Function": "streamfn.session",
-    "FunctionOptions": "streamfn.library.options",
+    "FunctionOptions": "streamfn.doors.options",
     "HandlerImportError": "streamfn.errors",
     "LogDamaged": "streamfn.errors",
     "LogError": "streamfn.errors",
-    "Mapping": "streamfn.library.mapping",
-    "MappingOptions": "streamfn.library.options",
+    "Mapping": "streamfn.doors.mapping",
+    "MappingOptions": "streamfn.doors.options",
     "MappingState": "streamfn.session",
     "NewRecord": "streamfn.types",
     "Outcome": "streamfn.mapping.outcome",
-    "Outcomes": "streamfn.library.mapping",
+    "Outcomes": "streamfn.doors.mapping",
     "PoolClosed": "streamfn.errors",
-    "Put": "streamfn.library.putting",
-    "Records": "streamfn.library.records",
+    "Put": "streamfn.doors.putting",
+    "Records": "streamfn.doors.records",
     "RefusedError": "streamfn.errors",
     "RunResult": "streamfn.mapping.mapping",
     "Session": "streamfn.session",
-    "StoredRecord": "streamfn.library.records",
+    "StoredRecord": "streamfn.doors.records",
     "StreamfnError": "streamfn.errors",
     "SyncMapping": "streamfn.sync",
     "SyncOutcomes": "streamfn.sync",

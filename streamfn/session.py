@@ -27,13 +27,13 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, Unpack
 
 import trio
 
+from streamfn.doors.errors import bare, beside, explain
+from streamfn.doors.handlers import find
+from streamfn.doors.mapping import Mapping
+from streamfn.doors.options import FunctionOptions, MappingOptions, code_directory, function_options, mapping_options
+from streamfn.doors.putting import Put, Putter, new_record, new_records
+from streamfn.doors.records import Records, Start
 from streamfn.errors import HandlerImportError, PoolClosed, RefusedError
-from streamfn.library.errors import bare, beside, explain
-from streamfn.library.handlers import find
-from streamfn.library.mapping import Mapping
-from streamfn.library.options import FunctionOptions, MappingOptions, code_directory, function_options, mapping_options
-from streamfn.library.putting import Put, Putter, new_record, new_records
-from streamfn.library.records import Records, Start
 from streamfn.log.datadir import DataDir
 from streamfn.mapping.deletion import delete_mapping, delete_stream
 from streamfn.mapping.handler import Handler

@@ -22,12 +22,12 @@ from typing import Self, Unpack
 
 import trio
 
+from streamfn.doors.mapping import Mapping, Outcomes
+from streamfn.doors.options import FunctionOptions, MappingOptions
+from streamfn.doors.portal import Call, Portal
+from streamfn.doors.putting import Put
+from streamfn.doors.records import Records, Start, StoredRecord
 from streamfn.errors import PoolClosed
-from streamfn.library.mapping import Mapping, Outcomes
-from streamfn.library.options import FunctionOptions, MappingOptions
-from streamfn.library.portal import Call, Portal
-from streamfn.library.putting import Put
-from streamfn.library.records import Records, Start, StoredRecord
 from streamfn.mapping.handler import Handler
 from streamfn.mapping.mapping import RunResult
 from streamfn.mapping.outcome import Outcome

@@ -14,7 +14,7 @@ LAYER = {
     "core": 1,
     "log": 2, "events": 2, "pool": 2, "state": 2,
     "mapping": 3,
-    "library": 4, "session": 4, "sync": 4, "cli": 4,
+    "doors": 4, "session": 4, "sync": 4, "cli": 4,
 }  # fmt: skip
 THIRD_PARTY = {
     0: set(),

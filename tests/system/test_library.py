@@ -16,8 +16,8 @@ from library_rig import FUNCTIONS, children, nothing_left, wait_for
 from trio.testing import trio_test
 
 import streamfn
-from streamfn.library.mapping import OUTCOMES_MAX
-from streamfn.library.putting import IDLE_S
+from streamfn.doors.mapping import OUTCOMES_MAX
+from streamfn.doors.putting import IDLE_S
 
 
 @pytest.fixture(autouse=True)

@@ -13,8 +13,8 @@ from typing import Literal, NamedTuple, Self
 
 import trio
 
+from streamfn.doors.options import time_ms
 from streamfn.errors import FailedError, PoolClosed, StreamfnError
-from streamfn.library.options import time_ms
 from streamfn.log.cursor import ShardCursor, merged
 from streamfn.log.reader import horizon, offset_at_time
 from streamfn.log.stream import Shard, Stream

@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from streamfn.doors.errors import bare
+from streamfn.doors.options import check_limit
 from streamfn.errors import PoolClosed, RefusedError
-from streamfn.library.errors import bare
-from streamfn.library.options import check_limit
 from streamfn.mapping.mapping import EventSourceMapping, RunResult
 from streamfn.mapping.outcome import Outcome
 
