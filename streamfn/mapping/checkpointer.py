@@ -1,4 +1,4 @@
-"""Makes watermarks durable: grouped, off the hot path, at the latest 50 ms after a completion (design decision D7).
+"""Makes watermarks durable: grouped, off the hot path, at the latest 50 ms after a completion.
 
 All mappings of a runtime share one checkpointer, so however many there are, the disk sees one stream of commits. The
 store is touched from one worker thread at a time, and never from the Trio thread.

@@ -1,6 +1,6 @@
 """The Lambda context object and the environment variables of an execution environment.
 
-Attributes, methods and types are those of the real object, recorded in aws.md section 7: a memory limit that
+Attributes, methods and types are those of the real object, as recorded from the service: a memory limit that
 is a string, an identity that is never None, a remaining time that is never negative.
 """
 
@@ -117,7 +117,7 @@ def machine_memory_mb() -> int:
 def function_environment(
     base: Mapping[str, str], *, function_name: str, handler: str, code_dir: str, region: str, extra: Mapping[str, str]
 ) -> dict[str, str]:
-    """The complete environment of a function's workers, as contract.md's "What a handler sees" has it.
+    """The complete environment of a function's workers, as docs/reference.md's "What a handler sees" has it.
 
     `base` is the environment streamfn was started with, `extra` what `--env` adds: it wins over everything
     but Lambda's own names.

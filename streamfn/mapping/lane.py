@@ -5,7 +5,7 @@ callbacks, then the runtime's round), and time passed (its own task again). `pum
 submits it. It never waits: what does not fit a ring now is tried again in the next round.
 
 A lane has a seat on one worker for as long as anything of it is in flight, and takes none otherwise, so an idle lane
-goes to whichever worker is free when its next batch is due (D4). Messages are held until the watermark has passed
+goes to whichever worker is free when its next batch is due. Messages are held until the watermark has passed
 them, because a failed batch is sent again from the same rows.
 """
 

@@ -86,7 +86,7 @@ def init(settings: Mapping[str, Any]) -> State:
 
 
 def _prepare_logging() -> None:
-    """The root logger as Lambda sets it up: level WARNING, one handler, times in UTC (aws.md 5.4)."""
+    """The root logger as Lambda sets it up: level WARNING, one handler, times in UTC."""
     logging.Formatter.converter = time.gmtime
     handler = logging.StreamHandler(sys.stdout)
     form = "[%(levelname)s]\t%(asctime)s.%(msecs)03dZ\t%(aws_request_id)s\t%(message)s"
