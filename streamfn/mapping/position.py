@@ -1,4 +1,4 @@
-"""Where a new mapping begins, as Lambda's StartingPosition says (Lambda Developer Guide, Kinesis event source mappings)."""
+"""Where a new mapping begins, as Lambda's StartingPosition says (Lambda Developer Guide, "Kinesis")."""
 
 from __future__ import annotations
 
