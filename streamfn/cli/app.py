@@ -150,10 +150,7 @@ def _end(raised: BaseException) -> int:
         case StreamfnError():
             if isinstance(error, HandlerImportError):
                 _show_trace(error)
-                kind = error.document.get("errorType", "Runtime.Unknown")
-                _complain(f"the handler cannot be loaded: {kind}: {error}")
-            else:
-                _complain(str(error))
+            _complain(str(error))
             return error.exit_code
         case OSError():
             where = f": {error.filename}" if error.filename else ""

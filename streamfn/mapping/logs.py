@@ -1,8 +1,8 @@
 """What handlers write, as Lambda's log lines on the runtime's standard error.
 
 `LogLines` turns the bytes that one invocation wrote into START, the lines, END and REPORT, as CloudWatch shows them;
-`LogWriter` writes them from a thread of its own, so that a slow reader of standard error never holds the runtime or a handler
-up: beyond a bound lines are dropped, counted and said.
+`LogWriter` writes them from a thread of its own, so that a slow reader of standard error never holds the runtime or a
+handler up: beyond a bound lines are dropped, counted and said.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ def test_a_handlers_own_stack_trace_is_shown(
     assert run(["list"]) == 1
     assert capfd.readouterr().err == (
         'printed\nTraceback (most recent call last):\n  File "m.py", line 1\n'
-        "streamfn: error: the handler cannot be loaded: Runtime.ImportModuleError: Unable to import module 'm': x\n"
+        "streamfn: error: Unable to import module 'm': x\n"
     )
 
 
