@@ -28,7 +28,7 @@ from streamfn.cli.output import count_of
 WORST_SHOWN = 10
 # Routes flown less often say more about one bad day than about the route.
 FLIGHTS_LEAST = 100
-_BAR_COLUMNS = 24
+_BAR_COLUMNS = 20
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
