@@ -16,6 +16,7 @@ the scan starts there; after a reboot it starts at the segment's beginning.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -28,6 +29,9 @@ from streamfn.log.commit import Commit, CommitFile, boot_id
 from streamfn.log.lock import FileLock
 from streamfn.log.segment import Segment, SegmentFile, list_files, open_segment
 from streamfn.log.stream import Shard
+
+# With no logging set up, as on the command line, Python writes a warning to standard error as it is.
+_log = logging.getLogger(__name__)
 
 _SCAN_MESSAGES = 256
 _CHUNK = 1 << 20
@@ -236,7 +240,7 @@ def _refuse_durable_beyond(
 
 
 def cut(tail: Tail) -> None:
-    """Remove the torn tail, if there is one, and sync."""
+    """Remove the torn tail, if there is one, sync, and say so: writers and readers that recover both come here."""
     if tail.active is None or tail.data_end <= tail.position:
         return
     fd = os.open(tail.active.path, os.O_RDWR | os.O_CLOEXEC)
@@ -245,6 +249,15 @@ def cut(tail: Tail) -> None:
         os.fdatasync(fd)
     finally:
         os.close(fd)
+    length = tail.data_end - tail.position
+    _log.warning(
+        "streamfn: %s: cut %d half-written bytes at byte %d, from an append that a crash interrupted; "
+        "the log goes on at offset %d",
+        tail.active.path,
+        length,
+        tail.position,
+        tail.end_offset,
+    )
 
 
 def settle(shard: Shard, commit_file: CommitFile) -> Commit:

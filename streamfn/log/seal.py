@@ -8,6 +8,7 @@ there, and who has the other one mapped keeps it.
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import threading
@@ -31,6 +32,8 @@ from streamfn.log.segment import (
     stream_path,
 )
 from streamfn.log.stream import Shard
+
+_log = logging.getLogger(__name__)
 
 # Messages merged into one row group: with single-record messages the group stays below its target size.
 _GROUP_MESSAGES = 8192
@@ -150,9 +153,14 @@ class Sealer:
                 self._require_space(task[0])
                 seal(self._shard, *task)
             except LogError as error:
-                self.problem = str(error)
+                self._tell(str(error))
             except OSError as error:
-                self.problem = f"cannot seal segment {task[0]} of shard {self._shard.id}: {error.strerror}"
+                self._tell(f"cannot seal segment {task[0]} of shard {self._shard.id}: {error.strerror}")
+
+    def _tell(self, problem: str) -> None:
+        """Nothing is lost, the segment stays as it was; but somebody has to know why it is not sealed."""
+        self.problem = problem
+        _log.warning("streamfn: %s", problem)
 
     def _require_space(self, first_offset: int) -> None:
         path = stream_path(self._shard, first_offset)

@@ -546,3 +546,22 @@ def test_a_record_of_ten_mebibytes_goes_through(cli: Cli) -> None:
     assert [len(record["Data"]) for record in cli.records("s")] == [6, len(line)]
     text = cli.refused(1, "import", "-", "--stream", "s", "--format", "lines", stdin=line + b"x\n")
     assert "more than 10485760 bytes" in text
+
+
+def test_a_torn_tail_is_cut_and_said_by_the_command_that_finds_it(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    command = [sys.executable, "-m", "streamfn", "put", "s", "--data-dir", str(data)]
+    subprocess.run([*command, "whole"], check=True, capture_output=True)
+    [segment] = data.rglob("*.arrows")
+    with open(segment, "r+b") as file:
+        end = max(index for index, byte in enumerate(file.read(64 * 1024)) if byte) + 1
+        torn = (end + 7) // 8 * 8 + 64
+        file.seek(torn)
+        file.write(b"half a message")
+    done = subprocess.run([*command, "next"], check=True, capture_output=True, text=True)
+    [line] = done.stderr.splitlines()
+    assert line.startswith("streamfn: ")
+    assert segment.name in line
+    assert "half-written" in line
+    again = subprocess.run([*command, "last"], check=True, capture_output=True, text=True)
+    assert again.stderr == ""
