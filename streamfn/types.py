@@ -8,12 +8,17 @@ from typing import NamedTuple
 class NewRecord(NamedTuple):
     """A record on its way into a stream.
 
-    `arrival_ms` is milliseconds since 1970, UTC; None takes the time of the append.
+    `arrival_ms` is milliseconds since 1970, UTC; None takes the time of the append.  `sequence_number` is
+    that of a captured record; None lets the shard give one.  A record that was taken out of an aggregated
+    one has that one's number in `source_sequence_number`, and its place in it in `source_subsequence_number`.
     """
 
     data: bytes
     partition_key: str
     arrival_ms: int | None = None
+    sequence_number: str | None = None
+    source_sequence_number: str | None = None
+    source_subsequence_number: int | None = None
 
 
 class Record(NamedTuple):
@@ -24,6 +29,46 @@ class Record(NamedTuple):
     partition_key: str
     arrival_ms: int
     data: bytes
+    source_sequence_number: str | None = None
+    source_subsequence_number: int | None = None
+
+
+class NewChange(NamedTuple):
+    """A DynamoDB change record on its way into a stream.
+
+    `keys`, the images and `user_identity` are JSON in UTF-8, compact, attributes and numbers as they came.
+    `creation_ms` is milliseconds since 1970, UTC.  Where `event_id`, `creation_ms`, `sequence_number` or
+    `size_bytes` is None the append makes one.
+    """
+
+    event_name: str
+    keys: bytes
+    new_image: bytes | None = None
+    old_image: bytes | None = None
+    stream_view_type: str = "NEW_AND_OLD_IMAGES"
+    event_id: str | None = None
+    creation_ms: int | None = None
+    sequence_number: str | None = None
+    size_bytes: int | None = None
+    user_identity: bytes | None = None
+    event_version: str = "1.1"
+
+
+class Change(NamedTuple):
+    """A DynamoDB change record as it lies in a shard; see `NewChange`."""
+
+    offset: int
+    sequence_number: str
+    event_id: str
+    event_name: str
+    event_version: str
+    creation_ms: int
+    keys: bytes
+    new_image: bytes | None
+    old_image: bytes | None
+    size_bytes: int
+    stream_view_type: str
+    user_identity: bytes | None
 
 
 class Run(NamedTuple):

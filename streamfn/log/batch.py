@@ -111,7 +111,7 @@ def check_record(record: NewRecord) -> bytes:
     Raises:
         RefusedError: data, key or arrival time break Kinesis' limits, or the key is not valid Unicode.
     """
-    data, key, arrival_ms = record
+    data, key, arrival_ms = record[:3]
     if not 1 <= len(key) <= limits.PARTITION_KEY_CHARS_MAX:
         raise RefusedError(
             f"a partition key has 1 to {limits.PARTITION_KEY_CHARS_MAX} characters, not {len(key)}"
