@@ -82,7 +82,7 @@ def test_records_at_the_limits_are_kept(shard: Shard) -> None:
         assert writer.append(at_limits) == range(2)
     with ShardReader.open(shard, 0) as reader:
         found = [r for got in iter(lambda: reader.poll(1), []) for m in got for r in records(m)]
-    assert [(r.data, r.partition_key, r.arrival_ms) for r in found] == at_limits
+    assert [NewRecord(r.data, r.partition_key, r.arrival_ms) for r in found] == at_limits
 
 
 def test_columns_of_any_arrow_type_that_fits_are_taken(shard: Shard) -> None:
