@@ -5,7 +5,7 @@ grow any more:
 
     COUNT     it holds `batch_size` records
     PAYLOAD   the next record would push its event past `event_bytes_max`
-    END       it ends at `finish_at`, behind which nothing will be read
+    END       it ends at `finish_at`, behind which nothing will be read; or where a gap begins
     LIMIT     it ends where the caller's `records_max` does
 
 A closed batch may go at any time, also behind one that is still running.  An *open* batch goes when its
@@ -176,6 +176,16 @@ class Batcher:
                 self._chunks.append(prefix[: keep + 1])
             elif not self._chunks:
                 self._row = 0
+
+    def skip(self, end_offset: int, finish: int | None) -> None:
+        """Nothing lies between `next_offset`, up to where everything has been cut, and `end_offset`: go on there.
+
+        `finish` is where cutting ends from now on, None for nowhere.
+        """
+        assert self.next_offset == self.cut_offset, "a gap is skipped when everything before it has been cut"
+        assert end_offset > self.next_offset
+        self.cut_offset = self.next_offset = end_offset
+        self._finish = finish
 
     def take(
         self, now_ns: int, batches_max: int, *, records_max: int | None = None, only_full: bool

@@ -30,7 +30,9 @@ These rules hold, and are asserted where a violation would otherwise become dura
      (on one worker, which goes on only after certain success).  So nothing is reordered or skipped.
   2. After a failure or a return nothing that is in flight can run any more: the worker skips what it has
      of this epoch, or the runtime has revoked it (and must say so: `recall`).
-  3. The watermark moves only over records that succeeded, one batch after the other.
+  3. The watermark moves only over records that succeeded, one batch after the other, and over gaps: offsets
+     that have no record any more (trimmed, lost, damaged and salvaged).  No batch spans a gap: the one before
+     it is closed, and the gap is skipped when everything before it has a disposition.
   4. A retry delivers the same records as the same batch, with `attempt` one higher.  A batch that came back
      without having run keeps its attempt.
 
@@ -75,6 +77,7 @@ class Lane:
         "_draw",
         "_finish",
         "_flying",
+        "_gap",
         "_policy",
         "_retry",
         "_watermark",
@@ -93,6 +96,7 @@ class Lane:
         self._draw = random
         self._watermark = Watermark(start_offset)
         self._finish: int | None = None
+        self._gap: int | None = None  # no record lies at this offset: `skip_gap` says where they go on
         self._flying: deque[Run] = deque()  # handed over and not answered, oldest first
         self._back: deque[Run] = deque()  # came back during this drain, oldest first
         self._again: deque[Run] = deque()  # came back before; to be handed over first
@@ -174,7 +178,27 @@ class Lane:
         what lies there is dropped.  `next_offset` may go back, never below what has been cut.
         """
         self._finish = end_offset
-        self._batcher.finish_at(end_offset)
+        if self._gap is not None and end_offset <= self._gap:
+            self._gap = None
+        self._batcher.finish_at(end_offset if self._gap is None else self._gap)
+
+    def meet_gap(self) -> None:
+        """There is no record at `next_offset`: the batch before it is closed, whatever its size."""
+        self._gap = self.next_offset
+        self._batcher.finish_at(self._gap)
+
+    @property
+    def at_gap(self) -> bool:
+        """Whether everything before the gap that was met has a disposition: `skip_gap` may be called."""
+        return self._gap is not None and self._watermark.offset == self._gap
+
+    def skip_gap(self, end_offset: int, now_ns: int) -> None:
+        """Dispose, without a delivery, of the offsets from the watermark to `end_offset`, where records go on."""
+        assert self.at_gap, "a gap is skipped only when everything before it has a disposition"
+        self._gap = None
+        self._batcher.skip(end_offset, self._finish)
+        self._watermark.dispose(self._watermark.offset, end_offset)
+        self._batcher.begin_window(now_ns)
 
     # ---- handing over ----
 

@@ -33,6 +33,7 @@ class NaiveLane:
         self.draining = False
         self.done = 0
         self.end: int | None = None
+        self.gap: int | None = None
 
     def front(self, allowed: int) -> tuple[int, bool]:
         """How many records the next batch would have, and whether it can grow no more."""
@@ -42,7 +43,7 @@ class NaiveLane:
                 return count, True
             count += 1
             weight += record
-        at_end = self.end is not None and self.cut + count >= self.end
+        at_end = any(edge is not None and self.cut + count >= edge for edge in (self.end, self.gap))
         return count, count > 0 and (count == self.batch_size or count == allowed or at_end)
 
     def take(self, now: int, most: int, limit: int | None) -> list[BATCH]:
@@ -65,6 +66,11 @@ class NaiveLane:
                 allowed -= count
         self.flying += taken
         return taken
+
+    def skip(self, offsets: int, now: int) -> None:
+        self.weights += [0] * offsets
+        self.cut = self.done = len(self.weights)
+        self.gap, self.window_began = None, now
 
     def succeed(self, count: int, now: int) -> None:
         for first, records, _ in self.flying[:count]:
@@ -124,6 +130,8 @@ STEPS = st.one_of(
     st.tuples(st.just("back"), st.integers(1, 9)),
     st.tuples(st.just("wait"), st.integers(1, 6)),
     st.tuples(st.just("finish"), st.none()),
+    st.tuples(st.just("gap"), st.none()),
+    st.tuples(st.just("skip"), st.integers(1, 9)),
 )
 
 
@@ -139,7 +147,7 @@ def test_the_lane_does_what_a_record_by_record_model_does(
     for step, value in steps:
         match step, value:
             case "offer", list(weights):
-                if model.end is None:
+                if model.end is None and model.gap is None:
                     lane.offer(Chunk(lane.next_offset, list(accumulate(weights, initial=100))))
                     model.weights += weights
             case "take" | "limited", int(number):
@@ -173,8 +181,17 @@ def test_the_lane_does_what_a_record_by_record_model_does(
             case "wait", int(passed):
                 now += passed
             case "finish", _:
-                model.end = len(model.weights)
+                model.end, model.gap = len(model.weights), None
                 lane.finish_at(model.end)
+            case "gap", _:
+                if model.end is None and model.gap is None:
+                    model.gap = len(model.weights)
+                    lane.meet_gap()
+            case "skip", int(offsets):
+                assert lane.at_gap == (model.gap is not None and model.done == model.gap)
+                if lane.at_gap:
+                    lane.skip_gap(model.done + offsets, now)
+                    model.skip(offsets, now)
         assert lane.in_flight == len(model.flying)
         assert lane.watermark == model.done
         assert lane.buffered_records == len(model.weights) - model.cut

@@ -333,3 +333,74 @@ def test_a_gap_between_chunks_is_a_bug() -> None:
     lane = lane_of()
     with pytest.raises(AssertionError, match="gap"):
         lane.offer(Chunk(1, [0, 1]))
+
+
+# ---- gaps ----
+
+
+def test_the_batch_before_a_gap_is_closed_and_none_spans_it() -> None:
+    lane = lane_of(batch_size=10, window_ns=1000)
+    offer(lane, 13)
+    lane.meet_gap()
+    assert lane.take(0, 50) == [Run(0, 10, 1, 1), Run(10, 3, 1, 1)]
+    assert not lane.at_gap
+    lane.succeeded(1, 1)
+    assert not lane.at_gap
+    lane.succeeded(1, 2)
+    assert lane.at_gap
+    lane.skip_gap(40, 3)
+    assert (lane.watermark, lane.next_offset, lane.cut_offset) == (40, 40, 40)
+    offer(lane, 10)
+    assert lane.take(3, 50) == [Run(40, 10, 1, 1)]
+
+
+def test_a_gap_waits_for_the_retry_in_front_of_it() -> None:
+    lane = lane_of(batch_size=10)
+    offer(lane, 10)
+    lane.meet_gap()
+    lane.take(0, 50)
+    lane.failed(0, FAULT)
+    assert not lane.at_gap
+    assert lane.take(10_000, 50) == [Run(0, 10, 1, 2)]
+    lane.succeeded(1, 10_000)
+    assert lane.at_gap
+
+
+def test_behind_a_gap_the_end_that_was_set_before_still_holds() -> None:
+    lane = lane_of(batch_size=10, window_ns=1000)
+    lane.finish_at(50)
+    lane.meet_gap()
+    lane.skip_gap(48, 0)
+    offer(lane, 10)
+    assert lane.next_offset == 50
+    assert lane.take(0, 50) == [Run(48, 2, 1, 1)]
+    lane.succeeded(1, 0)
+    assert lane.finished
+
+
+def test_an_end_inside_a_gap_is_reached_by_skipping_it() -> None:
+    lane = lane_of()
+    lane.meet_gap()
+    lane.finish_at(20)
+    assert not lane.finished
+    lane.skip_gap(30, 0)
+    assert lane.finished
+
+
+def test_an_end_before_a_gap_leaves_the_gap_alone() -> None:
+    lane = lane_of()
+    offer(lane, 10)
+    lane.meet_gap()
+    lane.finish_at(10)
+    lane.take(0, 50)
+    lane.succeeded(1, 0)
+    assert lane.finished
+    assert not lane.at_gap
+
+
+def test_skipping_with_something_undone_is_a_bug() -> None:
+    lane = lane_of()
+    offer(lane, 10)
+    lane.meet_gap()
+    with pytest.raises(AssertionError, match="everything before it"):
+        lane.skip_gap(20, 0)
