@@ -1,0 +1,39 @@
+"""Several processes, one writer: what those that do not hold a shard's lock can ask of the one that does."""
+
+from __future__ import annotations
+
+import struct
+import time
+
+from streamfn.log import rendezvous
+from streamfn.log.stream import Shard
+
+# A frame is its length in bytes, behind this head, then its kind.
+HEAD = struct.Struct("<IB")
+RELEASE = 2
+
+
+def request_release(shard: Shard, wait_s: float = 5.0) -> bool:
+    """Ask the process that serves a shard's writer to let go of the shard; call it before taking the lock.
+
+    That process makes durable what was put, answers it, closes its writer and lets others go first: its next
+    put waits until the lock is free again.  Returns True once it has let go, False if nobody serves the shard
+    (then the lock is free, or its holder is one that must be waited for) or it did not within `wait_s` seconds.
+    Never raises.
+    """
+    connection = rendezvous.connect(shard)
+    if connection is None:
+        return False
+    deadline = time.monotonic() + wait_s
+    with connection:
+        try:
+            connection.sendall(HEAD.pack(0, RELEASE))
+            while (left := deadline - time.monotonic()) > 0:
+                connection.settimeout(left)
+                if not connection.recv(4096):
+                    return True
+        except ConnectionError:
+            return True  # it has ended
+        except OSError:
+            return False
+    return False
