@@ -12,7 +12,7 @@ NATIVE = {"_native", "_events"}
 LAYER = {
     "errors": 0, "limits": 0, "types": 0, "clock": 0, "version": 0,
     "core": 1,
-    "log": 2, "events": 2, "pool": 2, "state": 2,
+    "log": 2, "events": 2, "formats": 2, "pool": 2, "state": 2,
     "mapping": 3,
     "doors": 4, "session": 4, "sync": 4, "cli": 4,
 }  # fmt: skip
@@ -21,6 +21,7 @@ THIRD_PARTY = {
     1: set(),
     "log": {"pyarrow", "cffi"},
     "events": {"orjson"},
+    "formats": {"pyarrow", "orjson", "google"},
     "pool": {"trio", "orjson"},
     "state": {"orjson"},
     3: {"trio", "orjson", "hdrh"},

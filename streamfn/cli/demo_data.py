@@ -21,10 +21,10 @@ from typing import NamedTuple
 
 import orjson
 
-from streamfn.cli.formats import Rows
 from streamfn.cli.loading import StreamLoader
-from streamfn.cli.times import parse_time_ms
 from streamfn.errors import FailedError, RefusedError
+from streamfn.formats.rows import Rows
+from streamfn.formats.times import parse_time_ms
 from streamfn.log.datadir import DataDir
 from streamfn.log.reader import ShardReader, horizon
 from streamfn.log.stream import Stream

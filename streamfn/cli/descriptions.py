@@ -16,7 +16,7 @@ from rich.text import Text
 from streamfn.cli.openfiles import allow_open_files
 from streamfn.cli.options import Settings
 from streamfn.cli.output import count_of, print_json, printable, shown_age, shown_size
-from streamfn.cli.times import format_time
+from streamfn.formats.times import format_time
 from streamfn.log.datadir import DataDir
 from streamfn.log.reader import SegmentInfo, ShardReader, horizon, records, segments
 from streamfn.log.stream import Shard, Stream

@@ -14,12 +14,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from streamfn.cli.fields import key_of, time_of
-from streamfn.cli.formats import BadRecord, Reading, Rows, format_of, read_csv, read_jsonl, read_plain
-from streamfn.cli.lines import read_blocks, split_lines
 from streamfn.cli.loading import StreamLoader
 from streamfn.cli.progress import ImportProgress
 from streamfn.errors import FailedError, RefusedError
+from streamfn.formats.detect import format_of
+from streamfn.formats.fields import key_of, time_of
+from streamfn.formats.lines import read_blocks, split_lines
+from streamfn.formats.rows import BadRecord, Reading, Rows
+from streamfn.formats.text import read_csv, read_jsonl, read_plain
 from streamfn.log.datadir import DataDir, check_name, check_shards
 from streamfn.log.stream import Stream
 
@@ -136,7 +138,7 @@ class Source:
                 return read_plain(split_lines(read_blocks(self.fd), skip), self._reading)
             case "csv":
                 return read_csv(split_lines(read_blocks(self.fd)), self._reading)
-        from streamfn.cli.parquet import ParquetRows
+        from streamfn.formats.parquet import ParquetRows
 
         return iter(ParquetRows(self._path, self._reading))
 

@@ -19,9 +19,9 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from streamfn.cli.formats import Rows
 from streamfn.cli.openfiles import allow_open_files
 from streamfn.errors import DiskFull
+from streamfn.formats.rows import Rows
 from streamfn.limits import FREE_BYTES_MIN, MIB
 from streamfn.log.stream import Stream
 from streamfn.log.writer import ShardWriter

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import orjson
 
-from streamfn.cli.fields import data_key
-from streamfn.cli.lines import read_blocks, split_lines
 from streamfn.cli.openfiles import allow_open_files
 from streamfn.cli.options import Settings
 from streamfn.errors import RefusedError
+from streamfn.formats.fields import data_key
+from streamfn.formats.lines import read_blocks, split_lines
 from streamfn.log.batch import check_record
 from streamfn.log.datadir import DataDir, check_name, check_shards
 from streamfn.log.producer import Placed, Producer

@@ -150,7 +150,7 @@ def parse_timestamp(text: str | None) -> float | None:
     """
     if text is None:
         return None
-    from streamfn.cli.times import parse_time_ms
+    from streamfn.formats.times import parse_time_ms
 
     try:
         return parse_time_ms(text) / 1000

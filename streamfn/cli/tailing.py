@@ -15,8 +15,8 @@ import orjson
 from streamfn.cli.openfiles import allow_open_files
 from streamfn.cli.options import Settings
 from streamfn.cli.output import printable, shown_bytes
-from streamfn.cli.times import format_time, parse_time_ms
 from streamfn.errors import FailedError, RefusedError
+from streamfn.formats.times import format_time, parse_time_ms
 from streamfn.log.cursor import ShardCursor, merged
 from streamfn.log.datadir import DataDir
 from streamfn.log.reader import ShardReader, horizon, offset_at_time

@@ -9,9 +9,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
-from streamfn.cli.times import parse_time_ms
 from streamfn.clock import SystemClock
 from streamfn.errors import RefusedError
+from streamfn.formats.times import parse_time_ms
 from streamfn.mapping.options import RunOptions, validate
 
 

@@ -19,8 +19,8 @@ from streamfn.cli import demo_data
 from streamfn.cli.demo_data import ensure_flights, flights_path, read_flights
 from streamfn.cli.demo_handler import handler
 from streamfn.cli.demo_report import DelayTable, DemoSummary, bar, render
-from streamfn.cli.formats import Rows
 from streamfn.errors import RefusedError
+from streamfn.formats.rows import Rows
 from streamfn.log.datadir import DataDir
 
 Flight = dict[str, Any]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamfn.cli.times import format_time, parse_time_ms
+from streamfn.formats.times import format_time, parse_time_ms
 from streamfn.limits import ARRIVAL_MS_MAX
 
 TEN_O_CLOCK = 1_357_034_400_000  # 2013-01-01T10:00:00Z

@@ -15,12 +15,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamfn.cli import lines as lines_module
-from streamfn.cli.fields import field, key_of, time_of
-from streamfn.cli.formats import BadRecord, Reading, Rows, format_of, read_csv, read_jsonl, read_plain
-from streamfn.cli.lines import read_blocks, split_lines
-from streamfn.cli.parquet import ParquetRows
 from streamfn.errors import RefusedError
+from streamfn.formats import lines as lines_module
+from streamfn.formats.detect import format_of
+from streamfn.formats.fields import field, key_of, time_of
+from streamfn.formats.lines import read_blocks, split_lines
+from streamfn.formats.parquet import ParquetRows
+from streamfn.formats.rows import BadRecord, Reading, Rows
+from streamfn.formats.text import read_csv, read_jsonl, read_plain
 
 Reader = Callable[[Iterable[list[bytes]], Reading], Iterator[Rows]]
 BY_DATA = Reading(key_of(None))
@@ -161,7 +163,7 @@ def test_lines_are_numbered_from_the_files_first_one_when_some_are_skipped() -> 
 
 
 def test_a_record_over_the_limit_is_bad(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streamfn.cli.formats.RECORD_BYTES_MAX", 5)
+    monkeypatch.setattr("streamfn.formats.rows.RECORD_BYTES_MAX", 5)
     good, _, error = until_bad(read_plain, b"12345\n123456\n")
     assert good == [b"12345"]
     assert "more than 5 bytes" in error.reason

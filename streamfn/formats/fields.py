@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from hashlib import md5
 from typing import TypeAlias
 
-from streamfn.cli.times import parse_time_ms
+from streamfn.formats.times import parse_time_ms
 from streamfn.limits import PARTITION_KEY_CHARS_MAX
 
 KeyOf: TypeAlias = Callable[[bytes, object], str]

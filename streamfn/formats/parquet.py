@@ -1,4 +1,8 @@
-"""Parquet files as rows; apart from the other formats because it needs pyarrow."""
+"""Parquet files as rows.
+
+Each row becomes a compact JSON object: times are ISO 8601 (without a zone: UTC), binary is base64, decimals
+are strings in full precision, NaN and infinity are null.  A "line" is a row.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +16,8 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from streamfn.cli.formats import Collector, Reading, Rows
 from streamfn.errors import FailedError, RefusedError
+from streamfn.formats.rows import Collector, Reading, Rows
 
 # Rows decoded at a time: as Python objects they take some fifty times their size in the file.
 BATCH_ROWS = 2048
