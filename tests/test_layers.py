@@ -87,6 +87,27 @@ def test_the_core_never_asks_the_time_or_the_system(path):
     assert not top & IMPURE
 
 
+# Who is asking, and how a call is to be made: not storage.
+NOT_STORAGE = {"PathLike", "W_OK", "X_OK", "access", "geteuid", "getpid", "strerror"}
+SYSTEM = {"disk.py", "libc.py", "watch.py", "rendezvous.py"}  # storage, inotify, sockets
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted(path for path in (PACKAGE / "log").glob("*.py") if path.name not in SYSTEM),
+    ids=lambda path: path.name,
+)
+def test_the_log_touches_storage_through_a_disk_only(path):
+    names = {
+        node.attr
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os"
+    }
+    direct = {name for name in names - NOT_STORAGE if not name.startswith("O_")}
+    assert not direct, f"{path.name} calls os.{', os.'.join(sorted(direct))}"
+    assert not {"fcntl", "mmap", "tempfile"} & imports(path)
+
+
 def test_the_workers_main_loads_neither_trio_nor_pyarrow_nor_click():
     script = (
         "import sys, streamfn.mapping.worker, streamfn.pool.zygote\n"

@@ -11,11 +11,10 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from streamfn.errors import LogError
+from streamfn.log.disk import Disk
 
 _MAGIC = b"SFCOMMT1"
 _RECORD = struct.Struct("<8s36sIQQQq132s")
@@ -40,15 +39,6 @@ class Commit(NamedTuple):
     end_offset: int
     sequence_base: str
     arrival_ms: int
-
-
-@lru_cache(maxsize=1)
-def boot_id() -> str:
-    """Return what tells this boot of the machine from others: 36 characters."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError as error:
-        raise LogError(f"the machine's boot id cannot be read: {error}") from error
 
 
 def encode(commit: Commit) -> bytes:
@@ -80,14 +70,15 @@ def decode(content: bytes) -> Commit | None:
 class CommitFile:
     """One open commit file.  Reading and writing are one system call each; not thread-safe."""
 
-    __slots__ = ("_fd", "path")
+    __slots__ = ("_disk", "_fd", "path")
 
-    def __init__(self, fd: int, path: Path) -> None:
+    def __init__(self, disk: Disk, fd: int, path: Path) -> None:
+        self._disk = disk
         self._fd = fd
         self.path = path
 
     @classmethod
-    def open(cls, directory: Path, *, write: bool) -> CommitFile:
+    def open(cls, disk: Disk, directory: Path, *, write: bool) -> CommitFile:
         """Open the commit file in a shard's directory; with `write` it is created where missing.
 
         Raises:
@@ -95,11 +86,11 @@ class CommitFile:
         """
         path = directory / "commit"
         flags = os.O_RDWR | os.O_CREAT if write else os.O_RDONLY
-        return cls(os.open(path, flags | os.O_CLOEXEC, 0o644), path)
+        return cls(disk, disk.open(path, flags), path)
 
     def raw(self) -> bytes:
         """Return the content as it is this moment, perhaps torn: for cheap comparison with an earlier one."""
-        return os.pread(self._fd, _BYTES, 0)
+        return self._disk.pread(self._fd, _BYTES, 0)
 
     def read(self) -> Commit | None:
         """Return what is published, or None if there is nothing valid however often it is read."""
@@ -119,7 +110,7 @@ class CommitFile:
             OSError: the write failed or was cut short.
         """
         content = encode(commit)
-        if os.pwrite(self._fd, content, 0) != len(content):
+        if self._disk.pwrite(self._fd, content, 0) != len(content):
             raise OSError(f"short write to {self.path}")
 
     def fileno(self) -> int:
@@ -128,4 +119,4 @@ class CommitFile:
 
     def close(self) -> None:
         """Close the descriptor."""
-        os.close(self._fd)
+        self._disk.close(self._fd)

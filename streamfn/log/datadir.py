@@ -19,12 +19,13 @@ import re
 import secrets
 import shutil
 import time
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 from streamfn import limits
 from streamfn.errors import FailedError, RefusedError
 from streamfn.log import commit, stream
+from streamfn.log.disk import SYSTEM_DISK, Disk, read_file, write_synced
 from streamfn.log.lock import FileLock, locked
 from streamfn.log.stream import Stream
 
@@ -33,23 +34,24 @@ _ID = re.compile(r"[0-9a-f]{16}")
 
 
 class DataDir:
-    """An open data directory.  It holds nothing open; any number of processes may have one."""
+    """An open data directory, and the disk it lies on.  It holds nothing open; any number of processes may have one."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, disk: Disk = SYSTEM_DISK) -> None:
         self.path = path
+        self.disk = disk
         self.state_path = path / "state.db"
         self.locks_path = path / "locks"
         self._streams_path = path / "streams"
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, create: bool) -> DataDir:
+    def open(cls, path: str | os.PathLike[str], *, create: bool, disk: Disk = SYSTEM_DISK) -> DataDir:
         """Open a data directory; with `create` it is made where there is none.
 
         Raises:
             RefusedError: there is none, or the directory is something else.
             FailedError: it is of a newer format, or cannot be read or (with `create`) written.
         """
-        data_dir = cls(Path(path).absolute())
+        data_dir = cls(Path(path).absolute(), disk)
         try:
             if create and not (data_dir.path / "format").exists():
                 data_dir._create()
@@ -76,17 +78,17 @@ class DataDir:
         """Return the streams, by name."""
         found = []
         try:
-            directories = [entry for entry in self._streams_path.iterdir() if _ID.fullmatch(entry.name)]
+            names = [name for name in self.disk.list_directory(self._streams_path) if _ID.fullmatch(name)]
         except OSError as error:
             raise FailedError(f"cannot list {self._streams_path}: {error.strerror}") from error
-        for directory in directories:
+        for directory in (self._streams_path / name for name in names):
             try:
-                text = (directory / "stream.json").read_text()
+                text = read_file(self.disk, directory / "stream.json").decode(errors="replace")
             except FileNotFoundError:
                 continue  # deleted since we listed it
             except OSError as error:
                 raise FailedError(f"cannot read {directory / 'stream.json'}: {error.strerror}") from error
-            found.append(stream.decode(directory, text))
+            found.append(stream.decode(directory, text, self.disk))
         return sorted(found, key=lambda stream: stream.name)
 
     def stream(self, name: str) -> Stream:
@@ -119,7 +121,7 @@ class DataDir:
         check_shards(shards)
         self.require_writable()
         try:
-            with locked(self._streams_path / "lock", f"data directory {self.path}"):
+            with self._locked():
                 if any(stream.name == name for stream in self.streams()):
                     raise RefusedError(f"stream {name!r} exists already in {self.path}")
                 self._sweep()
@@ -163,14 +165,14 @@ class DataDir:
         """
         self.require_writable()
         try:
-            with locked(self._streams_path / "lock", f"data directory {self.path}"), ExitStack() as held:
+            with self._locked(), ExitStack() as held:
                 found = self.stream(name)
                 for shard in found.shards:
-                    lock = FileLock(shard.directory / "lock")
+                    lock = FileLock(shard.directory / "lock", self.disk)
                     lock.acquire(f"shard {shard.id} of stream {name!r}", 0)
                     held.callback(lock.release)
-                found.directory.rename(self._streams_path / f".deleted-{found.id}")
-                sync_directory(self._streams_path)
+                self.disk.rename(found.directory, self._streams_path / f".deleted-{found.id}")
+                self.disk.sync_directory(self._streams_path)
                 self._sweep()
         except OSError as error:
             raise FailedError(f"cannot delete stream {name!r} in {self.path}: {error.strerror}") from error
@@ -180,14 +182,15 @@ class DataDir:
             raise RefusedError(f"{self.path} is not a streamfn data directory, and it is not empty")
         self._streams_path.mkdir(parents=True, exist_ok=True)
         temporary = self._streams_path / f".format-{os.getpid()}"
-        write_synced(temporary, json.dumps({"streamfn": FORMAT_VERSION}) + "\n")
-        temporary.rename(self.path / "format")
-        sync_directory(self.path)
+        content = json.dumps({"streamfn": FORMAT_VERSION}) + "\n"
+        write_synced(self.disk, temporary, content.encode())
+        self.disk.rename(temporary, self.path / "format")
+        self.disk.sync_directory(self.path)
 
     def _check_format(self) -> None:
         path = self.path / "format"
         try:
-            version = json.loads(path.read_text())["streamfn"]
+            version = json.loads(read_file(self.disk, path))["streamfn"]
         except (FileNotFoundError, NotADirectoryError):
             raise RefusedError(f"there is no streamfn data directory at {self.path}") from None
         except (ValueError, KeyError, TypeError) as error:
@@ -200,22 +203,26 @@ class DataDir:
                 "streamfn reads: upgrade streamfn, or use another directory (--data-dir)"
             )
 
+    def _locked(self) -> AbstractContextManager[None]:
+        return locked(self._streams_path / "lock", f"data directory {self.path}", disk=self.disk)
+
     def _build(self, name: str, shards: int, arn: str) -> Stream:
+        disk = self.disk
         final = self._streams_path / secrets.token_hex(8)
         temporary = self._streams_path / f".new-{final.name}"
-        temporary.mkdir()
-        made = Stream(final, name, arn, time.time_ns() // 1_000_000, stream.uniform_shards(final, shards))
+        disk.make_directory(temporary)
+        made = Stream(final, name, arn, time.time_ns() // 1_000_000, stream.uniform_shards(final, shards, disk))
         for shard in made.shards:
             directory = temporary / shard.id
-            directory.mkdir()
-            write_synced(directory / "lock", "")
-            empty = commit.Commit(commit.boot_id(), 0, 0, 0, 0, shard.sequence_base, 0)
-            write_synced(directory / "commit", commit.encode(empty))
-            sync_directory(directory)
-        write_synced(temporary / "stream.json", stream.encode(made))
-        sync_directory(temporary)
-        temporary.rename(final)
-        sync_directory(self._streams_path)
+            disk.make_directory(directory)
+            write_synced(disk, directory / "lock", b"")
+            empty = commit.Commit(disk.boot_id(), 0, 0, 0, 0, shard.sequence_base, 0)
+            write_synced(disk, directory / "commit", commit.encode(empty))
+            disk.sync_directory(directory)
+        write_synced(disk, temporary / "stream.json", stream.encode(made).encode())
+        disk.sync_directory(temporary)
+        disk.rename(temporary, final)
+        disk.sync_directory(self._streams_path)
         return made
 
     def _sweep(self) -> None:
@@ -235,20 +242,3 @@ def check_shards(shards: int) -> None:
     """Raise RefusedError unless a stream may have so many shards."""
     if not 1 <= shards <= limits.SHARDS_MAX:
         raise RefusedError(f"a stream has 1 to {limits.SHARDS_MAX} shards, not {shards}")
-
-
-def write_synced(path: Path, content: str | bytes) -> None:
-    """Write a whole new file and sync it."""
-    with open(path, "wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fdatasync(file.fileno())
-
-
-def sync_directory(path: Path) -> None:
-    """Make the entries of a directory durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -10,10 +10,14 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from streamfn.log import libc
+
+# What one read of a small file asks for.
+_CHUNK = 1 << 16
 
 Content = bytes | bytearray | memoryview
 
@@ -199,8 +203,60 @@ class SystemDisk:
 
     def boot_id(self) -> str:
         """See `Disk`."""
-        with open("/proc/sys/kernel/random/boot_id") as file:
-            return file.read().strip()
+        return _boot_id()
+
+
+@lru_cache(maxsize=1)
+def _boot_id() -> str:
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()
 
 
 SYSTEM_DISK = SystemDisk()
+
+
+def write_all(disk: Disk, fd: int, view: memoryview, position: int) -> None:
+    """Write all of `view` at a file position, however often the system cuts it short."""
+    while view:
+        written = disk.pwrite(fd, view, position)
+        view = view[written:]
+        position += written
+
+
+def read_file(disk: Disk, path: Path) -> bytes:
+    """Return what is in a file; FileNotFoundError if there is none."""
+    fd = disk.open(path, os.O_RDONLY)
+    try:
+        content = bytearray()
+        while chunk := disk.pread(fd, _CHUNK, len(content)):
+            content += chunk
+        return bytes(content)
+    finally:
+        disk.close(fd)
+
+
+def stored_bytes(disk: Disk, path: Path) -> int:
+    """Return what a file takes on its disk, in bytes; FileNotFoundError if there is none."""
+    fd = disk.open(path, os.O_RDONLY)
+    try:
+        return disk.status(fd).stored
+    finally:
+        disk.close(fd)
+
+
+def write_synced(disk: Disk, path: Path, content: bytes) -> None:
+    """Write a whole file anew and sync it; its name is durable when its directory is synced."""
+    fd = disk.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    try:
+        write_all(disk, fd, memoryview(content), 0)
+        disk.sync(fd)
+    finally:
+        disk.close(fd)
+
+
+def replace(disk: Disk, path: Path, content: bytes) -> None:
+    """Give a file new content, durably: after a crash it has the old one or the new one, whole."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    write_synced(disk, temporary, content)
+    disk.rename(temporary, path)
+    disk.sync_directory(path.parent)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from streamfn.errors import BusyError
+from streamfn.log.disk import SYSTEM_DISK, Disk, read_file
 
 _RETRY_S = 0.01
 
@@ -17,10 +17,11 @@ _RETRY_S = 0.01
 class FileLock:
     """An exclusive lock on a file.  `acquire` may block; `release` gives it back, and is harmless twice."""
 
-    __slots__ = ("_fd", "path")
+    __slots__ = ("_disk", "_fd", "path")
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, disk: Disk = SYSTEM_DISK) -> None:
         self.path = path
+        self._disk = disk
         self._fd: int | None = None
 
     def acquire(self, what: str, wait_s: float, *, create: bool = True) -> None:
@@ -42,28 +43,26 @@ class FileLock:
             time.sleep(_RETRY_S)
 
     def _try(self, create: bool) -> bool:
-        fd = os.open(self.path, os.O_RDWR | os.O_CREAT if create else os.O_RDONLY, 0o644)
+        disk = self._disk
+        fd = disk.open(self.path, os.O_RDWR | os.O_CREAT if create else os.O_RDONLY)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # The file may have been deleted, with its stream, while we came.
-            held = os.fstat(fd).st_nlink > 0
-        except BlockingIOError:
-            held = False
+            held = disk.try_lock(fd) and disk.status(fd).links > 0
         except BaseException:
-            os.close(fd)
+            disk.close(fd)
             raise
         if not held:
-            os.close(fd)
+            disk.close(fd)
             return False
         if create:
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+            disk.truncate(fd, 0)
+            disk.pwrite(fd, b"%d\n" % os.getpid(), 0)
         self._fd = fd
         return True
 
     def _holder(self) -> str:
         try:
-            text = self.path.read_text().strip()
+            text = read_file(self._disk, self.path).decode(errors="replace").strip()
         except OSError:
             text = ""
         return f"process {text}" if text.isdigit() else "another process"
@@ -71,14 +70,16 @@ class FileLock:
     def release(self) -> None:
         """Give the lock back."""
         if self._fd is not None:
-            os.close(self._fd)
+            self._disk.close(self._fd)
             self._fd = None
 
 
 @contextmanager
-def locked(path: Path, what: str, wait_s: float = 5.0) -> Iterator[None]:
+def locked(
+    path: Path, what: str, wait_s: float = 5.0, *, disk: Disk = SYSTEM_DISK
+) -> Iterator[None]:
     """Hold a `FileLock` for the body."""
-    lock = FileLock(path)
+    lock = FileLock(path, disk)
     lock.acquire(what, wait_s)
     try:
         yield

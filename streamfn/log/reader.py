@@ -7,7 +7,6 @@ the reader goes on in the one whose name is its position, in whichever form it i
 
 from __future__ import annotations
 
-import os
 import struct
 from bisect import bisect_right
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from streamfn._native import ffi, lib
 from streamfn.errors import LogDamaged, LogError
 from streamfn.log import recovery
 from streamfn.log.commit import Commit, CommitFile, decode
+from streamfn.log.disk import stored_bytes
 from streamfn.log.recovery import Scan, damaged
 from streamfn.log.segment import Segment, SegmentFile, list_segments, open_segment, sealed_path, stream_path
 from streamfn.log.stream import Shard
@@ -87,7 +87,7 @@ class ShardReader:
             LogError: a file cannot be read.
         """
         try:
-            commit_file = CommitFile.open(shard.directory, write=False)
+            commit_file = CommitFile.open(shard.disk, shard.directory, write=False)
         except OSError as error:
             raise _log_error(shard, error) from error
         try:
@@ -362,9 +362,9 @@ def _describe(reader: ShardReader, file: SegmentFile, stop: int) -> SegmentInfo:
             first_ms = span[0] if first_ms is None else min(first_ms, span[0])
             last_ms = span[1] if last_ms is None else max(last_ms, span[1])
     try:
-        size = os.stat(file.path).st_blocks * 512
+        size = stored_bytes(reader.shard.disk, file.path)
     except FileNotFoundError:  # sealed since we listed it
-        size = os.stat(file.path.with_suffix(".arrow")).st_blocks * 512
+        size = stored_bytes(reader.shard.disk, file.path.with_suffix(".arrow"))
     return SegmentInfo(
         str(file.path),
         file.sealed,

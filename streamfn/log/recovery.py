@@ -16,16 +16,16 @@ the scan starts there; after a reboot it starts at the segment's beginning.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import time
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from streamfn._native import ffi, lib
 from streamfn.errors import BusyError, LogDamaged
-from streamfn.log import libc
-from streamfn.log.commit import Commit, CommitFile, boot_id
+from streamfn.log.commit import Commit, CommitFile
+from streamfn.log.disk import Disk
 from streamfn.log.lock import FileLock
 from streamfn.log.segment import Segment, SegmentFile, list_files, open_segment
 from streamfn.log.stream import Shard
@@ -96,13 +96,17 @@ def find_tail(shard: Shard, commit: Commit | None) -> Tail:
         )
     segment = open_segment(shard, last)
     try:
-        return _scan_tail(segment, last, commit)
+        return _scan_tail(shard, segment, last, commit)
     finally:
         segment.release()
 
 
-def _scan_tail(segment: Segment, file: SegmentFile, commit: Commit | None) -> Tail:
-    trusted = commit is not None and commit.boot_id == boot_id() and commit.segment == file.first_offset
+def _scan_tail(shard: Shard, segment: Segment, file: SegmentFile, commit: Commit | None) -> Tail:
+    trusted = (
+        commit is not None
+        and commit.boot_id == shard.disk.boot_id()
+        and commit.segment == file.first_offset
+    )
     start = (commit.length, commit.end_offset) if commit and trusted and not file.sealed else (0, 0)
     if start[0] < segment.data_at:
         start = (segment.data_at, file.first_offset)
@@ -118,7 +122,7 @@ def _scan_tail(segment: Segment, file: SegmentFile, commit: Commit | None) -> Ta
         if status != lib.SF_SCAN_END:
             raise damaged(file, position, end_offset, "and the end of a sealed segment is further on")
         return Tail(None, 0, end_offset, epoch, 0, max(0, end_offset - published), 0)
-    data_end = _data_end(segment, position)
+    data_end = _data_end(shard.disk, segment, position)
     if data_end > position:
         _refuse_durable_beyond(segment, file, position, end_offset, data_end)
     return Tail(
@@ -205,26 +209,15 @@ class Scan:
         return status, self._out, self._count[0]
 
 
-def _data_end(segment: Segment, position: int) -> int:
+def _data_end(disk: Disk, segment: Segment, position: int) -> int:
     """Return where the last byte that is not zero ends, at or after `position`.  Holes are not read."""
     end = position
-    for start, stop in _data_extents(segment.fd, position, segment.size):
+    for start, stop in disk.data_extents(segment.fd, position, segment.size):
         for at in range(start, stop, _CHUNK):
-            chunk = os.pread(segment.fd, min(_CHUNK, stop - at), at).rstrip(b"\0")
+            chunk = disk.pread(segment.fd, min(_CHUNK, stop - at), at).rstrip(b"\0")
             if chunk:
                 end = at + len(chunk)
     return end
-
-
-def _data_extents(fd: int, start: int, size: int) -> Iterator[tuple[int, int]]:
-    while start < size:
-        try:
-            start = os.lseek(fd, start, os.SEEK_DATA)
-        except OSError:  # ENXIO: no data behind `start`
-            return
-        stop = os.lseek(fd, start, os.SEEK_HOLE)
-        yield start, stop
-        start = stop
 
 
 def _refuse_durable_beyond(
@@ -239,16 +232,16 @@ def _refuse_durable_beyond(
         at[0] += found.length
 
 
-def cut(tail: Tail) -> None:
+def cut(disk: Disk, tail: Tail) -> None:
     """Remove the torn tail, if there is one, sync, and say so: writers and readers that recover both come here."""
     if tail.active is None or tail.data_end <= tail.position:
         return
-    fd = os.open(tail.active.path, os.O_RDWR | os.O_CLOEXEC)
+    fd = disk.open(tail.active.path, os.O_RDWR)
     try:
-        libc.punch_hole(fd, tail.position, tail.data_end - tail.position)
-        os.fdatasync(fd)
+        disk.punch_hole(fd, tail.position, tail.data_end - tail.position)
+        disk.sync(fd)
     finally:
-        os.close(fd)
+        disk.close(fd)
     length = tail.data_end - tail.position
     _log.warning(
         "streamfn: %s: cut %d half-written bytes at byte %d, from an append that a crash interrupted; "
@@ -263,9 +256,10 @@ def cut(tail: Tail) -> None:
 def settle(shard: Shard, commit_file: CommitFile) -> Commit:
     """Return the commit to start from; if the machine was restarted since it was written, recover first."""
     deadline = time.monotonic() + _SETTLE_S
+    boot_id = shard.disk.boot_id()
     while True:
         commit = commit_file.read()
-        if commit is not None and commit.boot_id == boot_id():
+        if commit is not None and commit.boot_id == boot_id:
             return commit
         settled = _recover(shard, commit_file)
         if settled is not None:
@@ -282,37 +276,38 @@ def settle(shard: Shard, commit_file: CommitFile) -> Commit:
 def _recover(shard: Shard, commit_file: CommitFile) -> Commit | None:
     """Recover under the writer's lock, or return None if somebody else has it.
 
-    In a directory that we may not write the torn tail stays, and only we know where it begins.
+    Where we may not write the torn tail stays, and only we know where it begins.
     """
-    lock = FileLock(shard.directory / "lock")
+    boot_id = shard.disk.boot_id()
+    lock = FileLock(shard.directory / "lock", shard.disk)
     try:
         lock.acquire("", 0, create=False)
     except BusyError:
         return None
     try:
         known = commit_file.read()
-        if known is not None and known.boot_id == boot_id():
+        if known is not None and known.boot_id == boot_id:
             return known  # somebody else was first
         tail = find_tail(shard, known)
         known = known or Commit("", 0, 0, 0, 0, shard.sequence_base, 0)
         settled = known._replace(
-            boot_id=boot_id(),
+            boot_id=boot_id,
             epoch=max(known.epoch, tail.epoch),
             segment=tail.active.first_offset if tail.active else tail.end_offset,
             length=tail.position,
             end_offset=tail.end_offset,
         )
-        if os.access(shard.directory, os.W_OK):
-            cut(tail)
-            _publish(shard, settled)
+        try:
+            writable = CommitFile.open(shard.disk, shard.directory, write=True)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
+            return settled
+        try:
+            cut(shard.disk, tail)
+            writable.publish(settled)
+        finally:
+            writable.close()
         return settled
     finally:
         lock.release()
-
-
-def _publish(shard: Shard, commit: Commit) -> None:
-    writable = CommitFile.open(shard.directory, write=True)
-    try:
-        writable.publish(commit)
-    finally:
-        writable.close()

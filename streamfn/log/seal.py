@@ -19,7 +19,7 @@ from typing import Any
 from streamfn import limits
 from streamfn._native import ffi, lib
 from streamfn.errors import LogError
-from streamfn.log.datadir import sync_directory
+from streamfn.log.disk import Space, write_all
 from streamfn.log.recovery import Scan, damaged
 from streamfn.log.schema import END_OF_STREAM, Block, Draft, footer
 from streamfn.log.segment import (
@@ -52,22 +52,23 @@ def seal(shard: Shard, first_offset: int, end_offset: int) -> Path:
     file = SegmentFile(first_offset, False, stream_path(shard, first_offset))
     path = sealed_path(shard, first_offset)
     temporary = path.with_suffix(".sealing")
+    disk = shard.disk
     segment = open_segment(shard, file)
     try:
-        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        fd = disk.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
         try:
             _write_file(fd, shard, segment, file, end_offset)
-            os.fdatasync(fd)
+            disk.sync(fd)
         except BaseException:
-            temporary.unlink()
+            disk.unlink(temporary)
             raise
         finally:
-            os.close(fd)
+            disk.close(fd)
     finally:
         segment.release()
-    temporary.rename(path)
-    sync_directory(shard.directory)
-    file.path.unlink()
+    disk.rename(temporary, path)
+    disk.sync_directory(shard.directory)
+    disk.unlink(file.path)
     return path
 
 
@@ -75,21 +76,21 @@ def _write_file(fd: int, shard: Shard, segment: Segment, file: SegmentFile, end_
     scan = Scan(segment, segment.data_at, file.first_offset, _GROUP_MESSAGES)
     blocks: list[Block] = []
     start = header(shard, sealed=True)
-    write_all(fd, memoryview(start), 0)
+    write_all(shard.disk, fd, memoryview(start), 0)
     position = len(start)
     status = lib.SF_SCAN_MORE
     while status == lib.SF_SCAN_MORE:
         status, messages, count = scan.step(segment.size, _GROUP_MESSAGES, limits.SEALED_GROUP_BYTES)
         if count:
             draft = _merged(segment, messages, count, end_offset)
-            write_all(fd, memoryview(draft.buffer), position)
+            write_all(shard.disk, fd, memoryview(draft.buffer), position)
             blocks.append(draft.block(position))
             position += len(draft.buffer)
     if status == lib.SF_SCAN_DAMAGED or scan.next_offset != end_offset:
         raise damaged(
             file, scan.position, scan.next_offset, f"though the next segment begins at {end_offset}"
         )
-    write_all(fd, memoryview(END_OF_STREAM + footer(shard.name, blocks)), position)
+    write_all(shard.disk, fd, memoryview(END_OF_STREAM + footer(shard.name, blocks)), position)
 
 
 def _merged(segment: Segment, messages: Any, count: int, end_offset: int) -> Draft:
@@ -105,16 +106,23 @@ def _merged(segment: Segment, messages: Any, count: int, end_offset: int) -> Dra
 
 
 class Sealer:
-    """Seals segments of one shard in a thread of its own, which exists only when there was one to seal."""
+    """Seals segments of one shard in a thread of its own, which exists only when there was one to seal.
 
-    def __init__(self, shard: Shard) -> None:
+    With `threaded` False each call of `seal` does the work itself, so that a simulation has one order of events.
+    """
+
+    def __init__(self, shard: Shard, *, threaded: bool = True) -> None:
         self.problem: str | None = None
         self._shard = shard
+        self._threaded = threaded
         self._queue: queue.SimpleQueue[tuple[int, int] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
     def seal(self, first_offset: int, end_offset: int) -> None:
         """Have a full segment sealed."""
+        if not self._threaded:
+            self._seal(first_offset, end_offset)
+            return
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name=f"seal {self._shard.id}", daemon=True)
             self._thread.start()
@@ -125,9 +133,10 @@ class Sealer:
 
         `active` is the first offset of the active segment; the writer's lock is held.
         """
-        for entry in list(self._shard.directory.iterdir()):
-            if entry.suffix in (".tmp", ".sealing"):
-                entry.unlink()
+        shard = self._shard
+        for name in sorted(shard.disk.list_directory(shard.directory)):
+            if name.endswith((".tmp", ".sealing")):
+                shard.disk.unlink(shard.directory / name)
         files = list_files(self._shard)
         sealed = {file.first_offset for file in files if file.sealed}
         starts = sorted({file.first_offset for file in files})
@@ -136,7 +145,7 @@ class Sealer:
             if file.sealed or file.first_offset == active:
                 continue
             if file.first_offset in sealed:
-                file.path.unlink()
+                shard.disk.unlink(file.path)
             else:
                 self.seal(file.first_offset, ends[file.first_offset])
 
@@ -149,13 +158,16 @@ class Sealer:
 
     def _run(self) -> None:
         while (task := self._queue.get()) is not None:
-            try:
-                self._require_space(task[0])
-                seal(self._shard, *task)
-            except LogError as error:
-                self._tell(str(error))
-            except OSError as error:
-                self._tell(f"cannot seal segment {task[0]} of shard {self._shard.id}: {error.strerror}")
+            self._seal(*task)
+
+    def _seal(self, first_offset: int, end_offset: int) -> None:
+        try:
+            self._require_space(first_offset)
+            seal(self._shard, first_offset, end_offset)
+        except LogError as error:
+            self._tell(str(error))
+        except OSError as error:
+            self._tell(f"cannot seal segment {first_offset} of shard {self._shard.id}: {error.strerror}")
 
     def _tell(self, problem: str) -> None:
         """Nothing is lost, the segment stays as it was; but somebody has to know why it is not sealed."""
@@ -164,19 +176,16 @@ class Sealer:
 
     def _require_space(self, first_offset: int) -> None:
         path = stream_path(self._shard, first_offset)
-        status = os.statvfs(path)
-        if status.f_bavail * status.f_frsize < floor_bytes(status) + os.stat(path).st_blocks * 512:
+        disk = self._shard.disk
+        fd = disk.open(path, os.O_RDONLY)
+        try:
+            space, stored = disk.space(fd), disk.status(fd).stored
+        finally:
+            disk.close(fd)
+        if space.free < floor_bytes(space) + stored:
             raise LogError(f"segment {path} is not sealed yet: too little disk space for a second copy")
 
 
-def floor_bytes(status: os.statvfs_result) -> int:
+def floor_bytes(space: Space) -> int:
     """Return how much of a file system must stay free, so that checkpoints and discards still fit."""
-    return min(limits.FREE_BYTES_MIN, status.f_blocks * status.f_frsize // 4)
-
-
-def write_all(fd: int, view: memoryview, position: int) -> None:
-    """Write all of `view` at a file position, however often the system cuts it short."""
-    while view:
-        written = os.pwrite(fd, view, position)
-        view = view[written:]
-        position += written
+    return min(limits.FREE_BYTES_MIN, space.total // 4)

@@ -21,7 +21,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from streamfn._native import ffi
 from streamfn.errors import LogDamaged
-from streamfn.log import libc
+from streamfn.log.disk import Disk
 from streamfn.log.schema import schema_message
 from streamfn.log.stream import Shard
 
@@ -50,11 +50,10 @@ def sealed_path(shard: Shard, first_offset: int) -> Path:
 def list_files(shard: Shard) -> list[SegmentFile]:
     """Return every segment file of a shard, by first offset; both forms while one is being sealed."""
     found = []
-    with os.scandir(shard.directory) as entries:
-        for entry in entries:
-            match = _NAME.fullmatch(entry.name)
-            if match:
-                found.append(SegmentFile(int(match[1]), match[2] == "arrow", shard.directory / entry.name))
+    for name in shard.disk.list_directory(shard.directory):
+        match = _NAME.fullmatch(name)
+        if match:
+            found.append(SegmentFile(int(match[1]), match[2] == "arrow", shard.directory / name))
     return sorted(found)
 
 
@@ -77,6 +76,7 @@ class Segment:
     """
 
     __slots__ = (
+        "_disk",
         "_key",
         "_references",
         "address",
@@ -92,20 +92,24 @@ class Segment:
     )
 
     _ids: ClassVar[itertools.count[int]] = itertools.count(1)
-    _open: ClassVar[dict[tuple[int, int], Segment]] = {}
+    # By the disk it lies on and the file's identity there.
+    _open: ClassVar[dict[tuple[Disk, tuple[int, int]], Segment]] = {}
     _lock: ClassVar[threading.Lock] = threading.Lock()
 
-    def __init__(self, file: SegmentFile, fd: int, key: tuple[int, int], size: int, data_at: int) -> None:
+    def __init__(
+        self, file: SegmentFile, fd: int, key: tuple[Disk, tuple[int, int]], size: int, data_at: int
+    ) -> None:
         self.id = next(self._ids)
         self.path = file.path
         self.sealed = file.sealed
         self.first_offset = file.first_offset
         self.fd = fd
         self.size = size
-        self.address = libc.map_readonly(fd, size)
+        self.address = key[0].map(fd, size)
         self.base: Any = ffi.cast("uint8_t *", self.address)
         self.data_at = data_at
         self.proven = 0
+        self._disk = key[0]
         self._key = key
         self._references = 1
 
@@ -127,8 +131,8 @@ class Segment:
             if self._references:
                 return
             del self._open[self._key]
-        libc.unmap(self.address, self.size)
-        os.close(self.fd)
+        self._disk.unmap(self.address, self.size)
+        self._disk.close(self.fd)
         self.address = self.size = 0
         self.base = None
 
@@ -140,29 +144,30 @@ def open_segment(shard: Shard, file: SegmentFile) -> Segment:
         FileNotFoundError: there is no such file (any more).
         LogDamaged: it does not begin as a segment of this shard begins.
     """
-    fd = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC)
+    disk = shard.disk
+    fd = disk.open(file.path, os.O_RDONLY)
     try:
-        status = os.fstat(fd)
-        key = (status.st_dev, status.st_ino)
+        status = disk.status(fd)
+        key = (disk, status.identity)
         expected = header(shard, sealed=file.sealed)
         with Segment._lock:
             known = Segment._open.get(key)
             if known is not None:
                 known._references += 1
             else:
-                check_header(fd, file, expected)
-                segment = Segment._open[key] = Segment(file, fd, key, status.st_size, len(expected))
+                check_header(disk, fd, file, expected)
+                segment = Segment._open[key] = Segment(file, fd, key, status.size, len(expected))
                 return segment
     except BaseException:
-        os.close(fd)
+        disk.close(fd)
         raise
-    os.close(fd)
+    disk.close(fd)
     return known
 
 
-def check_header(fd: int, file: SegmentFile, expected: bytes) -> None:
+def check_header(disk: Disk, fd: int, file: SegmentFile, expected: bytes) -> None:
     """Raise LogDamaged unless the file begins with `expected`."""
-    actual = os.pread(fd, len(expected), 0)
+    actual = disk.pread(fd, len(expected), 0)
     if actual == expected:
         return
     same = next((i for i, (a, b) in enumerate(zip(actual, expected, strict=False)) if a != b), 0)

@@ -9,18 +9,23 @@ from pathlib import Path
 from typing import NamedTuple
 
 from streamfn.errors import FailedError
+from streamfn.log.disk import SYSTEM_DISK, Disk
 
 HASH_KEYS = 2**128
 ARN_DEFAULT = "arn:aws:kinesis:us-east-1:000000000000:stream/"
 
 
 class Shard(NamedTuple):
-    """One shard: its id as Kinesis names it, its directory, and the hash keys it takes, ends included."""
+    """One shard: its id as Kinesis names it, its directory, and the hash keys it takes, ends included.
+
+    `disk` is what the directory lies on.
+    """
 
     id: str
     directory: Path
     start_hash: int
     end_hash: int
+    disk: Disk = SYSTEM_DISK
 
     @property
     def stream_id(self) -> str:
@@ -85,13 +90,13 @@ def shard_id(number: int) -> str:
     return f"shardId-{number:012d}"
 
 
-def uniform_shards(directory: Path, count: int) -> tuple[Shard, ...]:
+def uniform_shards(directory: Path, count: int, disk: Disk = SYSTEM_DISK) -> tuple[Shard, ...]:
     """Divide the hash keys as CreateStream does: equal ranges, the last one takes the remainder."""
     width = HASH_KEYS // count
     starts = [number * width for number in range(count)]
     ends = [start - 1 for start in starts[1:]] + [HASH_KEYS - 1]
     return tuple(
-        Shard(shard_id(number), directory / shard_id(number), start, end)
+        Shard(shard_id(number), directory / shard_id(number), start, end, disk)
         for number, (start, end) in enumerate(zip(starts, ends, strict=True))
     )
 
@@ -105,7 +110,7 @@ def encode(stream: Stream) -> str:
     return json.dumps(described, indent=1) + "\n"
 
 
-def decode(directory: Path, text: str) -> Stream:
+def decode(directory: Path, text: str, disk: Disk = SYSTEM_DISK) -> Stream:
     """Return the stream that lies in `directory`.
 
     Raises:
@@ -114,7 +119,9 @@ def decode(directory: Path, text: str) -> Stream:
     try:
         described = json.loads(text)
         shards = tuple(
-            Shard(str(s["id"]), directory / shard_id(number), int(s["start_hash"]), int(s["end_hash"]))
+            Shard(
+                str(s["id"]), directory / shard_id(number), int(s["start_hash"]), int(s["end_hash"]), disk
+            )
             for number, s in enumerate(described["shards"])
         )
         return Stream(

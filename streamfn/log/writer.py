@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING
 from streamfn import limits
 from streamfn.clock import Clock, SystemClock
 from streamfn.errors import DiskFull, FailedError, LogError
-from streamfn.log import batch, libc, recovery
-from streamfn.log.commit import Commit, CommitFile, boot_id
-from streamfn.log.datadir import sync_directory
+from streamfn.log import batch, recovery
+from streamfn.log.commit import Commit, CommitFile
+from streamfn.log.disk import write_all
 from streamfn.log.lock import FileLock
 from streamfn.log.recovery import Recovery, Tail
 from streamfn.log.schema import MESSAGE_OVERHEAD_BYTES
-from streamfn.log.seal import Sealer, floor_bytes, write_all
+from streamfn.log.seal import Sealer, floor_bytes
 from streamfn.log.segment import header, stream_path
 from streamfn.log.stream import Shard
 from streamfn.types import NewRecord
@@ -45,9 +45,18 @@ class ShardWriter:
     """
 
     def __init__(
-        self, shard: Shard, lock: FileLock, commit_file: CommitFile, clock: Clock, segment_bytes: int
+        self,
+        shard: Shard,
+        lock: FileLock,
+        commit_file: CommitFile,
+        clock: Clock,
+        segment_bytes: int,
+        *,
+        threaded: bool = True,
     ) -> None:
         self.shard = shard
+        self._disk = shard.disk
+        self._boot_id = ""
         self.recovered = Recovery("", 0, 0, 0)
         self._lock = lock
         self._commit_file = commit_file
@@ -64,7 +73,7 @@ class ShardWriter:
         self._committed = Commit("", 0, 0, 0, 0, "", 0)
         self._fenced: str | None = None
         self._closed = False
-        self._sealer = Sealer(shard)
+        self._sealer = Sealer(shard, threaded=threaded)
 
     @classmethod
     def open(
@@ -74,8 +83,11 @@ class ShardWriter:
         wait_s: float = 5.0,
         clock: Clock | None = None,
         segment_bytes: int = limits.SEGMENT_BYTES,
+        threaded: bool = True,
     ) -> ShardWriter:
         """Take the shard's lock, waiting up to `wait_s` seconds for it, and repair what a crash left.
+
+        Full segments are sealed by a thread of the writer, with `threaded` False by the call that fills them.
 
         Raises:
             BusyError: another process is writing; the text names its pid.
@@ -84,17 +96,17 @@ class ShardWriter:
             LogError: a system call failed; nothing was appended.
             FailedError: the shard is gone or cannot be written.
         """
-        lock = FileLock(shard.directory / "lock")
+        lock = FileLock(shard.directory / "lock", shard.disk)
         try:
             lock.acquire(f"shard {shard.id} in {shard.directory.parent}", wait_s)
-            commit_file = CommitFile.open(shard.directory, write=True)
+            commit_file = CommitFile.open(shard.disk, shard.directory, write=True)
         except OSError as error:
             lock.release()
             why = f"uid {os.geteuid()}: {error.strerror}"
             raise FailedError(
                 f"cannot write to shard {shard.id} in {shard.directory.parent} as {why}"
             ) from error
-        writer = cls(shard, lock, commit_file, clock or SystemClock(), segment_bytes)
+        writer = cls(shard, lock, commit_file, clock or SystemClock(), segment_bytes, threaded=threaded)
         try:
             writer._recover()
         except OSError as error:
@@ -188,15 +200,16 @@ class ShardWriter:
         self._closed = True
         self._sealer.close()
         if self._fd >= 0:
-            os.close(self._fd)
+            self._disk.close(self._fd)
             self._fd = -1
         self._commit_file.close()
         self._lock.release()
 
     def _recover(self) -> None:
+        self._boot_id = self._disk.boot_id()
         known = self._commit_file.read()
         tail = recovery.find_tail(self.shard, known)
-        recovery.cut(tail)
+        recovery.cut(self._disk, tail)
         self.recovered = tail.recovery
         self._epoch = max(tail.epoch, known.epoch if known else 0) + 1
         self._arrival_ms = known.arrival_ms if known else 0
@@ -212,8 +225,8 @@ class ShardWriter:
             return
         self._segment = tail.active.first_offset
         self._position = tail.position
-        self._fd = os.open(tail.active.path, os.O_RDWR | os.O_CLOEXEC)
-        self._size = os.fstat(self._fd).st_size
+        self._fd = self._disk.open(tail.active.path, os.O_RDWR)
+        self._size = self._disk.status(self._fd).size
         if tail.kept_records:
             self._write_again(tail.kept_from, tail.position)
             self._sync(self._fd)
@@ -225,8 +238,8 @@ class ShardWriter:
         succeed without writing them.
         """
         for position in range(start, end, limits.MIB):
-            content = os.pread(self._fd, min(limits.MIB, end - position), position)
-            write_all(self._fd, memoryview(content), position)
+            content = self._disk.pread(self._fd, min(limits.MIB, end - position), position)
+            write_all(self._disk, self._fd, memoryview(content), position)
 
     def _now_ms(self) -> int:
         self._require_open()
@@ -252,8 +265,8 @@ class ShardWriter:
         view = memoryview(message)
         start = self._position
         try:
-            write_all(self._fd, view[8:], start + 8)
-            write_all(self._fd, view[:8], start)
+            write_all(self._disk, self._fd, view[8:], start + 8)
+            write_all(self._disk, self._fd, view[:8], start)
         except OSError as error:
             self._undo(start, len(message))
             raise _log_error(self.shard, "cannot append to", error) from error
@@ -261,7 +274,7 @@ class ShardWriter:
 
     def _undo(self, start: int, length: int) -> None:
         try:
-            libc.punch_hole(self._fd, start, length)
+            self._disk.punch_hole(self._fd, start, length)
         except OSError as error:
             self._fenced = f"a failed append could not be removed: {error.strerror}"
 
@@ -272,12 +285,11 @@ class ShardWriter:
             raise LogError(f"the writer of shard {self.shard.id} is closed")
 
     def _require_space(self, length: int) -> None:
-        status = os.fstatvfs(self._fd if self._fd >= 0 else self._commit_file.fileno())
-        needed = floor_bytes(status) + length
-        free = status.f_bavail * status.f_frsize
-        if free < needed:
+        space = self._disk.space(self._fd if self._fd >= 0 else self._commit_file.fileno())
+        needed = floor_bytes(space) + length
+        if space.free < needed:
             raise DiskFull(
-                f"no append to shard {self.shard.id}: {free} bytes are free on its disk, {needed} must be"
+                f"no append to shard {self.shard.id}: {space.free} bytes are free on its disk, {needed} must be"
             )
 
     def _roll(self) -> None:
@@ -289,7 +301,7 @@ class ShardWriter:
             self._publish()
         except OSError as error:
             raise _log_error(self.shard, "cannot begin a segment of", error) from error
-        os.close(old_fd)
+        self._disk.close(old_fd)
         self._sealer.seal(full, self._segment)
 
     def _begin_segment(self) -> None:
@@ -298,16 +310,16 @@ class ShardWriter:
         path = stream_path(self.shard, self._end_offset)
         temporary = path.with_suffix(".tmp")
         start = header(self.shard, sealed=False)
-        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        fd = self._disk.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
         try:
-            os.ftruncate(fd, self._segment_bytes)
-            write_all(fd, memoryview(start), 0)
-            os.fdatasync(fd)
-            temporary.rename(path)
+            self._disk.truncate(fd, self._segment_bytes)
+            write_all(self._disk, fd, memoryview(start), 0)
+            self._disk.sync(fd)
+            self._disk.rename(temporary, path)
             # From here on the segment exists, or not, as the disk pleases: there is no way back.
             self._sync_directory()
         except BaseException:
-            os.close(fd)
+            self._disk.close(fd)
             raise
         self._fd = fd
         self._segment = self._end_offset
@@ -316,7 +328,7 @@ class ShardWriter:
 
     def _sync(self, fd: int) -> None:
         try:
-            os.fdatasync(fd)
+            self._disk.sync(fd)
         except OSError as error:
             self._fenced = f"a sync failed: {error.strerror}"
             raise LogError(
@@ -325,14 +337,14 @@ class ShardWriter:
 
     def _sync_directory(self) -> None:
         try:
-            sync_directory(self.shard.directory)
+            self._disk.sync_directory(self.shard.directory)
         except OSError as error:
             self._fenced = f"a sync of its directory failed: {error.strerror}"
             raise
 
     def _publish(self) -> None:
         self._committed = Commit(
-            boot_id(),
+            self._boot_id,
             self._epoch,
             self._segment,
             self._position,

@@ -186,7 +186,7 @@ def test_a_failed_write_leaves_nothing_half_appended(
     with open_writer(shard) as opened:
         opened.append(numbered(0, 2))
         with monkeypatch.context() as patched:
-            patched.setattr(writer, "write_all", lambda fd, view, at: _write_with(short, fd, view, at))
+            patched.setattr(writer, "write_all", lambda disk, fd, view, at: _write_with(short, fd, view, at))
             with pytest.raises(DiskFull if number == errno.ENOSPC else LogError):
                 opened.append(numbered(2, 4))
         assert opened.end_offset == 2
@@ -360,7 +360,7 @@ def test_what_a_failed_sync_left_is_written_again_before_it_is_called_durable(
     with open_writer(shard) as first:
         first.append(numbered(0, 2))
         first.commit()
-        durable = commit.CommitFile.open(shard.directory, write=False).read()
+        durable = commit.CommitFile.open(shard.disk, shard.directory, write=False).read()
         assert durable is not None
         first.append(numbered(2, 4))
         monkeypatch.setattr(os, "fdatasync", lambda fd: (_ for _ in ()).throw(OSError(errno.EIO, "sync")))
