@@ -19,7 +19,7 @@ from streamfn.errors import BusyError, DiskFull, Fenced
 from streamfn.limits import CHECKPOINT_DELAY_S
 
 if TYPE_CHECKING:
-    from streamfn.state.store import Store
+    from streamfn.state.store import Discard, Store
 
 # How long completions are gathered before a commit; the rest of the promised delay is the commit's own time.
 GATHER_S = CHECKPOINT_DELAY_S * 0.4
@@ -64,6 +64,7 @@ class Checkpointer:
         self._turn = turn
         self._owners: dict[str, Owner] = {}
         self._dirty: dict[str, dict[str, Position]] = {}
+        self._discards: dict[str, list[Discard]] = {}
         self._stirred = trio.Event()
         self._flushing = trio.Lock()
         self._stuck = False
@@ -76,11 +77,17 @@ class Checkpointer:
         """Commit nothing more for the mapping; call `flush` before."""
         self._owners.pop(uuid, None)
         self._dirty.pop(uuid, None)
+        self._discards.pop(uuid, None)
 
     def moved(self, uuid: str, shard_id: str, offset: int, sequence_number: str | None) -> None:
         """The watermark of a shard moved; it will be durable within the promised delay."""
         self._dirty.setdefault(uuid, {})[shard_id] = (offset, sequence_number)
         self._stirred.set()
+
+    def discarded(self, uuid: str, discard: Discard) -> None:
+        """The watermark of a shard moved over records without a delivery: both become durable together."""
+        self._discards.setdefault(uuid, []).append(discard)
+        self.moved(uuid, discard.shard_id, discard.end_offset, None)
 
     async def run(self) -> None:
         """Commit whenever something moved, until cancelled; a commit that has begun is waited for.
@@ -103,17 +110,18 @@ class Checkpointer:
         async with self._flushing:  # else a second one would return before the first one's commit is durable
             for uuid in list(self._dirty):
                 while uuid in self._owners and uuid in self._dirty:
-                    positions = self._dirty.pop(uuid)
-                    if await self._commit(self._owners[uuid], positions):
+                    positions, discards = self._dirty.pop(uuid), self._discards.pop(uuid, [])
+                    if await self._commit(self._owners[uuid], positions, discards):
                         break
                     self._dirty[uuid] = positions | self._dirty.get(uuid, {})  # what moved meanwhile is further on
+                    self._discards[uuid] = discards + self._discards.get(uuid, [])
                     await trio.sleep(RETRY_S)
             self._unstick()
 
-    async def _commit(self, owner: Owner, positions: dict[str, Position]) -> bool:
+    async def _commit(self, owner: Owner, positions: dict[str, Position], discards: list[Discard]) -> bool:
         """Commit; False, with every mapping paused, if that has to wait."""
         try:
-            arguments = (owner.uuid, owner.epoch, positions)
+            arguments = (owner.uuid, owner.epoch, positions, discards)
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(self._store.commit, *arguments, limiter=self._turn)
         except (DiskFull, BusyError) as error:

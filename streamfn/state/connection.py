@@ -15,10 +15,25 @@ from pathlib import Path
 
 from streamfn.errors import BusyError, DiskFull, FailedError, StreamfnError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 # How long a writer waits for another one.  Commits take milliseconds; one that takes this long is stuck.
 BUSY_TIMEOUT_S = 5.0
+
+# Version 2: what is discarded is a row in the transaction of its checkpoint.
+_DISCARDS = """
+CREATE TABLE discards (
+    id INTEGER PRIMARY KEY,
+    mapping TEXT NOT NULL REFERENCES mappings (uuid) ON DELETE CASCADE,
+    shard_id TEXT NOT NULL,
+    first_offset INTEGER NOT NULL,
+    end_offset INTEGER NOT NULL,    -- the records first_offset .. end_offset (exclusive)
+    reason TEXT NOT NULL,           -- why they have no other disposition
+    detail TEXT NOT NULL,           -- for people: where, and what is known of it
+    created_ms INTEGER NOT NULL,
+    UNIQUE (mapping, shard_id, first_offset)
+);
+"""
 
 _SCHEMA = f"""
 BEGIN;
@@ -44,8 +59,12 @@ CREATE TABLE checkpoints (
     updated_ms INTEGER NOT NULL,
     PRIMARY KEY (mapping, shard_id)
 ) WITHOUT ROWID;
+{_DISCARDS}
 COMMIT;
 """
+
+# What makes a database of version N one of version N + 1.
+_UPGRADES = {1: _DISCARDS}
 
 
 def connect(path: Path, *, create: bool, read_only: bool) -> sqlite3.Connection:
@@ -65,10 +84,12 @@ def connect(path: Path, *, create: bool, read_only: bool) -> sqlite3.Connection:
         connection = _open_read_only(path) if read_only else _open(f"{path.absolute().as_uri()}?mode=rw")
     try:
         with translated(path):
-            _check(connection, path)
+            version = _check(connection, path)
             if not read_only:
                 connection.execute("PRAGMA synchronous = FULL")
                 connection.execute("PRAGMA foreign_keys = ON")
+                if version < FORMAT_VERSION:
+                    _upgrade(connection)
     except StreamfnError:
         connection.close()
         raise
@@ -153,12 +174,13 @@ def _open_read_only(path: Path) -> sqlite3.Connection:
         return _open(f"{uri}?immutable=1")
 
 
-def _check(connection: sqlite3.Connection, path: Path) -> None:
+def _check(connection: sqlite3.Connection, path: Path) -> int:
+    """Return the format version of a database that is whole and known."""
     (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
         raise _damaged(path, str(verdict).splitlines()[-1])
     try:
-        (version,) = connection.execute("SELECT version FROM format").fetchone()
+        version: int = connection.execute("SELECT version FROM format").fetchone()[0]
     except (sqlite3.OperationalError, TypeError) as error:
         raise _damaged(path, "it is not a state database of streamfn") from error
     if version > FORMAT_VERSION:
@@ -166,3 +188,19 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
             f"the state database {path} has format version {version}, and this streamfn knows up to "
             f"{FORMAT_VERSION}: use the streamfn that wrote it, or a newer one"
         )
+    return version
+
+
+def _upgrade(connection: sqlite3.Connection) -> None:
+    """Bring an older database up to date, whole or not at all; two processes that start together do it once."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        (version,) = connection.execute("SELECT version FROM format").fetchone()
+        for step in range(version, FORMAT_VERSION):
+            connection.execute(_UPGRADES[step])
+        connection.execute("UPDATE format SET version = ?", (FORMAT_VERSION,))
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import uuid as uuids
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -59,6 +59,20 @@ class Checkpoint(NamedTuple):
     offset: int
     sequence_number: str | None
     updated_ms: int
+
+
+class Discard(NamedTuple):
+    """Records of one shard, `first_offset` .. `end_offset` (exclusive), that no invocation will see any more.
+
+    `reason`: `trimmed` (retention took them first), `lost` (a crash under a weaker durability took them) or
+    `damaged` (salvaged over).  `detail` is a line for people.
+    """
+
+    shard_id: str
+    first_offset: int
+    end_offset: int
+    reason: str
+    detail: str
 
 
 class Store:
@@ -155,6 +169,7 @@ class Store:
                 )
                 if known.stream_id != stream_id:
                     self._connection.execute("DELETE FROM checkpoints WHERE mapping = ?", (uuid,))
+                    self._connection.execute("DELETE FROM discards WHERE mapping = ?", (uuid,))
             self._connection.executemany(
                 "INSERT OR IGNORE INTO checkpoints (mapping, shard_id, offset, updated_ms)"
                 " VALUES (?, ?, ?, ?)",
@@ -197,10 +212,29 @@ class Store:
             ).fetchall()
         return {shard_id: Checkpoint(*values) for shard_id, *values in rows}
 
-    def commit(self, uuid: str, epoch: int, offsets: Mapping[str, tuple[int, str | None]]) -> None:
+    def discards(self, uuid: str) -> list[Discard]:
+        """What was discarded for a mapping, oldest first; none in a database of an older version."""
+        with translated(self.path):
+            if not self._connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'discards'").fetchone():
+                return []
+            rows = self._connection.execute(
+                "SELECT shard_id, first_offset, end_offset, reason, detail FROM discards"
+                " WHERE mapping = ? ORDER BY id",
+                (uuid,),
+            ).fetchall()
+        return [Discard(*row) for row in rows]
+
+    def commit(
+        self,
+        uuid: str,
+        epoch: int,
+        offsets: Mapping[str, tuple[int, str | None]],
+        discards: Sequence[Discard] = (),
+    ) -> None:
         """Move checkpoints forward to `offsets[shard_id]` = (offset, sequence number of the last record).
 
-        One transaction, durable when this returns.  A shard that is further already stays where it is.
+        One transaction, durable when this returns; `discards`, which the new checkpoints cover, are rows of
+        it.  A shard that is further already stays where it is.
 
         Raises:
             Fenced: `epoch` is not the latest, or the mapping was forgotten; nothing was changed.
@@ -221,6 +255,13 @@ class Store:
                     (uuid, shard_id, offset, sequence_number, now_ms)
                     for shard_id, (offset, sequence_number) in offsets.items()
                 ],
+            )
+            # A commit whose outcome nobody learned may come again: the row is there once.
+            self._connection.executemany(
+                "INSERT OR IGNORE INTO discards"
+                " (mapping, shard_id, first_offset, end_offset, reason, detail, created_ms)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [(uuid, *discard, now_ms) for discard in discards],
             )
 
     # ---- plumbing ----

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from streamfn.errors import BusyError, DiskFull, FailedError, Fenced, RefusedError
-from streamfn.state.store import Binding, Store
+from streamfn.state.store import Binding, Discard, Store
 
 
 class FixedClock:
@@ -214,11 +214,72 @@ def test_a_newer_version_is_refused_with_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     Store.open(path, create=True).close()
     connection = sqlite3.connect(path)
-    connection.execute("UPDATE format SET version = 2")
+    connection.execute("UPDATE format SET version = 3")
     connection.commit()
     connection.close()
-    with pytest.raises(FailedError, match=r"version 2.*up to 1.*newer one"):
+    with pytest.raises(FailedError, match=r"version 3.*up to 2.*newer one"):
         Store.open(path, create=False)
+
+
+def make_version_1(path: Path) -> str:
+    """A database as version 1 wrote it, with one mapping; returns the mapping's uuid."""
+    with Store.open(path, create=True) as store:
+        uuid = bind(store).mapping.uuid
+    connection = sqlite3.connect(path)
+    connection.execute("DROP TABLE discards")
+    connection.execute("UPDATE format SET version = 1")
+    connection.commit()
+    connection.close()
+    return uuid
+
+
+def test_an_older_version_is_brought_up_to_date_with_its_checkpoints(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    uuid = make_version_1(path)
+    for _ in range(2):
+        with Store.open(path, create=False) as store:
+            assert offsets(store, uuid) == {"shard-0": 5, "shard-1": 0}
+            store.commit(uuid, store.acquire(uuid), {"shard-0": (5, None)}, [GONE])
+            assert store.discards(uuid) == [GONE]
+
+
+def test_an_older_version_is_read_as_it_is_where_nothing_may_be_written(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    uuid = make_version_1(path)
+    with Store.open(path, create=False, read_only=True) as store:
+        assert offsets(store, uuid) == {"shard-0": 5, "shard-1": 0}
+        assert store.discards(uuid) == []
+    connection = sqlite3.connect(path)
+    assert connection.execute("SELECT version FROM format").fetchone() == (1,)
+    connection.close()
+
+
+# ---- discards ----
+
+GONE = Discard("shard-0", 5, 9, "trimmed", "retention took them first")
+
+
+def test_a_discard_is_there_exactly_if_its_checkpoint_is(store: Store) -> None:
+    uuid = bind(store).mapping.uuid
+    old = store.acquire(uuid)
+    epoch = store.acquire(uuid)
+    with pytest.raises(Fenced):
+        store.commit(uuid, old, {"shard-0": (9, None)}, [GONE])
+    assert store.discards(uuid) == []
+    store.commit(uuid, epoch, {"shard-0": (9, None)}, [GONE])
+    store.commit(uuid, epoch, {"shard-0": (9, None)}, [GONE])  # its outcome was not learned the first time
+    assert store.discards(uuid) == [GONE]
+    assert offsets(store, uuid)["shard-0"] == 9
+
+
+def test_discards_go_with_their_mapping_and_with_its_stream(store: Store) -> None:
+    first = bind(store).mapping.uuid
+    store.commit(first, store.acquire(first), {"shard-0": (9, None)}, [GONE])
+    bind(store, stream_id="id-2")  # imported again: another stream of the same name
+    assert store.discards(first) == []
+    store.commit(first, store.acquire(first), {"shard-0": (9, None)}, [GONE])
+    store.forget("m")
+    assert store.discards(first) == []
 
 
 def test_read_only_reads_and_cannot_write(tmp_path: Path) -> None:
