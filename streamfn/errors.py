@@ -8,6 +8,7 @@
             LogError             the shard log cannot go on
                 LogDamaged       bytes on disk are not what we wrote
                 DiskFull         appends are refused until there is room
+                ShardClosed      the shard was split or merged: its children take the records
             Fenced               another owner has taken the mapping over
         PoolClosed               *you* closed the pool and used it again
 
@@ -61,6 +62,10 @@ class LogDamaged(LogError):
 
 class DiskFull(LogError):
     """There is too little free space to append."""
+
+
+class ShardClosed(LogError):
+    """The shard was split or merged: its stream, read again, has others for its hash keys."""
 
 
 class Fenced(FailedError):

@@ -74,8 +74,8 @@ class Target:
                 self._loader = StreamLoader(self._of_shards(found[name]))
 
     def _of_shards(self, stream: Stream) -> Stream:
-        if self._shards is not None and len(stream.shards) != self._shards:
-            raise RefusedError(f"stream {self._name!r} has {len(stream.shards)} shards, not {self._shards}")
+        if self._shards is not None and len(stream.open_shards) != self._shards:
+            raise RefusedError(f"stream {self._name!r} has {len(stream.open_shards)} open shards, not {self._shards}")
         return stream
 
     @property
@@ -184,7 +184,7 @@ def run_import(data_dir: Path, request: ImportRequest, *, show_progress: bool) -
         seconds = time.monotonic() - started
         return ImportReport(
             request.stream,
-            len(loader.stream.shards),
+            len(loader.stream.open_shards),
             loader.records,
             loader.bytes,
             importing.bad,

@@ -55,11 +55,11 @@ class StreamLoader:
         self.partly_stored = False
         self._failed = False
         self._shard_index = lru_cache(_KEYS_REMEMBERED)(stream.shard_index)
-        allow_open_files(4 * len(stream.shards))
+        allow_open_files(4 * len(stream.open_shards))
         self._open = ExitStack()
         self._writers: list[ShardWriter] = []
         with ExitStack() as opening:
-            for shard in stream.shards:
+            for shard in stream.open_shards:
                 self._writers.append(opening.enter_context(ShardWriter.open(shard)))
             self._open = opening.pop_all()
         self._thread = ThreadPoolExecutor(1, "streamfn-loader")

@@ -73,12 +73,12 @@ class _Target:
         self._data_dir, self._name, self._shards = data_dir, name, shards
         if (data_dir / "format").exists():
             found = {stream.name: stream for stream in DataDir.open(data_dir, create=True).streams()}
-            if name in found and shards not in (None, len(found[name].shards)):
-                raise RefusedError(f"stream {name!r} has {len(found[name].shards)} shards, not {shards}")
+            if name in found and shards not in (None, len(found[name].open_shards)):
+                raise RefusedError(f"stream {name!r} has {len(found[name].open_shards)} open shards, not {shards}")
 
     def stream(self) -> Stream:
         stream = DataDir.open(self._data_dir, create=True).open_or_create_stream(self._name, self._shards)
-        allow_open_files(4 * len(stream.shards))
+        allow_open_files(4 * len(stream.open_shards))
         return stream
 
 

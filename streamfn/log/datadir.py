@@ -1,13 +1,15 @@
 """The data directory: its format, and the streams in it.
 
-    DIR/format                    {"streamfn": 1}
+    DIR/format                    {"streamfn": 2}; 1 is read, and becomes 2 when it is opened for writing
     DIR/state.db, DIR/locks/      the state store's; only their paths are known here
-    DIR/streams/lock              held while a stream is made or deleted
+    DIR/streams/lock              held while a stream is made, changed or deleted
     DIR/streams/<16 hex>/         one stream: stream.json and a directory for each shard
 
 A stream is built in a directory whose name begins with a dot, synced, and renamed into place; deleting
 renames it away first.  So a stream is there whole or not at all, and what a crash left is swept up by the
-next one who makes or deletes a stream.  Names of streams are data in stream.json, never part of a path.
+next one who makes or deletes a stream.  A stream that gets more shards has their directories made first and
+then its description replaced, by one rename; directories of shards that no description names are swept up
+likewise.  Names of streams and ids of shards are data in stream.json, never part of a path.
 """
 
 from __future__ import annotations
@@ -19,18 +21,30 @@ import re
 import secrets
 import shutil
 import time
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 from streamfn import limits
 from streamfn.errors import FailedError, RefusedError
-from streamfn.log import commit, stream
+from streamfn.log import commit, description
 from streamfn.log.disk import SYSTEM_DISK, Disk, read_file, write_synced
 from streamfn.log.lock import FileLock, locked
-from streamfn.log.stream import Stream
+from streamfn.log.stream import (
+    ARN_DEFAULT,
+    KINDS,
+    KINESIS,
+    CapturedShard,
+    Shard,
+    Stream,
+    captured_shards,
+    encode,
+    uniform_shards,
+)
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _ID = re.compile(r"[0-9a-f]{16}")
+_SHARD_DIRECTORY = re.compile(r"shardId-[0-9]{12,}")
 
 
 class DataDir:
@@ -45,7 +59,7 @@ class DataDir:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, create: bool, disk: Disk = SYSTEM_DISK) -> DataDir:
-        """Open a data directory; with `create` it is made where there is none.
+        """Open a data directory; with `create` it is made where there is none, and brought to our format.
 
         Raises:
             RefusedError: there is none, or the directory is something else.
@@ -62,6 +76,10 @@ class DataDir:
             ) from error
         if create:
             data_dir.require_writable()
+            try:
+                data_dir._upgrade()
+            except OSError as error:
+                raise FailedError(f"cannot write {data_dir.path / 'format'}: {error.strerror}") from error
         return data_dir
 
     @property
@@ -83,13 +101,18 @@ class DataDir:
             raise FailedError(f"cannot list {self._streams_path}: {error.strerror}") from error
         for directory in (self._streams_path / name for name in names):
             try:
-                text = read_file(self.disk, directory / "stream.json").decode(errors="replace")
+                found.append(self._described(directory))
             except FileNotFoundError:
                 continue  # deleted since we listed it
-            except OSError as error:
-                raise FailedError(f"cannot read {directory / 'stream.json'}: {error.strerror}") from error
-            found.append(stream.decode(directory, text, self.disk))
         return sorted(found, key=lambda stream: stream.name)
+
+    def _described(self, directory: Path) -> Stream:
+        try:
+            return description.read(directory, self.disk)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise FailedError(f"cannot read {directory / description.FILE}: {error.strerror}") from error
 
     def stream(self, name: str) -> Stream:
         """Return the stream of that name.
@@ -110,22 +133,119 @@ class DataDir:
             hint = "there is none yet"
         raise RefusedError(f"unknown stream {name!r} in {self.path}: {hint}")
 
-    def create_stream(self, name: str, shards: int = 1, *, arn: str | None = None) -> Stream:
-        """Make a stream with `shards` shards of equal hash ranges.
+    def stream_by_id(self, stream_id: str) -> Stream:
+        """Return the stream of that id as it is now: what somebody has read before may have been resharded.
+
+        Raises:
+            RefusedError: there is none any more.
+            FailedError: its description cannot be read.
+        """
+        try:
+            return self._described(self._streams_path / stream_id)
+        except FileNotFoundError:
+            raise RefusedError(f"the stream with id {stream_id} in {self.path} was deleted") from None
+
+    def create_stream(
+        self, name: str, shards: int = 1, *, arn: str | None = None, kind: str = KINESIS
+    ) -> Stream:
+        """Make a stream with `shards` shards of equal hash ranges; `kind` is what its records are.
 
         Raises:
             RefusedError: the name breaks the rule or is taken, or the number of shards is out of range.
             FailedError: it cannot be written.
         """
-        check_name(name)
         check_shards(shards)
+        return self._make(
+            name, arn, kind, lambda directory, now_ms: uniform_shards(directory, shards, now_ms, kind, self.disk)
+        )
+
+    def create_captured_stream(
+        self, name: str, arn: str, kind: str, shards: Iterable[CapturedShard]
+    ) -> Stream:
+        """Make a stream that keeps the ARN and the shards of the one that it is captured from.
+
+        Parents come before their children, or may be unknown, where the source has none of their records left.
+
+        Raises:
+            RefusedError: the name breaks the rule or is taken, or a shard comes twice.
+            FailedError: it cannot be written.
+        """
+        wanted = list(shards)
+        if len({shard.id for shard in wanted}) < len(wanted):
+            raise RefusedError(f"stream {name!r} was given a shard twice: {', '.join(s.id for s in wanted)}")
+        return self._make(
+            name, arn, kind, lambda directory, now_ms: captured_shards(directory, 0, wanted, now_ms, kind, self.disk)
+        )
+
+    def add_captured_shards(self, stream: Stream, shards: Iterable[CapturedShard]) -> Stream:
+        """Add shards that the source got since, and return the stream as it is then.
+
+        Those it has already are left as they are, so that this may be repeated after a crash.
+
+        Raises:
+            RefusedError: the stream was deleted.
+            FailedError: it cannot be written.
+        """
+        wanted = {shard.id: shard for shard in shards}
+
+        def added(now: Stream) -> Stream:
+            new = [shard for shard in wanted.values() if now.shard(shard.id) is None]
+            now_ms = time.time_ns() // 1_000_000
+            made = captured_shards(now.directory, len(now.shards), new, now_ms, now.kind, self.disk)
+            return now.with_shards((*now.shards, *made))
+
+        return self.change_stream(stream.id, added)
+
+    def change_stream(self, stream_id: str, change: Callable[[Stream], Stream]) -> Stream:
+        """Put what `change` makes of a stream in its place: whole, durably, or not at all.
+
+        `change` is called with the stream as it is now, while nobody else can change it; it may add shards and
+        close them, never remove one.  What it raises leaves everything as it was.
+
+        Raises:
+            RefusedError: the stream was deleted.
+            FailedError: it cannot be written.
+        """
+        self.require_writable()
+        try:
+            with self._locked():
+                before = self.stream_by_id(stream_id)
+                after = change(before)
+                self._upgrade()
+                self._sweep_shards(before)
+                for shard in after.shards[len(before.shards) :]:
+                    make_shard_directory(shard.directory, shard)
+                description.replace(after)
+                return after
+        except OSError as error:
+            raise FailedError(f"cannot change stream {stream_id} in {self.path}: {error.strerror}") from error
+
+    def _make(
+        self, name: str, arn: str | None, kind: str, shards: Callable[[Path, int], tuple[Shard, ...]]
+    ) -> Stream:
+        check_name(name)
+        if kind not in KINDS:
+            raise RefusedError(f"a stream is of kind {' or '.join(KINDS)}, not {kind!r}")
         self.require_writable()
         try:
             with self._locked():
                 if any(stream.name == name for stream in self.streams()):
                     raise RefusedError(f"stream {name!r} exists already in {self.path}")
                 self._sweep()
-                return self._build(name, shards, arn or stream.ARN_DEFAULT + name)
+                self._upgrade()
+                now_ms = time.time_ns() // 1_000_000
+                directory = self._streams_path / secrets.token_hex(8)
+                made = Stream(
+                    directory,
+                    name,
+                    arn or ARN_DEFAULT + name,
+                    now_ms,
+                    shards(directory, now_ms),
+                    kind=kind,
+                    disk=self.disk,
+                )
+                self._build(made)
+                return made
         except OSError as error:
             raise FailedError(f"cannot create stream {name!r} in {self.path}: {error.strerror}") from error
 
@@ -145,8 +265,10 @@ class DataDir:
             for existing in self.streams():
                 if existing.name != name:
                     continue
-                if shards is not None and shards != len(existing.shards):
-                    raise RefusedError(f"stream {name!r} has {len(existing.shards)} shards, not {shards}")
+                if shards is not None and shards != len(existing.open_shards):
+                    raise RefusedError(
+                        f"stream {name!r} has {len(existing.open_shards)} open shards, not {shards}"
+                    )
                 return existing
             try:
                 return self.create_stream(name, shards or 1, arn=arn)
@@ -181,13 +303,21 @@ class DataDir:
         if self.path.exists() and any(entry.name != "streams" for entry in self.path.iterdir()):
             raise RefusedError(f"{self.path} is not a streamfn data directory, and it is not empty")
         self._streams_path.mkdir(parents=True, exist_ok=True)
+        self._write_format()
+
+    def _write_format(self) -> None:
         temporary = self._streams_path / f".format-{os.getpid()}"
         content = json.dumps({"streamfn": FORMAT_VERSION}) + "\n"
         write_synced(self.disk, temporary, content.encode())
         self.disk.rename(temporary, self.path / "format")
         self.disk.sync_directory(self.path)
 
-    def _check_format(self) -> None:
+    def _upgrade(self) -> None:
+        """Say that what is written from now on is for streamfns that know this format."""
+        if self._check_format() < FORMAT_VERSION:
+            self._write_format()
+
+    def _check_format(self) -> int:
         path = self.path / "format"
         try:
             version = json.loads(read_file(self.disk, path))["streamfn"]
@@ -202,34 +332,44 @@ class DataDir:
                 f"data directory {self.path} has format {version}, newer than the {FORMAT_VERSION} that this "
                 "streamfn reads: upgrade streamfn, or use another directory (--data-dir)"
             )
+        return version
 
     def _locked(self) -> AbstractContextManager[None]:
         return locked(self._streams_path / "lock", f"data directory {self.path}", disk=self.disk)
 
-    def _build(self, name: str, shards: int, arn: str) -> Stream:
+    def _build(self, made: Stream) -> None:
         disk = self.disk
-        final = self._streams_path / secrets.token_hex(8)
-        temporary = self._streams_path / f".new-{final.name}"
+        temporary = self._streams_path / f".new-{made.id}"
         disk.make_directory(temporary)
-        made = Stream(final, name, arn, time.time_ns() // 1_000_000, stream.uniform_shards(final, shards, disk))
         for shard in made.shards:
-            directory = temporary / shard.id
-            disk.make_directory(directory)
-            write_synced(disk, directory / "lock", b"")
-            empty = commit.Commit(disk.boot_id(), 0, 0, 0, 0, shard.sequence_base, 0)
-            write_synced(disk, directory / "commit", commit.encode(empty))
-            disk.sync_directory(directory)
-        write_synced(disk, temporary / "stream.json", stream.encode(made).encode())
+            make_shard_directory(temporary / shard.directory.name, shard)
+        write_synced(disk, temporary / description.FILE, encode(made).encode())
         disk.sync_directory(temporary)
-        disk.rename(temporary, final)
+        disk.rename(temporary, made.directory)
         disk.sync_directory(self._streams_path)
-        return made
+
+    def _sweep_shards(self, stream: Stream) -> None:
+        """Remove the directories of shards that were being made when a process died; the lock is held."""
+        known = {shard.directory.name for shard in stream.shards}
+        for name in self.disk.list_directory(stream.directory):
+            if _SHARD_DIRECTORY.fullmatch(name) and name not in known:
+                shutil.rmtree(stream.directory / name)
 
     def _sweep(self) -> None:
         """Remove what was being made or deleted when a process died; the lock is held."""
         for entry in self._streams_path.iterdir():
             if entry.name.startswith((".new-", ".deleted-")):
                 shutil.rmtree(entry)
+
+
+def make_shard_directory(directory: Path, shard: Shard) -> None:
+    """Make the directory of a shard that has no records yet, and sync what is in it, not its name."""
+    disk = shard.disk
+    disk.make_directory(directory)
+    write_synced(disk, directory / "lock", b"")
+    empty = commit.Commit(disk.boot_id(), 0, 0, 0, 0, shard.sequence_base, 0)
+    write_synced(disk, directory / "commit", commit.encode(empty))
+    disk.sync_directory(directory)
 
 
 def check_name(name: str) -> None:

@@ -136,8 +136,8 @@ class Producer:
             raise problems[0]
 
     def _by_shard(self, records: Sequence[NewRecord]) -> list[tuple[Shard, Sequence[int]]]:
-        if len(self.stream.shards) == 1:
-            return [(self.stream.shards[0], range(len(records)))] if records else []
+        if len(self.stream.open_shards) == 1:
+            return [(self.stream.open_shards[0], range(len(records)))] if records else []
         if len(records) == 1:
             return [(self.stream.shard_for(records[0].partition_key), (0,))]
         places: dict[str, tuple[Shard, list[int]]] = {}

@@ -1,30 +1,64 @@
-"""Streams and shards as they are named and found; nothing here opens a log."""
+"""Streams and shards as they are named and found; nothing here opens a log.
+
+A stream is described by its `stream.json`, which is replaced whole and never changed in place:
+
+    {"format": 2, "name": ..., "arn": ..., "kind": "kinesis" | "dynamodb", "created_ms": ...,
+     "retention": {"age_s": null, "bytes": null}, "cold_after_s": null,
+     "shards": [{"number": 0, "id": "shardId-000000000000", "start_hash": "0", "end_hash": "...", "parents": [],
+                 "created_ms": ..., "end_offset": null, "starting_sequence_number": null,
+                 "ending_sequence_number": null}, ...]}
+
+Shards are never taken out of it: a shard that was split or merged is closed (`end_offset` says where), and
+those that took over its hash keys name it as their parent.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from bisect import bisect_right
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from streamfn.errors import FailedError
+from streamfn.errors import FailedError, RefusedError
 from streamfn.log.disk import SYSTEM_DISK, Disk
 
+FORMAT_VERSION = 2
 HASH_KEYS = 2**128
 ARN_DEFAULT = "arn:aws:kinesis:us-east-1:000000000000:stream/"
+KINESIS = "kinesis"
+DYNAMODB = "dynamodb"
+KINDS = (KINESIS, DYNAMODB)
+
+# Of a sequence number given here, the last digits are the record's offset in its shard.
+OFFSET_DIGITS = 20
 
 
 class Shard(NamedTuple):
-    """One shard: its id as Kinesis names it, its directory, and the hash keys it takes, ends included.
+    """One shard.
 
-    `disk` is what the directory lies on.
+    `number` counts the shards of the stream in the order they were made and names the directory; `id` is what
+    Kinesis calls it.  It takes the hash keys from `start_hash` to `end_hash`, both included; where `ranged` is
+    False the source gave none, and the open shards divide them evenly.  `parents` are the ids of the shards
+    whose keys it took over: none, one after a split, two after a merge.  `end_offset` is None while it is
+    open, and then the offset behind its last record.  The sequence numbers are those of its first and last
+    record, None where nobody gave any.  `created_ms` is in milliseconds since 1970, UTC.  `disk` is what the
+    directory lies on.
     """
 
+    number: int
     id: str
     directory: Path
     start_hash: int
     end_hash: int
+    ranged: bool = True
+    parents: tuple[str, ...] = ()
+    created_ms: int = 0
+    end_offset: int | None = None
+    starting_sequence_number: str | None = None
+    ending_sequence_number: str | None = None
+    kind: str = KINESIS
     disk: Disk = SYSTEM_DISK
 
     @property
@@ -38,94 +72,322 @@ class Shard(NamedTuple):
         return f"{self.stream_id}/{self.id}"
 
     @property
-    def sequence_base(self) -> str:
-        """The first 36 digits of the sequence numbers given here; the shard offset follows in 20.
+    def open(self) -> bool:
+        """Whether it can be appended to: it was neither split nor merged."""
+        return self.end_offset is None
 
-        `49` as in Kinesis, the stream (20 digits), the shard (14): no two shards share a number.
+    @property
+    def sequence_base(self) -> str:
+        """What the sequence numbers given here begin with; the shard offset follows in 20 digits.
+
+        `49` as in Kinesis, the stream (20 digits), the shard (14): no two shards share a number.  A shard that
+        has a starting sequence number gives none below it.
         """
-        return f"49{int(self.stream_id, 16):020d}{int(self.id.rpartition('-')[2]):014d}"
+        if self.starting_sequence_number is not None:
+            return str(-(-int(self.starting_sequence_number) // 10**OFFSET_DIGITS))
+        return default_sequence_base(self.stream_id, self.number)
+
+
+class Retention(NamedTuple):
+    """How much of a stream is kept: seconds since the append, bytes a shard.  None keeps everything."""
+
+    age_s: int | None = None
+    bytes: int | None = None
+
+
+KEEP_ALL = Retention()
+
+
+class CapturedShard(NamedTuple):
+    """A shard as its source describes it.  Without hash keys (DynamoDB has none) they are divided evenly."""
+
+    id: str
+    start_hash: int | None = None
+    end_hash: int | None = None
+    parents: tuple[str, ...] = ()
+    starting_sequence_number: str | None = None
 
 
 class Stream:
     """A stream: an immutable description, read from its `stream.json`.
 
-    `id` is 16 hexadecimal digits, `created_ms` milliseconds since 1970, UTC; `shards` are in order of
-    their hash keys.
+    `id` is 16 hexadecimal digits, `created_ms` milliseconds since 1970, UTC.  `shards` are all it ever had, by
+    number; `open_shards` those that can be appended to, by their hash keys; `disk` is what it lies on.
     """
 
-    __slots__ = ("_starts", "arn", "created_ms", "directory", "id", "name", "shards")
+    __slots__ = (
+        "_by_id", "_starts", "arn", "cold_after_s", "created_ms", "directory", "disk", "id", "kind", "name",
+        "open_shards", "retention", "shards",
+    )  # fmt: skip
 
     def __init__(
-        self, directory: Path, name: str, arn: str, created_ms: int, shards: tuple[Shard, ...]
+        self,
+        directory: Path,
+        name: str,
+        arn: str,
+        created_ms: int,
+        shards: Iterable[Shard],
+        *,
+        kind: str = KINESIS,
+        retention: Retention = KEEP_ALL,
+        cold_after_s: int | None = None,
+        disk: Disk = SYSTEM_DISK,
     ) -> None:
         self.id = directory.name
         self.directory = directory
+        self.disk = disk
         self.name = name
         self.arn = arn
+        self.kind = kind
         self.created_ms = created_ms
-        self.shards = shards
-        self._starts = [shard.start_hash for shard in shards]
+        self.retention = retention
+        self.cold_after_s = cold_after_s
+        self.shards = _evenly(tuple(shards))
+        self.open_shards = tuple(sorted((s for s in self.shards if s.open), key=lambda shard: shard.start_hash))
+        self._starts = [shard.start_hash for shard in self.open_shards]
+        self._by_id = {shard.id: shard for shard in self.shards}
 
     def __repr__(self) -> str:
-        return f"<Stream {self.name} {self.id} of {len(self.shards)} shards>"
+        return f"<Stream {self.name} {self.id} of {len(self.open_shards)} open shards>"
 
     @property
     def region(self) -> str:
         """The region in the stream's ARN."""
         return self.arn.split(":")[3]
 
+    @property
+    def account(self) -> str:
+        """The account in the stream's ARN."""
+        return self.arn.split(":")[4]
+
+    def shard(self, shard_id: str) -> Shard | None:
+        """Return the shard of that id, None if there never was one."""
+        return self._by_id.get(shard_id)
+
     def shard_for(self, partition_key: str) -> Shard:
-        """Return the shard whose hash keys include the MD5 of the partition key, as Kinesis does."""
-        digest = hashlib.md5(partition_key.encode(), usedforsecurity=False).digest()
-        return self.shards[bisect_right(self._starts, int.from_bytes(digest, "big")) - 1]
+        """Return the open shard whose hash keys include the MD5 of the partition key, as Kinesis does.
+
+        Raises:
+            RefusedError: no shard of the stream is open.
+        """
+        return self.open_shards[self.shard_index(partition_key)]
 
     def shard_index(self, partition_key: str) -> int:
-        """The same as an index into `shards`."""
+        """The same as an index into `open_shards`."""
+        if not self._starts:
+            raise RefusedError(f"stream {self.name!r} has no open shard: nothing can be put into it")
         digest = hashlib.md5(partition_key.encode(), usedforsecurity=False).digest()
-        return bisect_right(self._starts, int.from_bytes(digest, "big")) - 1
+        return max(0, bisect_right(self._starts, int.from_bytes(digest, "big")) - 1)
+
+    def with_shards(self, shards: Iterable[Shard]) -> Stream:
+        """Return the same stream with these shards."""
+        return self._changed(tuple(shards), self.retention, self.cold_after_s)
+
+    def with_retention(self, retention: Retention, cold_after_s: int | None) -> Stream:
+        """Return the same stream that keeps its records so long."""
+        return self._changed(self.shards, retention, cold_after_s)
+
+    def _changed(self, shards: tuple[Shard, ...], retention: Retention, cold_after_s: int | None) -> Stream:
+        return Stream(
+            self.directory,
+            self.name,
+            self.arn,
+            self.created_ms,
+            shards,
+            kind=self.kind,
+            retention=retention,
+            cold_after_s=cold_after_s,
+            disk=self.disk,
+        )
 
 
 def shard_id(number: int) -> str:
-    """Return a shard's id as Kinesis writes it."""
+    """Return a shard's id as Kinesis writes it; also the name of its directory, whatever its id is."""
     return f"shardId-{number:012d}"
 
 
-def uniform_shards(directory: Path, count: int, disk: Disk = SYSTEM_DISK) -> tuple[Shard, ...]:
+def default_sequence_base(stream_id: str, number: int) -> str:
+    """Return the first 36 digits of the sequence numbers of a shard that began here."""
+    return f"49{int(stream_id, 16):020d}{number:014d}"
+
+
+def sequence_order(sequence_number: str) -> tuple[int, str]:
+    """Return what sequence numbers are compared by: they are integers of up to 129 digits."""
+    return len(sequence_number), sequence_number
+
+
+def uniform_ranges(count: int) -> list[tuple[int, int]]:
     """Divide the hash keys as CreateStream does: equal ranges, the last one takes the remainder."""
     width = HASH_KEYS // count
     starts = [number * width for number in range(count)]
     ends = [start - 1 for start in starts[1:]] + [HASH_KEYS - 1]
+    return list(zip(starts, ends, strict=True))
+
+
+def uniform_shards(
+    directory: Path, count: int, created_ms: int = 0, kind: str = KINESIS, disk: Disk = SYSTEM_DISK
+) -> tuple[Shard, ...]:
+    """Return the shards of a new stream."""
     return tuple(
-        Shard(shard_id(number), directory / shard_id(number), start, end, disk)
-        for number, (start, end) in enumerate(zip(starts, ends, strict=True))
+        Shard(
+            number,
+            shard_id(number),
+            directory / shard_id(number),
+            *ends,
+            created_ms=created_ms,
+            kind=kind,
+            disk=disk,
+        )
+        for number, ends in enumerate(uniform_ranges(count))
+    )
+
+
+def captured_shards(
+    directory: Path,
+    first_number: int,
+    captured: Iterable[CapturedShard],
+    created_ms: int,
+    kind: str = KINESIS,
+    disk: Disk = SYSTEM_DISK,
+) -> tuple[Shard, ...]:
+    """Return shards as their source has them, numbered from `first_number` on."""
+    made = []
+    for number, one in enumerate(captured, start=first_number):
+        start, end = one.start_hash, one.end_hash
+        ranged = start is not None and end is not None
+        made.append(
+            Shard(
+                number,
+                one.id,
+                directory / shard_id(number),
+                start if ranged and start is not None else 0,
+                end if ranged and end is not None else HASH_KEYS - 1,
+                ranged,
+                tuple(one.parents),
+                created_ms,
+                starting_sequence_number=one.starting_sequence_number,
+                kind=kind,
+                disk=disk,
+            )
+        )
+    return tuple(made)
+
+
+def _evenly(shards: tuple[Shard, ...]) -> tuple[Shard, ...]:
+    """Give shards that have no hash keys of their own equal parts of them while they are open, then all."""
+    if all(shard.ranged for shard in shards):
+        return shards
+    unranged = [shard.number for shard in shards if shard.open and not shard.ranged]
+    ranges = dict(zip(unranged, uniform_ranges(len(unranged)), strict=True)) if unranged else {}
+    whole = (0, HASH_KEYS - 1)
+    return tuple(
+        shard if shard.ranged else shard._replace(start_hash=start, end_hash=end)
+        for shard in shards
+        for start, end in (ranges.get(shard.number, whole),)
     )
 
 
 def encode(stream: Stream) -> str:
     """Return the text of `stream.json`."""
-    shards = [
-        {"id": s.id, "start_hash": str(s.start_hash), "end_hash": str(s.end_hash)} for s in stream.shards
-    ]
-    described = {"name": stream.name, "arn": stream.arn, "created_ms": stream.created_ms, "shards": shards}
+    described = {
+        "format": FORMAT_VERSION,
+        "name": stream.name,
+        "arn": stream.arn,
+        "kind": stream.kind,
+        "created_ms": stream.created_ms,
+        "retention": stream.retention._asdict(),
+        "cold_after_s": stream.cold_after_s,
+        "shards": [
+            {
+                "number": shard.number,
+                "id": shard.id,
+                "start_hash": str(shard.start_hash) if shard.ranged else None,
+                "end_hash": str(shard.end_hash) if shard.ranged else None,
+                "parents": list(shard.parents),
+                "created_ms": shard.created_ms,
+                "end_offset": shard.end_offset,
+                "starting_sequence_number": shard.starting_sequence_number,
+                "ending_sequence_number": shard.ending_sequence_number,
+            }
+            for shard in stream.shards
+        ],
+    }
     return json.dumps(described, indent=1) + "\n"
 
 
 def decode(directory: Path, text: str, disk: Disk = SYSTEM_DISK) -> Stream:
-    """Return the stream that lies in `directory`.
+    """Return the stream that lies in `directory`.  What streamfn wrote before format 2 is read too.
 
     Raises:
-        FailedError: the text is not what `encode` writes.
+        FailedError: the text is not what `encode` writes, or a newer streamfn wrote it.
     """
+    path = directory / "stream.json"
     try:
         described = json.loads(text)
-        shards = tuple(
-            Shard(
-                str(s["id"]), directory / shard_id(number), int(s["start_hash"]), int(s["end_hash"]), disk
-            )
-            for number, s in enumerate(described["shards"])
-        )
-        return Stream(
-            directory, str(described["name"]), str(described["arn"]), int(described["created_ms"]), shards
-        )
+        version = described.get("format", 1)
+    except (ValueError, AttributeError) as error:
+        raise FailedError(f"{path} is damaged: {error!r}") from error
+    if version not in (1, FORMAT_VERSION):
+        raise FailedError(f"{path} has format {version!r}, which this streamfn does not read: upgrade streamfn")
+    try:
+        return _stream_of(directory, described, disk)
     except (ValueError, KeyError, TypeError) as error:
-        raise FailedError(f"{directory / 'stream.json'} is damaged: {error!r}") from error
+        raise FailedError(f"{path} is damaged: {error!r}") from error
+
+
+def _stream_of(directory: Path, described: dict[str, Any], disk: Disk) -> Stream:
+    created_ms = int(described["created_ms"])
+    kind = described.get("kind", KINESIS)
+    if kind not in KINDS:
+        raise ValueError(f"kind {kind!r}")
+    retention = described.get("retention", {})
+    shards = [
+        _shard_of(directory, number, one, created_ms, kind, disk)
+        for number, one in enumerate(described["shards"])
+    ]
+    return Stream(
+        directory,
+        str(described["name"]),
+        str(described["arn"]),
+        created_ms,
+        shards,
+        kind=kind,
+        retention=Retention(_number(retention.get("age_s")), _number(retention.get("bytes"))),
+        cold_after_s=_number(described.get("cold_after_s")),
+        disk=disk,
+    )
+
+
+def _shard_of(
+    directory: Path, number: int, one: dict[str, Any], created_ms: int, kind: str, disk: Disk
+) -> Shard:
+    if one.get("number", number) != number:
+        raise ValueError(f"shard {one['number']!r} in place {number}")
+    start, end = one["start_hash"], one["end_hash"]
+    return Shard(
+        number,
+        str(one["id"]),
+        directory / shard_id(number),
+        0 if start is None else int(start),
+        HASH_KEYS - 1 if end is None else int(end),
+        start is not None and end is not None,
+        tuple(map(str, one.get("parents", ()))),
+        int(one.get("created_ms", created_ms)),
+        _number(one.get("end_offset")),
+        _digits(one.get("starting_sequence_number")),
+        _digits(one.get("ending_sequence_number")),
+        kind,
+        disk,
+    )
+
+
+def _number(value: object) -> int | None:
+    return None if value is None else int(str(value))
+
+
+def _digits(value: object) -> str | None:
+    if value is None:
+        return None
+    if not (isinstance(value, str) and value.isdecimal()):
+        raise ValueError(f"sequence number {value!r}")
+    return value

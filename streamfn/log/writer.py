@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 
 from streamfn import limits
 from streamfn.clock import Clock, SystemClock
-from streamfn.errors import DiskFull, FailedError, LogError
-from streamfn.log import batch, recovery
+from streamfn.errors import DiskFull, FailedError, LogError, ShardClosed
+from streamfn.log import batch, description, recovery
 from streamfn.log.commit import Commit, CommitFile
 from streamfn.log.disk import write_all
 from streamfn.log.lock import FileLock
@@ -91,6 +91,7 @@ class ShardWriter:
 
         Raises:
             BusyError: another process is writing; the text names its pid.
+            ShardClosed: the shard was split or merged.
             LogDamaged: records that were durable are not there any more; nothing was changed.
             DiskFull: the shard has no segment yet and there is no room for one.
             LogError: a system call failed; nothing was appended.
@@ -99,7 +100,11 @@ class ShardWriter:
         lock = FileLock(shard.directory / "lock", shard.disk)
         try:
             lock.acquire(f"shard {shard.id} in {shard.directory.parent}", wait_s)
+            description.refuse_closed(shard)
             commit_file = CommitFile.open(shard.disk, shard.directory, write=True)
+        except ShardClosed:
+            lock.release()
+            raise
         except OSError as error:
             lock.release()
             why = f"uid {os.geteuid()}: {error.strerror}"

@@ -337,7 +337,7 @@ def test_another_number_of_shards_for_an_existing_stream_is_refused(cli: Cli) ->
     cli.ok("put", "s", "x", "--shards", "2")
     name = cli.file("f.jsonl", "{}\n")
     for command in (("import", name, "--stream", "s"), ("put", "s", "y")):
-        assert "has 2 shards, not 3" in cli.refused(2, *command, "--shards", "3")
+        assert "has 2 open shards, not 3" in cli.refused(2, *command, "--shards", "3")
     assert len(cli.records("s")) == 1
 
 
@@ -384,10 +384,10 @@ def test_a_busy_writer_is_named(cli: Cli) -> None:
 
 def test_a_data_directory_of_a_newer_format_is_refused(cli: Cli) -> None:
     cli.ok("put", "s", "x")
-    (cli.data_dir / "format").write_text('{"streamfn": 2}\n')
+    (cli.data_dir / "format").write_text('{"streamfn": 3}\n')
     for command in (("list",), ("tail", "s"), ("put", "s", "y"), ("inspect", "s"), ("delete", "s", "--yes")):
         text = cli.refused(1, *command)
-        assert "format 2" in text
+        assert "format 3" in text
         assert "upgrade streamfn" in text
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
-from streamfn.errors import BusyError, FailedError, RefusedError
+from streamfn.errors import BusyError, FailedError, RefusedError, ShardClosed
 from streamfn.log.datadir import DataDir
 from streamfn.log.reader import ShardReader
+from streamfn.log.stream import HASH_KEYS, CapturedShard, Stream, shard_id, uniform_ranges
 from streamfn.log.writer import ShardWriter
 from streamfn.types import NewRecord
 
@@ -33,8 +35,8 @@ def test_a_directory_of_something_else_is_refused_and_left_alone(tmp_path: Path)
 
 
 def test_a_newer_format_is_refused_with_the_way_out(data_dir: DataDir) -> None:
-    (data_dir.path / "format").write_text('{"streamfn": 2}')
-    with pytest.raises(FailedError, match=r"has format 2, newer than the 1 .* upgrade streamfn") as caught:
+    (data_dir.path / "format").write_text('{"streamfn": 3}')
+    with pytest.raises(FailedError, match=r"has format 3, newer than the 2 .* upgrade streamfn") as caught:
         DataDir.open(data_dir.path, create=True)
     assert caught.value.exit_code == 1
 
@@ -103,7 +105,7 @@ def test_open_or_create_takes_an_existing_stream_only_with_its_own_number_of_sha
     made = data_dir.open_or_create_stream("a", 2)
     assert data_dir.open_or_create_stream("a", 2).id == made.id
     assert data_dir.open_or_create_stream("a").id == made.id
-    with pytest.raises(RefusedError, match="has 2 shards, not 3"):
+    with pytest.raises(RefusedError, match="has 2 open shards, not 3"):
         data_dir.open_or_create_stream("a", 3)
 
 
@@ -165,3 +167,109 @@ def test_reading_a_data_directory_changes_nothing_in_it(data_dir: DataDir) -> No
     with ShardReader.open(DataDir.open(data_dir.path, create=False).stream("a").shards[0], 0) as reader:
         assert reader.poll(1)[0].rows == 1
     assert {path: path.stat().st_mtime_ns for path in data_dir.path.rglob("*")} == before
+
+
+def test_a_directory_of_format_1_is_read_and_becomes_format_2_when_it_is_opened_for_writing(data_dir: DataDir) -> None:
+    made = data_dir.create_stream("a", 2)
+    described = {
+        "name": "a",
+        "arn": made.arn,
+        "created_ms": 5,
+        "shards": [
+            {"id": s.id, "start_hash": str(s.start_hash), "end_hash": str(s.end_hash)} for s in made.shards
+        ],
+    }
+    (made.directory / "stream.json").write_text(json.dumps(described))
+    (data_dir.path / "format").write_text('{"streamfn": 1}\n')
+
+    found = DataDir.open(data_dir.path, create=False).stream("a")
+    assert [(s.id, s.directory, s.parents, s.open, s.created_ms) for s in found.shards] == [
+        (s.id, s.directory, (), True, 5) for s in made.shards
+    ]
+    assert json.loads((data_dir.path / "format").read_text()) == {"streamfn": 1}
+
+    DataDir.open(data_dir.path, create=True)
+    assert json.loads((data_dir.path / "format").read_text()) == {"streamfn": 2}
+
+
+CAPTURED = [
+    CapturedShard("shardId-000000000007", 0, 9, ("shardId-000000000001",), "4" * 56),
+    CapturedShard("../../evil", 10, HASH_KEYS - 1, ("shardId-000000000001",)),
+]
+
+
+def test_a_captured_stream_keeps_its_shards_and_their_ids_are_no_paths(data_dir: DataDir) -> None:
+    made = data_dir.create_captured_stream("c", "arn:aws:kinesis:eu-west-1:1:stream/c", "kinesis", CAPTURED)
+    found = data_dir.stream("c")
+    assert found.shards == made.shards
+    assert [(s.number, s.id, s.directory.name, s.start_hash, s.parents) for s in found.shards] == [
+        (0, "shardId-000000000007", "shardId-000000000000", 0, ("shardId-000000000001",)),
+        (1, "../../evil", "shardId-000000000001", 10, ("shardId-000000000001",)),
+    ]
+    with ShardWriter.open(found.shards[1]) as writer:
+        writer.append([NewRecord(b"x", "k")])
+    assert sorted(entry.name for entry in found.directory.iterdir()) == [
+        "shardId-000000000000", "shardId-000000000001", "stream.json",
+    ]  # fmt: skip
+
+
+def test_shards_that_the_source_got_since_are_added_once(data_dir: DataDir) -> None:
+    made = data_dir.create_captured_stream("c", "arn:aws:kinesis:eu-west-1:1:stream/c", "kinesis", CAPTURED)
+    child = CapturedShard("shardId-000000000008", 0, 4, ("shardId-000000000007",))
+    first = data_dir.add_captured_shards(made, [CAPTURED[0], child])
+    again = data_dir.add_captured_shards(made, [child, CAPTURED[1]])
+    assert first.shards == again.shards == data_dir.stream_by_id(made.id).shards
+    assert [s.id for s in again.shards] == [*(s.id for s in CAPTURED), child.id]
+    assert again.shards[2].parents == ("shardId-000000000007",)
+
+
+def test_open_shards_without_hash_keys_divide_them_evenly(data_dir: DataDir) -> None:
+    shards = [CapturedShard(f"shardId-{n:020d}-abc") for n in range(3)]
+    made = data_dir.create_captured_stream("d", "arn:aws:dynamodb:eu-west-1:1:table/T/stream/x", "dynamodb", shards)
+    assert made.kind == "dynamodb"
+    assert [(s.start_hash, s.end_hash) for s in made.open_shards] == uniform_ranges(3)
+
+    def closed(now: Stream) -> Stream:
+        return now.with_shards([now.shards[0]._replace(end_offset=0), *now.shards[1:]])
+
+    after = data_dir.change_stream(made.id, closed)
+    assert [(s.id, s.start_hash, s.end_hash) for s in after.open_shards] == [
+        (shards[1].id, *uniform_ranges(2)[0]),
+        (shards[2].id, *uniform_ranges(2)[1]),
+    ]
+    assert data_dir.stream("d").shards == after.shards
+
+
+def test_a_change_that_raises_leaves_the_stream_as_it_was(data_dir: DataDir) -> None:
+    made = data_dir.create_stream("a")
+    before = (made.directory / "stream.json").read_text()
+    with pytest.raises(ZeroDivisionError):
+        data_dir.change_stream(made.id, lambda now: 1 / 0)  # type: ignore[arg-type, return-value]
+    assert (made.directory / "stream.json").read_text() == before
+    with pytest.raises(RefusedError, match="was deleted"):
+        data_dir.change_stream("0" * 16, lambda now: now)
+
+
+def test_the_directory_of_a_shard_that_no_description_names_is_swept_up(data_dir: DataDir) -> None:
+    made = data_dir.create_stream("a")
+    for number in (1, 2):
+        (made.directory / shard_id(number)).mkdir()
+        (made.directory / shard_id(number) / "lock").write_text("")
+    after = data_dir.add_captured_shards(made, [CapturedShard("x")])
+    assert sorted(entry.name for entry in made.directory.iterdir()) == [
+        shard_id(0), shard_id(1), "stream.json",
+    ]  # fmt: skip
+    with ShardWriter.open(after.shards[1]) as writer:
+        assert writer.end_offset == 0
+
+
+def test_nothing_is_appended_to_a_closed_shard_by_whoever_has_an_older_description(data_dir: DataDir) -> None:
+    made = data_dir.create_stream("a", 2)
+    with ShardWriter.open(made.shards[0]) as writer:
+        writer.append([NewRecord(b"x", "k")])
+    data_dir.change_stream(made.id, lambda now: now.with_shards([now.shards[0]._replace(end_offset=1), now.shards[1]]))
+    with pytest.raises(ShardClosed, match="closed at offset 1"):
+        ShardWriter.open(made.shards[0])
+    ShardWriter.open(made.shards[1]).close()
+    with ShardReader.open(made.shards[0], 0) as reader:
+        assert reader.committed().end_offset == 1
