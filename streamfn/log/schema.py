@@ -16,7 +16,7 @@ import struct
 from typing import Any, NamedTuple
 
 from streamfn._native import ffi, lib
-from streamfn.log.flatbuffer import Embedded, Scalar, Structs, Table, Tables, Text, root_field, write
+from streamfn.log.flatbuffer import Scalar, Structs, Table, Tables, Text, write
 
 COLUMNS = ("sequence_number", "partition_key", "approximate_arrival_timestamp", "data")
 SEQUENCE_BYTES = 56
@@ -69,30 +69,6 @@ def schema_message(shard_name: str) -> bytes:
         {0: Scalar("h", _V5), 1: Scalar("B", _SCHEMA), 2: _schema_table(shard_name), 3: Scalar("q", 0)}
     )
     return _framed(write(message))
-
-
-class Block(NamedTuple):
-    """Where one message of a sealed segment lies: for the file's footer."""
-
-    position: int
-    metadata_bytes: int
-    body_bytes: int
-
-
-def footer(shard_name: str, blocks: list[Block]) -> bytes:
-    """Return what follows the end-of-stream mark of an Arrow file: footer, its length, magic."""
-    schema = schema_message(shard_name)[8:]
-    packed = b"".join(struct.pack("<qi4xq", *block) for block in blocks)
-    table = Table(
-        {
-            0: Scalar("h", _V5),
-            1: Embedded(schema, root_field(schema, 2)),
-            2: Structs(0, b""),
-            3: Structs(len(blocks), packed),
-        }
-    )
-    encoded = write(table)
-    return encoded + struct.pack("<i", len(encoded)) + b"ARROW1"
 
 
 class _Template(NamedTuple):
@@ -187,7 +163,3 @@ class Draft:
         crc = lib.sf_crc32c(0, ffi.from_buffer(buffer), len(buffer))
         buffer[at + _CRC_AT : at + _CRC_AT + 8] = b"%08x" % crc
         return buffer
-
-    def block(self, position: int) -> Block:
-        """Return the footer's entry for this message, written at a file position."""
-        return Block(position, len(_TEMPLATE.encoded), len(self.buffer) - len(_TEMPLATE.encoded))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import struct
 import threading
 from itertools import pairwise
 from pathlib import Path
@@ -20,8 +21,9 @@ from streamfn import limits
 from streamfn._native import ffi, lib
 from streamfn.errors import LogError
 from streamfn.log.disk import Space, write_all
+from streamfn.log.footer import PLAIN, Footer, Group, encode
 from streamfn.log.recovery import Scan, damaged
-from streamfn.log.schema import END_OF_STREAM, Block, Draft, footer
+from streamfn.log.schema import Draft, schema_message
 from streamfn.log.segment import (
     Segment,
     SegmentFile,
@@ -74,7 +76,8 @@ def seal(shard: Shard, first_offset: int, end_offset: int) -> Path:
 
 def _write_file(fd: int, shard: Shard, segment: Segment, file: SegmentFile, end_offset: int) -> None:
     scan = Scan(segment, segment.data_at, file.first_offset, _GROUP_MESSAGES)
-    blocks: list[Block] = []
+    groups: list[Group] = []
+    latest_ms = 0
     start = header(shard, sealed=True)
     write_all(shard.disk, fd, memoryview(start), 0)
     position = len(start)
@@ -84,13 +87,32 @@ def _write_file(fd: int, shard: Shard, segment: Segment, file: SegmentFile, end_
         if count:
             draft = _merged(segment, messages, count, end_offset)
             write_all(shard.disk, fd, memoryview(draft.buffer), position)
-            blocks.append(draft.block(position))
+            latest_ms = max(latest_ms, _latest_arrival(segment, messages, count))
+            groups.append(_group(draft.buffer, position, draft.first_offset, latest_ms))
             position += len(draft.buffer)
     if status == lib.SF_SCAN_DAMAGED or scan.next_offset != end_offset:
         raise damaged(
             file, scan.position, scan.next_offset, f"though the next segment begins at {end_offset}"
         )
-    write_all(shard.disk, fd, memoryview(END_OF_STREAM + footer(shard.name, blocks)), position)
+    appended_ms = shard.disk.status(segment.fd).modified_ms
+    footer = Footer(PLAIN, end_offset, appended_ms, 0, tuple(groups))
+    write_all(shard.disk, fd, memoryview(encode(schema_message(shard.name), footer)), position)
+
+
+def _latest_arrival(segment: Segment, messages: Any, count: int) -> int:
+    """Return the latest arrival time in some messages, in milliseconds since 1970, UTC."""
+    span = ffi.new("int64_t[2]")
+    latest_ms = 0
+    for number in range(count):
+        lib.sf_arrival_span(segment.base, messages + number, span, span + 1)
+        latest_ms = max(latest_ms, span[1])
+    return latest_ms
+
+
+def _group(message: bytearray, position: int, first_offset: int, latest_ms: int) -> Group:
+    """Return the footer's entry for a message that was written at a file position."""
+    (metadata_bytes,) = struct.unpack_from("<I", message, 4)
+    return Group(position, metadata_bytes, len(message) - 8 - metadata_bytes, first_offset, latest_ms)
 
 
 def _merged(segment: Segment, messages: Any, count: int, end_offset: int) -> Draft:

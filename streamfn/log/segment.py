@@ -22,7 +22,9 @@ from typing import Any, ClassVar, NamedTuple
 from streamfn._native import ffi
 from streamfn.errors import LogDamaged
 from streamfn.log.disk import Disk
+from streamfn.log.footer import Footer
 from streamfn.log.schema import schema_message
+from streamfn.log.sealed import read_end
 from streamfn.log.stream import Shard
 
 _NAME = re.compile(r"(\d{20})\.(arrows|arrow)")
@@ -72,7 +74,8 @@ class Segment:
 
     `id` is unique in the process, `fd` a read-only descriptor, `address` and `size` (bytes) the mapping,
     `base` the same as a cffi pointer, `data_at` the file position of the first message.  Messages that
-    end at or below the file position `proven` have had their CRC checked by this process.
+    end at or below the file position `proven` have had their CRC checked by this process.  `footer` is that of
+    a sealed segment, None where it was sealed before footers had a checksum.
     """
 
     __slots__ = (
@@ -84,6 +87,7 @@ class Segment:
         "data_at",
         "fd",
         "first_offset",
+        "footer",
         "id",
         "path",
         "proven",
@@ -110,6 +114,7 @@ class Segment:
         self.data_at = data_at
         self.proven = 0
         self._disk = key[0]
+        self.footer: Footer | None = None
         self._key = key
         self._references = 1
 
@@ -131,8 +136,12 @@ class Segment:
             if self._references:
                 return
             del self._open[self._key]
-        self._disk.unmap(self.address, self.size)
+        self.unmap()
         self._disk.close(self.fd)
+
+    def unmap(self) -> None:
+        """Give the mapping up; only for a segment that nobody has (any more)."""
+        self._disk.unmap(self.address, self.size)
         self.address = self.size = 0
         self.base = None
 
@@ -140,9 +149,12 @@ class Segment:
 def open_segment(shard: Shard, file: SegmentFile) -> Segment:
     """Map a segment, or return the one this process has mapped already; the caller owes a `release`.
 
+    The end of a sealed file, from its end-of-stream mark on, is checked when this process maps it first.
+
     Raises:
         FileNotFoundError: there is no such file (any more).
-        LogDamaged: it does not begin as a segment of this shard begins.
+        LogDamaged: it does not begin as a segment of this shard begins, or a sealed one does not end as it was
+            written.
     """
     disk = shard.disk
     fd = disk.open(file.path, os.O_RDONLY)
@@ -152,12 +164,17 @@ def open_segment(shard: Shard, file: SegmentFile) -> Segment:
         expected = header(shard, sealed=file.sealed)
         with Segment._lock:
             known = Segment._open.get(key)
-            if known is not None:
-                known._references += 1
-            else:
+            if known is None:
                 check_header(disk, fd, file, expected)
-                segment = Segment._open[key] = Segment(file, fd, key, status.size, len(expected))
+                end = read_end(disk, fd, file.path, status.size) if file.sealed else None
+                segment = Segment(file, fd, key, status.size, len(expected))
+                if end is not None and not end.fits(segment.base, len(FILE_MAGIC), len(expected)):
+                    segment.unmap()
+                    raise LogDamaged(f"{file.path} has a footer that does not fit its row groups")
+                segment.footer = end.footer if end is not None else None
+                Segment._open[key] = segment
                 return segment
+            known._references += 1
     except BaseException:
         disk.close(fd)
         raise
