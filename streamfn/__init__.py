@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         RefusedError,
         StreamfnError,
     )
+    from streamfn.log.stream import Stream
     from streamfn.mapping.mapping import RunResult
     from streamfn.mapping.outcome import Outcome
     from streamfn.session import Function, MappingState, Session, open
@@ -65,6 +66,7 @@ _HOMES = {
     "RunResult": "streamfn.mapping.mapping",
     "Session": "streamfn.session",
     "StoredRecord": "streamfn.doors.records",
+    "Stream": "streamfn.log.stream",
     "StreamfnError": "streamfn.errors",
     "SyncMapping": "streamfn.sync",
     "SyncOutcomes": "streamfn.sync",
@@ -98,6 +100,7 @@ __all__ = [
     "RunResult",
     "Session",
     "StoredRecord",
+    "Stream",
     "StreamfnError",
     "SyncMapping",
     "SyncOutcomes",

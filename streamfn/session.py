@@ -35,6 +35,7 @@ from streamfn.doors.putting import Put, Putter, new_record, new_records
 from streamfn.doors.records import Records, Start
 from streamfn.errors import HandlerImportError, PoolClosed, RefusedError
 from streamfn.log.datadir import DataDir
+from streamfn.log.stream import Stream
 from streamfn.mapping.deletion import delete_mapping, delete_stream
 from streamfn.mapping.handler import Handler
 from streamfn.mapping.logs import LogWriter
@@ -102,6 +103,15 @@ class Session:
         self._check_open()
         found = await trio.to_thread.run_sync(self._runtime.data.streams)
         return [stream.name for stream in found]
+
+    async def stream(self, name: str) -> Stream:
+        """A stream as it is now: its ARN, its shards, and its records as Arrow columns (`scan`, `dataset`).
+
+        Raises:
+            RefusedError: there is no such stream.
+        """
+        self._check_open()
+        return await trio.to_thread.run_sync(self._runtime.data.stream, name)
 
     async def create_stream(self, name: str, *, shards: int = 1) -> None:
         """Make a stream, unless there is one of this name with as many shards.

@@ -28,6 +28,7 @@ from streamfn.doors.portal import Call, Portal
 from streamfn.doors.putting import Put
 from streamfn.doors.records import Records, Start, StoredRecord
 from streamfn.errors import PoolClosed
+from streamfn.log.stream import Stream
 from streamfn.mapping.handler import Handler
 from streamfn.mapping.mapping import RunResult
 from streamfn.mapping.outcome import Outcome
@@ -66,6 +67,10 @@ class SyncSession:
     def streams(self) -> list[str]:
         """See `Session.streams`."""
         return self._portal.call(self._session.streams)
+
+    def stream(self, name: str) -> Stream:
+        """See `Session.stream`."""
+        return self._portal.call(lambda: self._session.stream(name))
 
     def create_stream(self, name: str, *, shards: int = 1) -> None:
         """See `Session.create_stream`."""

@@ -19,7 +19,7 @@ import pyarrow.fs
 
 from streamfn.errors import RefusedError
 from streamfn.log.reader import Message, ShardReader, horizon
-from streamfn.log.segment import FILE_MAGIC, Segment, SegmentFile, list_segments
+from streamfn.log.segment import FILE_MAGIC, Segment, SegmentFile, header, list_segments
 from streamfn.log.stream import Shard, Stream
 
 _READ_BYTES = 16 * 1024 * 1024
@@ -62,7 +62,7 @@ def dataset(stream: Stream, shard_ids: Sequence[str] | None = None) -> ds.Datase
             if not file.sealed:  # the active segment, and those before it that await sealing
                 batches += [_labelled(batch, shard) for batch in _scan_shard(shard, file.first_offset)]
                 break
-    schema = _schema(sealed, batches)
+    schema = _schema(stream.shards[0], sealed, batches)
     parts = []
     if sealed:
         parts.append(
@@ -129,14 +129,16 @@ def _labelled(batch: pa.RecordBatch, shard: Shard) -> pa.RecordBatch:
     return batch.append_column(SHARD_ID, pa.repeat(pa.scalar(shard.id), batch.num_rows))
 
 
-def _schema(sealed: Sequence[tuple[Shard, SegmentFile]], batches: Sequence[pa.RecordBatch]) -> pa.Schema:
-    """Every column that any of them has."""
-    seen = []
+def _schema(
+    shard: Shard, sealed: Sequence[tuple[Shard, SegmentFile]], batches: Sequence[pa.RecordBatch]
+) -> pa.Schema:
+    """Every column that any of them has; those of a new segment where there are none yet."""
+    seen = [pa.ipc.read_schema(pa.py_buffer(header(shard, sealed=False)))]
     for _, file in sealed:
         with pa.memory_map(str(file.path)) as content:
-            seen.append(pa.ipc.open_file(content).schema.append(SHARD_ID).remove_metadata())
-    seen += [batch.schema.remove_metadata() for batch in batches]
-    return pa.unify_schemas(seen) if seen else pa.schema([SHARD_ID])
+            seen.append(pa.ipc.open_file(content).schema)
+    seen += [batch.schema for batch in batches]
+    return pa.unify_schemas([*(schema.remove_metadata() for schema in seen), pa.schema([SHARD_ID])])
 
 
 def _widened(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
