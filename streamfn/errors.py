@@ -19,6 +19,8 @@ because the retry policy, not an `except`, decides what follows.
 
 from __future__ import annotations
 
+from pathlib import PurePath
+
 
 class StreamfnError(Exception):
     """Everything we raise on purpose.  The text is one line, made to be read by a user."""
@@ -57,7 +59,26 @@ class LogError(FailedError):
 
 
 class LogDamaged(LogError):
-    """Bytes on disk are not what was written; the text names file, position and offset."""
+    """Bytes on disk are not what was written; the text names file, position and the range of records.
+
+    `path` and `byte` say where, `first_offset` is the first record that is not there, and `end_offset` the next
+    one that is, or the end of what was committed; each is None where it does not apply or is not known.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: PurePath | None = None,
+        byte: int | None = None,
+        first_offset: int | None = None,
+        end_offset: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.path = path
+        self.byte = byte
+        self.first_offset = first_offset
+        self.end_offset = end_offset
 
 
 class DiskFull(LogError):
