@@ -13,7 +13,7 @@ LAYER = {
     "errors": 0, "limits": 0, "types": 0, "clock": 0, "version": 0,
     "core": 1,
     "log": 2, "events": 2, "formats": 2, "pool": 2, "state": 2,
-    "mapping": 3,
+    "mapping": 3, "capture": 3,
     "doors": 4, "session": 4, "sync": 4, "cli": 4,
 }  # fmt: skip
 THIRD_PARTY = {
@@ -24,6 +24,7 @@ THIRD_PARTY = {
     "formats": {"pyarrow", "orjson", "google"},
     "pool": {"trio", "orjson"},
     "state": {"orjson"},
+    "capture": {"trio", "orjson", "boto3", "botocore"},
     3: {"trio", "orjson", "hdrh"},
     4: {"trio", "orjson", "pyarrow", "click", "rich", "hdrh"},
 }
@@ -81,7 +82,12 @@ def test_third_party_packages_stay_where_the_table_has_them(path):
     assert outside <= allowed, f"{path.name} imports {outside - allowed}"
 
 
-@pytest.mark.parametrize("path", sorted((PACKAGE / "core").glob("*.py")), ids=lambda path: path.name)
+PURE = sorted((PACKAGE / "core").glob("*.py")) + [
+    PACKAGE / "capture" / f"{name}.py" for name in ("source", "pace", "reading", "lineage")
+]
+
+
+@pytest.mark.parametrize("path", PURE, ids=lambda path: path.name)
 def test_the_core_never_asks_the_time_or_the_system(path):
     top = {name.split(".")[0] for name in imports(path)}
     assert not top & IMPURE
