@@ -17,8 +17,15 @@ RESPONSE_BYTES_MAX = 6 * MIB + 100  # 6291556: recorded from the service's own e
 # Kinesis' own limits (botocore's service model).
 PARTITION_KEY_CHARS_MAX = 256
 RECORD_BYTES_MAX = 10 * MIB
+SEQUENCE_DIGITS_MAX = 129
 SHARDS_MAX = 1_000  # ours: what one directory and one runtime are tested with
 STREAM_NAME_PATTERN = r"[a-zA-Z0-9_.-]{1,128}"
+
+# A sequence number that is given here and has not been pushed up by captured ones: stream, shard, offset.
+SEQUENCE_DIGITS_GIVEN = 56
+
+# DynamoDB: an item is at most 400 KB, its JSON longer by names of types and escapes; a change has two of them.
+CHANGE_BYTES_MAX = 10 * MIB
 
 # Arrival times: milliseconds from the epoch to the last moment of year 9999, so that seconds with three
 # decimals always have a short and exact decimal form.

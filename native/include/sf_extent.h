@@ -14,6 +14,11 @@
  *      2 partition key, offsets        3 partition key, bytes
  *      4 approximate arrival time
  *      5 data, offsets                 6 data, bytes
+ *
+ * Of a DynamoDB shard log only two are set: where the message's body begins, and how many rows the message has.  Its columns
+ * are found from there (sf_layout.h).
+ *
+ *      0 body                          1 rows of the message (a number)
  */
 #include <assert.h>
 #include <stdint.h>
@@ -29,6 +34,7 @@ enum {
     SF_DATA_BYTES = 6,
     SF_COLUMN_BUFFERS = 7
 };
+enum { SF_BODY = 0, SF_BODY_ROWS = 1 };
 
 /* Rows `first_row .. first_row + rows` of one message of one segment, complete in itself. */
 typedef struct sf_extent {
@@ -47,6 +53,7 @@ typedef struct sf_message {
     uint64_t epoch;        /* the writer's epoch */
     uint64_t durable_upto; /* the shard offset known to be synced when it was written */
     uint64_t rows;
+    uint64_t layout; /* SF_KINESIS, ...: the segment's */
     uint64_t column[7];
 } sf_message;
 /* cdef: end */

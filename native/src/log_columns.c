@@ -5,7 +5,7 @@
 
 #include "sf_log.h"
 
-enum { BASE_DIGITS = 36, COUNTER_DIGITS = 20, SEQUENCE_DIGITS = BASE_DIGITS + COUNTER_DIGITS };
+enum { COUNTER_DIGITS = 20, SEQUENCE_DIGITS_MAX = 129 };
 
 static void write_digits(uint64_t value, uint8_t *out) {
     for (int i = COUNTER_DIGITS - 1; i >= 0; i--, value /= 10) out[i] = (uint8_t)('0' + value % 10);
@@ -18,16 +18,18 @@ static void count_up(uint8_t *digits) {
     digits[i]++;
 }
 
-void sf_sequence_numbers(const char *base, uint64_t first, size_t count, int32_t *offsets, uint8_t *bytes) {
-    uint8_t number[SEQUENCE_DIGITS];
-    memcpy(number, base, BASE_DIGITS);
-    write_digits(first, number + BASE_DIGITS);
+void sf_sequence_numbers(const char *base, size_t base_digits, uint64_t first, size_t count, int32_t *offsets, uint8_t *bytes) {
+    uint8_t number[SEQUENCE_DIGITS_MAX];
+    size_t digits = base_digits + COUNTER_DIGITS;
+    assert(digits <= sizeof number);
+    memcpy(number, base, base_digits);
+    write_digits(first, number + base_digits);
     for (size_t i = 0; i < count; i++) {
-        offsets[i] = (int32_t)(i * SEQUENCE_DIGITS);
-        memcpy(bytes + i * SEQUENCE_DIGITS, number, SEQUENCE_DIGITS);
-        count_up(number + BASE_DIGITS);
+        offsets[i] = (int32_t)(i * digits);
+        memcpy(bytes + i * digits, number, digits);
+        count_up(number + base_digits);
     }
-    offsets[count] = (int32_t)(count * SEQUENCE_DIGITS);
+    offsets[count] = (int32_t)(count * digits);
 }
 
 void sf_rebase_offsets(const int32_t *offsets, size_t count, int32_t *out) {
@@ -35,47 +37,65 @@ void sf_rebase_offsets(const int32_t *offsets, size_t count, int32_t *out) {
     for (size_t i = 0; i <= count; i++) out[i] = offsets[i] - first;
 }
 
-static uint64_t bytes_of(const uint8_t *base, const sf_message *message, unsigned column) {
-    const int32_t *offsets = (const int32_t *)(const void *)(base + message->column[column]);
-    return (uint64_t)(offsets[message->rows] - offsets[0]);
+/* The columns of a scanned message: its body begins where column[0] says, in every layout. */
+static const sf_layout *columns_of(const uint8_t *base, const sf_message *message, sf_column *columns) {
+    static_assert(SF_BODY == 0 && SF_SEQUENCE_OFFSETS == 0, "the first buffer is no longer the body's first");
+    const sf_layout *layout = &sf_layout_table[message->layout];
+    bool found = sf_find_columns(base, message->position + message->length, message->column[0], message->rows, layout, columns);
+    assert(found);
+    (void)found;
+    return layout;
 }
 
 void sf_measure(const uint8_t *base, const sf_message *messages, size_t count, uint64_t *totals) {
-    memset(totals, 0, 4 * sizeof *totals);
+    sf_column columns[SF_COLUMNS_MAX];
+    memset(totals, 0, (1 + SF_COLUMNS_MAX) * sizeof *totals);
     for (size_t i = 0; i < count; i++) {
-        totals[0] += messages[i].rows;
-        totals[1] += bytes_of(base, &messages[i], SF_SEQUENCE_OFFSETS);
-        totals[2] += bytes_of(base, &messages[i], SF_KEY_OFFSETS);
-        totals[3] += bytes_of(base, &messages[i], SF_DATA_OFFSETS);
+        const sf_layout *layout = columns_of(base, &messages[i], columns);
+        uint64_t *total = totals;
+        *total++ += messages[i].rows;
+        for (unsigned column = 0; column < layout->columns; column++)
+            if (!(layout->form[column] & SF_FIXED)) *total++ += columns[column].bytes;
     }
 }
 
-/* Appends the rows of one column of texts or bytes; `row` and `used` are how much is there already. */
-static int32_t gather_bytes(const uint8_t *base, const sf_message *message, unsigned column, uint8_t *const *out, uint64_t row,
-                            int32_t used) {
-    const int32_t *from = (const int32_t *)(const void *)(base + message->column[column]);
-    int32_t *to = (int32_t *)(void *)out[column] + row;
-    int32_t first = from[0], length = from[message->rows] - first;
-    for (uint64_t i = 0; i <= message->rows; i++) to[i] = from[i] - first + used;
-    memcpy(out[column + 1] + used, base + message->column[column + 1] + first, (size_t)length);
-    return used + length;
+static void gather_bits(const uint8_t *from, uint64_t rows, uint8_t *to, uint64_t row) {
+    for (uint64_t i = 0; i < rows; i++) to[(row + i) / 8] |= (uint8_t)((from[i / 8] >> (i % 8) & 1) << ((row + i) % 8));
 }
 
-void sf_gather(const uint8_t *base, const sf_message *messages, size_t count, uint8_t *const *columns) {
-    int32_t sequence = 0, key = 0, data = 0;
+static void gather_offsets(const uint8_t *base, const sf_column *column, uint64_t rows, uint8_t *to, uint64_t row) {
+    const int32_t *from = (const int32_t *)(const void *)(base + column->offsets);
+    int32_t *offsets = (int32_t *)(void *)to + row;
+    int32_t used = row == 0 ? 0 : *offsets;
+    for (uint64_t i = 0; i <= rows; i++) offsets[i] = from[i] + used;
+}
+
+/* Appends the rows of one message behind `row` rows that are there already. */
+static void gather_message(const uint8_t *base, const sf_message *message, uint8_t *const *buffers, uint64_t row) {
+    sf_column columns[SF_COLUMNS_MAX];
+    const sf_layout *layout = columns_of(base, message, columns);
+    for (unsigned i = 0; i < layout->columns; i++) {
+        const sf_column *column = &columns[i];
+        uint64_t used = 8 * row;
+        if (layout->form[i] & SF_NULLABLE) gather_bits(base + column->validity, message->rows, *buffers++, row);
+        if (!(layout->form[i] & SF_FIXED)) {
+            gather_offsets(base, column, message->rows, *buffers, row);
+            used = (uint64_t)sf_offset(*buffers++, 0, row);
+        }
+        memcpy(*buffers++ + used, base + column->values, column->bytes);
+    }
+}
+
+void sf_gather(const uint8_t *base, const sf_message *messages, size_t count, uint8_t *const *buffers) {
     uint64_t row = 0;
-    for (size_t i = 0; i < count; i++) {
-        const sf_message *message = &messages[i];
-        sequence = gather_bytes(base, message, SF_SEQUENCE_OFFSETS, columns, row, sequence);
-        key = gather_bytes(base, message, SF_KEY_OFFSETS, columns, row, key);
-        data = gather_bytes(base, message, SF_DATA_OFFSETS, columns, row, data);
-        memcpy(columns[SF_ARRIVAL] + 8 * row, base + message->column[SF_ARRIVAL], 8 * message->rows);
-        row += message->rows;
-    }
+    for (size_t i = 0; i < count; row += messages[i++].rows) gather_message(base, &messages[i], buffers, row);
 }
 
 static const int64_t *arrivals(const uint8_t *base, const sf_message *message) {
-    return (const int64_t *)(const void *)(base + message->column[SF_ARRIVAL]);
+    sf_column columns[SF_COLUMNS_MAX];
+    if (message->layout != SF_DYNAMODB) return (const int64_t *)(const void *)(base + message->column[SF_ARRIVAL]);
+    const sf_layout *layout = columns_of(base, message, columns);
+    return (const int64_t *)(const void *)(base + columns[layout->time].values);
 }
 
 int64_t sf_first_arrival(const uint8_t *base, const sf_message *message, int64_t at_ms) {

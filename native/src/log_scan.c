@@ -11,8 +11,6 @@ enum {
     PREFIX_BYTES = 8,
     METADATA_BYTES_MAX = 1 << 20, /* ours have a few hundred; more is damage, found before it is walked */
     PAIRS_MAX = 16,               /* custom metadata entries looked at */
-    ARROW_COLUMNS = 4,
-    ARROW_BUFFERS = 11,
     VALUE_BYTES = 82,
     CRC_AT = 5, /* of the eight digits inside the value */
     RECORD_BATCH = 3
@@ -23,10 +21,11 @@ enum { MESSAGE_HEADER_TYPE = 1, MESSAGE_HEADER = 2, MESSAGE_BODY_LENGTH = 3, MES
 enum { BATCH_LENGTH = 0, BATCH_NODES = 1, BATCH_BUFFERS = 2, BATCH_COMPRESSION = 3 };
 enum { PAIR_KEY = 0, PAIR_VALUE = 1 };
 
-/* Which of Arrow's eleven buffers (validity bitmaps included) each column buffer of sf_message is. */
-static const uint8_t buffer_index[SF_COLUMN_BUFFERS] = {1, 2, 4, 5, 7, 9, 10};
-
 static const char KEY[] = "streamfn";
+
+const sf_layout *sf_layout_of(int layout) {
+    return layout >= 0 && layout < SF_LAYOUTS ? &sf_layout_table[layout] : NULL;
+}
 
 typedef struct view {
     const uint8_t *bytes;
@@ -36,7 +35,8 @@ typedef struct view {
 /* What the metadata of a message says; positions are relative to the message. */
 typedef struct header {
     uint64_t metadata_bytes, body_bytes, rows;
-    uint64_t buffers_at; /* of eleven pairs of (offset, length) */
+    uint64_t nodes_at;   /* of a pair of (rows, nulls) for each column */
+    uint64_t buffers_at; /* of a pair of (offset, length) for each buffer, empty validity bitmaps included */
     uint64_t value_at;   /* of the SFN1 value */
     uint64_t crc, epoch, first_offset, durable_upto;
 } header;
@@ -121,23 +121,40 @@ static bool read_value(const uint8_t *value, header *out, uint64_t *rows, uint64
            hexadecimal(&cursor, 16, body_bytes) && hexadecimal(&cursor, 16, &out->durable_upto);
 }
 
+/* How many buffers Arrow counts: a validity bitmap for every column, offsets for a text, values. */
+static uint64_t arrow_buffers(const sf_layout *layout) {
+    uint64_t count = 0;
+    for (unsigned i = 0; i < layout->columns; i++) count += layout->form[i] & SF_FIXED ? 2 : 3;
+    return count;
+}
+
+static bool read_nodes(view fb, uint64_t batch, const sf_layout *layout, header *out) {
+    uint64_t nodes, count;
+    if (!vector(fb, batch, BATCH_NODES, 16, &nodes, &count) || count != layout->columns) return false;
+    for (uint64_t i = 0; i < count; i++) {
+        uint64_t nulls = load(fb.bytes + nodes + 16 * i + 8, 8);
+        if (load(fb.bytes + nodes + 16 * i, 8) != out->rows) return false;
+        if (nulls > (layout->form[i] & SF_NULLABLE ? out->rows : 0)) return false;
+    }
+    out->nodes_at = nodes + PREFIX_BYTES;
+    return true;
+}
+
 /* Reads the metadata of the message at `message`, of which `room` bytes may be read.  Nothing is proven by it. */
-static bool read_header(const uint8_t *message, uint64_t room, header *out) {
+static bool read_header(const uint8_t *message, uint64_t room, const sf_layout *layout, header *out) {
     if (room < PREFIX_BYTES || load(message, 4) != 0xffffffff) return false;
     out->metadata_bytes = load(message + 4, 4);
     if (out->metadata_bytes < 8 || out->metadata_bytes % 8 != 0 || out->metadata_bytes > METADATA_BYTES_MAX) return false;
     if (out->metadata_bytes > room - PREFIX_BYTES) return false;
     view fb = {message + PREFIX_BYTES, out->metadata_bytes};
-    uint64_t root, type, batch, nodes, count, rows, body_bytes;
+    uint64_t root, type, batch, count, rows, body_bytes;
     if (!read_at(fb, 0, 4, &root) || !scalar(fb, root, MESSAGE_HEADER_TYPE, 1, &type) || type != RECORD_BATCH) return false;
     if (!scalar(fb, root, MESSAGE_BODY_LENGTH, 8, &out->body_bytes)) return false;
     if (out->body_bytes % 8 != 0 || out->body_bytes > room - PREFIX_BYTES - out->metadata_bytes) return false;
     if (!follow(fb, field(fb, root, MESSAGE_HEADER), &batch) || !scalar(fb, batch, BATCH_LENGTH, 8, &out->rows)) return false;
     if (field(fb, batch, BATCH_COMPRESSION) != 0) return false;
-    if (!vector(fb, batch, BATCH_NODES, 16, &nodes, &count) || count != ARROW_COLUMNS) return false;
-    for (uint64_t i = 0; i < ARROW_COLUMNS; i++)
-        if (load(fb.bytes + nodes + 16 * i, 8) != out->rows || load(fb.bytes + nodes + 16 * i + 8, 8) != 0) return false;
-    if (!vector(fb, batch, BATCH_BUFFERS, 16, &out->buffers_at, &count) || count != ARROW_BUFFERS) return false;
+    if (!read_nodes(fb, batch, layout, out)) return false;
+    if (!vector(fb, batch, BATCH_BUFFERS, 16, &out->buffers_at, &count) || count != arrow_buffers(layout)) return false;
     out->value_at = find_value(fb, root);
     if (out->value_at == 0 || !read_value(fb.bytes + out->value_at, out, &rows, &body_bytes)) return false;
     out->value_at += PREFIX_BYTES;
@@ -145,55 +162,96 @@ static bool read_header(const uint8_t *message, uint64_t room, header *out) {
     return rows == out->rows && body_bytes == out->body_bytes && rows >= 1 && rows < INT32_MAX;
 }
 
-/* File offset of column buffer `i`, whose length goes to *length; false where it leaves the body. */
-static bool place(const uint8_t *message, const header *head, unsigned i, uint64_t *at, uint64_t *length) {
-    const uint8_t *buffer = message + head->buffers_at + 16 * (uint64_t)buffer_index[i];
-    uint64_t offset = load(buffer, 8);
-    *length = load(buffer + 8, 8);
-    if (offset % 8 != 0 || offset > head->body_bytes || *length > head->body_bytes - offset) return false;
-    *at = PREFIX_BYTES + head->metadata_bytes + offset;
+/* The buffers of a message, taken in canonical order: `next` is where in the body the next one must begin. */
+typedef struct shelf {
+    const uint8_t *message;
+    const header *head;
+    uint64_t buffer, next;
+} shelf;
+
+/* Takes the next buffer, which must have *length bytes where `exact`: its position relative to the message goes to *at. */
+static bool take(shelf *from, bool exact, uint64_t *length, uint64_t *at) {
+    const uint8_t *buffer = from->message + from->head->buffers_at + 16 * from->buffer++;
+    uint64_t offset = load(buffer, 8), bytes = load(buffer + 8, 8), body = from->head->body_bytes;
+    if (exact && bytes != *length) return false;
+    if (offset != from->next || offset > body || bytes > body - offset) return false;
+    *length = bytes;
+    *at = PREFIX_BYTES + from->head->metadata_bytes + offset;
+    from->next = sf_padded(offset + bytes);
     return true;
 }
 
-static bool rising(const int32_t *offsets, uint64_t rows, uint64_t bytes) {
-    int32_t fell = offsets[0] < 0;
+static bool no_bitmap(shelf *from) { return load(from->message + from->head->buffers_at + 16 * from->buffer++ + 8, 8) == 0; }
+
+static bool rising(const int32_t *offsets, uint64_t rows) {
+    int32_t fell = offsets[0] != 0;
     for (uint64_t i = 0; i < rows; i++) fell |= offsets[i + 1] < offsets[i];
-    return !fell && (uint64_t)offsets[rows] <= bytes;
+    return !fell;
 }
 
-/* A column of texts or bytes: two buffers, offsets first. */
-static bool place_bytes(const uint8_t *message, const header *head, unsigned i, bool proven, uint64_t *columns) {
-    uint64_t offsets_bytes, bytes;
-    if (!place(message, head, i, &columns[i], &offsets_bytes)) return false;
-    if (!place(message, head, i + 1, &columns[i + 1], &bytes)) return false;
-    if (offsets_bytes < 4 * (head->rows + 1)) return false;
-    return proven || rising((const int32_t *)(const void *)(message + columns[i]), head->rows, bytes);
+static uint64_t nulls_in(const uint8_t *bitmap, uint64_t rows) {
+    uint64_t valid = 0;
+    for (uint64_t i = 0; i < rows / 8; i++) valid += (uint64_t)__builtin_popcount(bitmap[i]);
+    if (rows % 8) valid += (uint64_t)__builtin_popcount(bitmap[rows / 8] & ((1u << rows % 8) - 1));
+    return rows - valid;
 }
 
-static bool place_columns(const uint8_t *message, const header *head, bool proven, uint64_t *columns) {
-    uint64_t arrival_bytes;
-    return place_bytes(message, head, SF_SEQUENCE_OFFSETS, proven, columns) &&
-           place_bytes(message, head, SF_KEY_OFFSETS, proven, columns) &&
-           place(message, head, SF_ARRIVAL, &columns[SF_ARRIVAL], &arrival_bytes) && arrival_bytes >= 8 * head->rows &&
-           place_bytes(message, head, SF_DATA_OFFSETS, proven, columns);
+/* Column `i`: positions of its values, and of its offsets where it is a text. */
+static bool take_column(shelf *from, unsigned i, uint8_t form, bool proven, uint64_t *offsets_at, uint64_t *values_at) {
+    const uint8_t *message = from->message;
+    uint64_t rows = from->head->rows, bitmap_bytes = (rows + 7) / 8, bitmap_at;
+    if (!(form & SF_NULLABLE)) {
+        if (!no_bitmap(from)) return false;
+    } else {
+        if (!take(from, true, &bitmap_bytes, &bitmap_at)) return false;
+        uint64_t nulls = load(message + from->head->nodes_at + 16 * (uint64_t)i + 8, 8);
+        if (!proven && nulls_in(message + bitmap_at, rows) != nulls) return false;
+    }
+    uint64_t values_bytes = 8 * rows, offsets_bytes = 4 * (rows + 1);
+    if (form & SF_FIXED) return take(from, true, &values_bytes, values_at);
+    if (!take(from, true, &offsets_bytes, offsets_at) || !take(from, false, &values_bytes, values_at)) return false;
+    const int32_t *offsets = (const int32_t *)(const void *)(message + *offsets_at);
+    return (int64_t)offsets[rows] == (int64_t)values_bytes && (proven || rising(offsets, rows));
+}
+
+/* Fills column[] of sf_message with positions relative to the message. */
+static bool take_columns(const uint8_t *message, const header *head, const sf_layout *layout, bool proven, uint64_t *column) {
+    shelf from = {message, head, 0, 0};
+    uint64_t at[2 * SF_COLUMNS_MAX];
+    unsigned found = 0;
+    for (unsigned i = 0; i < layout->columns; i++) {
+        uint8_t form = layout->form[i];
+        unsigned buffers = form & SF_FIXED ? 1 : 2;
+        if (!take_column(&from, i, form, proven, &at[found], &at[found + buffers - 1])) return false;
+        found += buffers;
+    }
+    memcpy(column, at, SF_COLUMN_BUFFERS * sizeof *column);
+    return from.next == head->body_bytes;
 }
 
 /* The whole message at file offset `position`, proven unless it ends at or below `proven`. */
-static bool read_message(const uint8_t *base, uint64_t position, uint64_t end, uint64_t proven, sf_message *out) {
+static bool read_message(const uint8_t *base, uint64_t position, uint64_t end, int layout, uint64_t proven, sf_message *out) {
+    const sf_layout *table = &sf_layout_table[layout];
     header head;
     const uint8_t *message = base + position;
-    if (!read_header(message, end - position, &head)) return false;
+    if (!read_header(message, end - position, table, &head)) return false;
     uint64_t length = PREFIX_BYTES + head.metadata_bytes + head.body_bytes;
     bool seen = position + length <= proven;
     if (!seen && sf_message_crc(message, length, head.value_at + CRC_AT) != head.crc) return false;
-    if (!place_columns(message, &head, seen, out->column)) return false;
+    if (!take_columns(message, &head, table, seen, out->column)) return false;
     for (unsigned i = 0; i < SF_COLUMN_BUFFERS; i++) out->column[i] += position;
+    if (layout == SF_DYNAMODB) {
+        memset(out->column, 0, sizeof out->column);
+        out->column[SF_BODY] = position + PREFIX_BYTES + head.metadata_bytes;
+        out->column[SF_BODY_ROWS] = head.rows;
+    }
     out->position = position;
     out->length = length;
     out->first_offset = head.first_offset;
     out->epoch = head.epoch;
     out->durable_upto = head.durable_upto;
     out->rows = head.rows;
+    out->layout = (uint64_t)layout;
     return true;
 }
 
@@ -203,16 +261,17 @@ static bool ends_here(const uint8_t *message) {
     return first == 0 || (first == 0xffffffff && load(message + 4, 4) == 0);
 }
 
-int sf_scan_proven(const uint8_t *base, uint64_t end, uint64_t proven, uint64_t *position, uint64_t *next_offset,
+int sf_scan_proven(const uint8_t *base, uint64_t end, int layout, uint64_t proven, uint64_t *position, uint64_t *next_offset,
                    uint64_t byte_budget, sf_message *out, size_t capacity, size_t *count) {
     uint64_t spent = 0;
+    assert(sf_layout_of(layout) != NULL);
     *count = 0;
     while (*position < end) {
         if (*count == capacity || *position % 8 != 0) return *count == capacity ? SF_SCAN_MORE : SF_SCAN_DAMAGED;
         if (end - *position < PREFIX_BYTES) return SF_SCAN_DAMAGED;
         if (ends_here(base + *position)) return SF_SCAN_END;
         sf_message *message = &out[*count];
-        if (!read_message(base, *position, end, proven, message)) return SF_SCAN_DAMAGED;
+        if (!read_message(base, *position, end, layout, proven, message)) return SF_SCAN_DAMAGED;
         if (message->first_offset != *next_offset) return SF_SCAN_DAMAGED;
         if (*count > 0 && spent + message->length > byte_budget) return SF_SCAN_MORE;
         spent += message->length;
@@ -223,22 +282,24 @@ int sf_scan_proven(const uint8_t *base, uint64_t end, uint64_t proven, uint64_t 
     return SF_SCAN_LIMIT;
 }
 
-int sf_scan(const uint8_t *base, uint64_t end, uint64_t *position, uint64_t *next_offset, uint64_t byte_budget,
+int sf_scan(const uint8_t *base, uint64_t end, int layout, uint64_t *position, uint64_t *next_offset, uint64_t byte_budget,
             sf_message *out, size_t capacity, size_t *count) {
-    return sf_scan_proven(base, end, 0, position, next_offset, byte_budget, out, capacity, count);
+    return sf_scan_proven(base, end, layout, 0, position, next_offset, byte_budget, out, capacity, count);
 }
 
-int sf_find_message(const uint8_t *base, uint64_t end, uint64_t *position, sf_message *out) {
+int sf_find_message(const uint8_t *base, uint64_t end, int layout, uint64_t *position, sf_message *out) {
+    assert(sf_layout_of(layout) != NULL);
     for (*position = (*position + 7) / 8 * 8; *position + PREFIX_BYTES <= end; *position += 8) {
         if (load(base + *position, 4) != 0xffffffff) continue;
-        if (read_message(base, *position, end, 0, out)) return 1;
+        if (read_message(base, *position, end, layout, 0, out)) return 1;
     }
     return 0;
 }
 
-int64_t sf_message_crc_at(const uint8_t *message, uint64_t length) {
+int64_t sf_message_crc_at(const uint8_t *message, uint64_t length, int layout) {
     header head;
-    return read_header(message, length, &head) ? (int64_t)(head.value_at + CRC_AT) : -1;
+    assert(sf_layout_of(layout) != NULL);
+    return read_header(message, length, &sf_layout_table[layout], &head) ? (int64_t)(head.value_at + CRC_AT) : -1;
 }
 
 uint32_t sf_message_crc(const uint8_t *message, uint64_t length, uint64_t crc_at) {

@@ -1,60 +1,75 @@
 """Records on their way into a message: checked, measured, cut to size and laid out.
 
-Two sources with one outcome, a `Draft` per message: `NewRecord`s one by one, and whole Arrow columns
-without a Python object per record.
+Three sources with one outcome, a `Draft` per message: `NewRecord`s and `NewChange`s one by one (here and in
+changes.py), and whole Arrow columns without a Python object per record (bulk.py).
 """
 
 from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from streamfn import limits
-from streamfn._native import ffi, lib
 from streamfn.errors import RefusedError
-from streamfn.log.schema import SEQUENCE_BYTES, Draft
+from streamfn.log.layout import KINESIS, KINESIS_SOURCE, Buffer, Layout
+from streamfn.log.schema import COUNTER_DIGITS, Draft, message_bytes
 from streamfn.types import NewRecord
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-# What a record takes beside its key and its data: sequence number, three offsets, arrival time.
-_FIXED_BYTES = SEQUENCE_BYTES + 3 * 4 + 8
 assert array("i").itemsize == 4
 assert array("q").itemsize == 8
 
+Content = memoryview | bytes | bytearray
+# A column of values in Python: texts as bytes or 8-byte numbers, None where null; or None for a whole column
+# that is given by the append (sequence number, time).
+Values = Sequence[bytes | None] | Sequence[int | None] | None
+
 
 class Rows(NamedTuple):
-    """Rows in memory, as column buffers; offsets begin at 0; no `arrival` means the time of the append."""
+    """Rows in memory, as the buffers of their layout in canonical order; offsets begin at 0.
 
+    None stands for what the append gives: in both buffers of the sequence number for those of the shard, in the
+    time for the time of the append.  `captured` are the first and the last sequence number where the rows brought
+    theirs along; between them they rise.
+    """
+
+    layout: Layout
     rows: int
-    key_offsets: memoryview
-    keys: memoryview | bytes
-    arrival: memoryview | None
-    data_offsets: memoryview
-    data: memoryview | bytes
+    buffers: tuple[Content | None, ...]
+    captured: tuple[str, str] | None = None
 
-    @property
-    def data_bytes(self) -> int:
-        """Roughly what the message takes on disk."""
-        return len(self.keys) + len(self.data) + _FIXED_BYTES * self.rows
+    def message_bytes(self, sequence_base: bytes) -> int:
+        """Return how many bytes the message takes."""
+        return message_bytes(self.layout, self.rows, self._texts(sequence_base))
 
     def draft(self, first_offset: int, sequence_base: bytes, arrival_ms: int) -> Draft:
         """Lay the rows out as a message that begins at a shard offset; it still has to be finished."""
-        draft = Draft(first_offset, self.rows, SEQUENCE_BYTES * self.rows, len(self.keys), len(self.data))
-        draft.number(sequence_base)
-        arrival = self.arrival if self.arrival is not None else array("q", [arrival_ms]) * self.rows
-        for column, content in zip(
-            draft.columns[2:],
-            (self.key_offsets, self.keys, arrival, self.data_offsets, self.data),
-            strict=True,
-        ):
+        layout, buffers = self.layout, self.buffers
+        draft = Draft(layout, first_offset, self.rows, self._texts(sequence_base))
+        if buffers[layout.sequence] is None:
+            draft.number(sequence_base)
+        for index, at in enumerate(draft.columns):
+            content = buffers[index]
+            if content is None:
+                if index != layout.time:
+                    continue
+                content = memoryview(array("q", [arrival_ms]) * self.rows)
             view = memoryview(content).cast("B")
-            draft.buffer[column : column + len(view)] = view
+            draft.buffer[at : at + len(view)] = view
         return draft
+
+    def widened(self, layout: Layout) -> Rows:
+        """Return the same rows in a layout that `holds` theirs, with nulls in what they have not."""
+        empty = (bytes((self.rows + 7) >> 3), bytes(4 * (self.rows + 1)), b"", bytes(8 * self.rows))
+        more = tuple(empty[what] for what, _ in layout.buffers[len(self.buffers) :])
+        return Rows(layout, self.rows, self.buffers + more, self.captured)
+
+    def _texts(self, sequence_base: bytes) -> list[int]:
+        given = (len(sequence_base) + COUNTER_DIGITS) * self.rows
+        contents = [self.buffers[index] for index in self.layout.texts]
+        return [given if content is None else len(content) for content in contents]
 
 
 def from_records(records: Sequence[NewRecord], arrival_ms: int) -> Iterator[Rows]:
@@ -63,55 +78,44 @@ def from_records(records: Sequence[NewRecord], arrival_ms: int) -> Iterator[Rows
     Everything is checked before the first message is given out.
 
     Raises:
-        RefusedError: a record breaks a limit; the text says which and how.
+        RefusedError: a record breaks a limit, or captured sequence numbers do not rise; the text says which and how.
     """
-    keys, data, arrival = [], [], []
+    keys: list[bytes] = []
+    data: list[bytes] = []
+    arrival: list[int] = []
+    numbers: list[str] = []
+    sourced = False
     for record in records:
-        key = check_record(record)
-        keys.append(key)
-        data.append(record.data)
-        arrival.append(arrival_ms if record.arrival_ms is None else record.arrival_ms)
-    data_offsets = [0, *accumulate(map(len, data))]
-    key_offsets = [0, *accumulate(map(len, keys))]
-    return _rows_of(keys, data, array("q", arrival), key_offsets, data_offsets)
+        keys.append(check_record(record))
+        content, _, at, number, source, place = record
+        data.append(content)
+        arrival.append(arrival_ms if at is None else at)
+        if number is not None:
+            numbers.append(number)
+        if source is not None or place is not None:
+            sourced = True
+    if numbers:
+        require_rising(numbers, len(records))
+    columns: list[Values] = [_encoded(numbers) if numbers else None, keys, arrival, data]
+    if not sourced:
+        return assemble(KINESIS, len(records), columns, numbers)
+    columns.append(_encoded([record.source_sequence_number for record in records]))
+    columns.append([record.source_subsequence_number for record in records])
+    return assemble(KINESIS_SOURCE, len(records), columns, numbers)
 
 
-def _rows_of(
-    keys: list[bytes], data: list[bytes], arrival: array[int], key_offsets: list[int], data_offsets: list[int]
-) -> Iterator[Rows]:
-    edges = list(cuts(data_offsets, key_offsets))
-    if len(edges) == 2:  # nearly always: all of it is one message
-        yield Rows(
-            len(data),
-            _int32(key_offsets),
-            b"".join(keys),
-            memoryview(arrival),
-            _int32(data_offsets),
-            b"".join(data),
-        )
-        return
-    for start, stop in pairwise(edges):
-        yield Rows(
-            stop - start,
-            _int32([offset - key_offsets[start] for offset in key_offsets[start : stop + 1]]),
-            b"".join(keys[start:stop]),
-            memoryview(arrival)[start:stop],
-            _int32([offset - data_offsets[start] for offset in data_offsets[start : stop + 1]]),
-            b"".join(data[start:stop]),
-        )
-
-
-def _int32(offsets: list[int]) -> memoryview:
-    return memoryview(array("i", offsets))
+def _encoded(texts: Iterable[str | None]) -> list[bytes | None]:
+    return [None if text is None else text.encode() for text in texts]
 
 
 def check_record(record: NewRecord) -> bytes:
     """Return the record's partition key in UTF-8.
 
     Raises:
-        RefusedError: data, key or arrival time break Kinesis' limits, or the key is not valid Unicode.
+        RefusedError: data, key, arrival time or a sequence number break Kinesis' limits, or the key is not valid
+            Unicode.
     """
-    data, key, arrival_ms = record[:3]
+    data, key, arrival_ms, number, source, place = record
     if not 1 <= len(key) <= limits.PARTITION_KEY_CHARS_MAX:
         raise RefusedError(
             f"a partition key has 1 to {limits.PARTITION_KEY_CHARS_MAX} characters, not {len(key)}"
@@ -120,26 +124,103 @@ def check_record(record: NewRecord) -> bytes:
         raise RefusedError(f"a record has at most {limits.RECORD_BYTES_MAX} bytes of data, not {len(data)}")
     if arrival_ms is not None and not 0 <= arrival_ms <= limits.ARRIVAL_MS_MAX:
         raise RefusedError(f"arrival time {arrival_ms} ms is not between 1970 and the end of year 9999")
+    if number is not None:
+        check_sequence_number(number)
+    if source is not None:
+        check_sequence_number(source)
+    if place is not None and not 0 <= place < 2**63:
+        raise RefusedError(f"a sub-sequence number is 0 or more and below 2**63, not {place}")
     try:
         return key.encode()
     except UnicodeEncodeError:
         raise RefusedError(f"partition key {key!r} is not valid Unicode") from None
 
 
-def cuts(data_offsets: Sequence[int], key_offsets: Sequence[int]) -> Iterator[int]:
+def check_sequence_number(number: str) -> None:
+    """Raise RefusedError unless the text is 1 to 129 decimal digits."""
+    if not (number.isascii() and number.isdigit() and len(number) <= limits.SEQUENCE_DIGITS_MAX):
+        raise RefusedError(
+            f"a sequence number is 1 to {limits.SEQUENCE_DIGITS_MAX} decimal digits, not {number[:140]!r}"
+        )
+
+
+def require_rising(numbers: Sequence[str], rows: int) -> None:
+    """Raise RefusedError unless every row of an append brought a sequence number, each higher than the one before."""
+    if len(numbers) != rows:
+        raise RefusedError(
+            f"{len(numbers)} of {rows} records bring a sequence number; in one append all do, or none"
+        )
+    for lower, higher in pairwise(numbers):
+        if int(lower) >= int(higher):
+            raise RefusedError(f"sequence number {higher} follows {lower}; captured ones must rise")
+
+
+def assemble(
+    layout: Layout, rows: int, columns: Sequence[Values], captured: Sequence[str] = ()
+) -> Iterator[Rows]:
+    """Cut columns of Python values, which have been checked, into messages.
+
+    `captured` are the sequence numbers that the rows brought along, of all or none.
+    """
+    if not rows:
+        return
+    texts: dict[int, tuple[Sequence[bytes], list[int]]] = {}
+    for number, (column, values) in enumerate(zip(layout.columns, columns, strict=True)):
+        if values is not None and not column.fixed:
+            content = [value or b"" for value in values] if column.nullable else values
+            texts[number] = (content, [0, *accumulate(map(len, content))])  # type: ignore[assignment, arg-type]
+    fixed = fixed_bytes(layout)
+    for start, stop in pairwise(cuts(rows, fixed, [offsets for _, offsets in texts.values()])):
+        buffers: list[Content | None] = []
+        for number, (column, values) in enumerate(zip(layout.columns, columns, strict=True)):
+            if column.nullable:
+                buffers.append(_bitmap(values[start:stop]))  # type: ignore[index]
+            if values is None:
+                buffers += [None] if column.fixed else [None, None]
+            elif column.fixed:
+                part: Any = values[start:stop]
+                filled = [value or 0 for value in part] if column.nullable else part
+                buffers.append(memoryview(array("q", filled)))
+            else:
+                content, offsets = texts[number]
+                base = offsets[start]
+                part_offsets = offsets if stop - start == rows else offsets[start : stop + 1]
+                buffers.append(_int32([at - base for at in part_offsets] if base else part_offsets))
+                buffers.append(b"".join(content[start:stop]))
+        yield Rows(
+            layout, stop - start, tuple(buffers), (captured[start], captured[stop - 1]) if captured else None
+        )
+
+
+def _bitmap(values: Sequence[bytes | int | None]) -> bytes:
+    """Return Arrow's validity bitmap: a bit for each value that is there, lowest first."""
+    bits = int("".join("0" if value is None else "1" for value in reversed(values)), 2)
+    return bits.to_bytes((len(values) + 7) >> 3, "little")
+
+
+def _int32(offsets: list[int]) -> memoryview:
+    return memoryview(array("i", offsets))
+
+
+def fixed_bytes(layout: Layout) -> int:
+    """Return roughly what a row takes beside its texts: offsets, numbers, and a sequence number given here."""
+    per_buffer = {Buffer.VALIDITY: 1, Buffer.OFFSETS: 4, Buffer.BYTES: 0, Buffer.VALUES: 8}
+    return sum(per_buffer[what] for what, _ in layout.buffers) + limits.SEQUENCE_DIGITS_GIVEN
+
+
+def cuts(rows: int, fixed: int, offsets: Sequence[Sequence[int]]) -> Iterator[int]:
     """Yield the row numbers at which messages begin, and the end.
 
-    Each takes at most MESSAGE_BYTES_TARGET and MESSAGE_ROWS_MAX.  A record that is larger alone is a
-    message alone.  Looks at a few rows of each message only.
+    Each takes at most MESSAGE_BYTES_TARGET and MESSAGE_ROWS_MAX; a row weighs `fixed` bytes and what it has in
+    the columns of `offsets`.  One that is larger alone is a message alone.  Looks at a few rows of each message only.
     """
-    row, rows = 0, len(data_offsets) - 1
+    row = 0
     yield 0
     while row < rows:
         stop = min(rows, row + limits.MESSAGE_ROWS_MAX)
 
         def weight(end: int, start: int = row) -> int:
-            fixed = _FIXED_BYTES * (end - start)
-            return fixed + data_offsets[end] - data_offsets[start] + key_offsets[end] - key_offsets[start]
+            return fixed * (end - start) + sum(column[end] - column[start] for column in offsets)
 
         if weight(stop) > limits.MESSAGE_BYTES_TARGET:
             stop = max(
@@ -148,85 +229,3 @@ def cuts(data_offsets: Sequence[int], key_offsets: Sequence[int]) -> Iterator[in
             )
         yield stop
         row = stop
-
-
-def from_columns(data: pa.Array, keys: pa.Array, arrival: pa.Array | None) -> Iterator[Rows]:
-    """Cut Arrow columns into messages; no Python object is made per record.
-
-    `data` is binary or text, `keys` text, `arrival` timestamps of any unit (UTC where they have no zone) or
-    int64 milliseconds.  Nothing may be null.  Everything is checked before the first message is given out.
-
-    Raises:
-        RefusedError: the columns differ in length or type, or a record breaks a limit.
-    """
-    import pyarrow as pa
-
-    if len(keys) != len(data) or (arrival is not None and len(arrival) != len(data)):
-        raise RefusedError("the columns of an append differ in length")
-    if data.null_count or keys.null_count or (arrival is not None and arrival.null_count):
-        raise RefusedError("the columns of an append must not hold nulls")
-    try:
-        data, keys = data.cast(pa.binary()), keys.cast(pa.string())
-        if arrival is not None:
-            arrival = arrival.cast(pa.timestamp("ms")) if pa.types.is_timestamp(arrival.type) else arrival
-            arrival = arrival.cast(pa.int64())
-    except pa.ArrowException as error:
-        raise RefusedError(f"the columns of an append are not as they should be: {error}") from error
-    _check_columns(data, keys, arrival)
-    return _slices(data, keys, arrival)
-
-
-def _check_columns(data: pa.Array, keys: pa.Array, arrival: pa.Array | None) -> None:
-    import pyarrow.compute as pc
-
-    if not len(data):
-        return
-    longest = pc.max(pc.binary_length(data)).as_py()
-    if longest > limits.RECORD_BYTES_MAX:
-        raise RefusedError(f"a record has at most {limits.RECORD_BYTES_MAX} bytes of data, not {longest}")
-    span = pc.min_max(pc.utf8_length(keys)).as_py()
-    if span["min"] < 1 or span["max"] > limits.PARTITION_KEY_CHARS_MAX:
-        worst = span["min"] if span["min"] < 1 else span["max"]
-        raise RefusedError(
-            f"a partition key has 1 to {limits.PARTITION_KEY_CHARS_MAX} characters, not {worst}"
-        )
-    if arrival is not None:
-        span = pc.min_max(arrival).as_py()
-        if span["min"] < 0 or span["max"] > limits.ARRIVAL_MS_MAX:
-            worst = span["min"] if span["min"] < 0 else span["max"]
-            raise RefusedError(f"arrival time {worst} ms is not between 1970 and the end of year 9999")
-
-
-def _slices(data: pa.Array, keys: pa.Array, arrival: pa.Array | None) -> Iterator[Rows]:
-    data_offsets, data_bytes = _text_buffers(data)
-    key_offsets, key_bytes = _text_buffers(keys)
-    times = None
-    if arrival is not None:
-        times = (
-            memoryview(arrival.buffers()[1])
-            .cast("B")
-            .cast("q")[arrival.offset : arrival.offset + len(arrival)]
-        )
-    for start, stop in pairwise(cuts(data_offsets, key_offsets)):
-        yield Rows(
-            stop - start,
-            _rebased(key_offsets, start, stop),
-            key_bytes[key_offsets[start] : key_offsets[stop]],
-            times[start:stop] if times is not None else None,
-            _rebased(data_offsets, start, stop),
-            data_bytes[data_offsets[start] : data_offsets[stop]],
-        )
-
-
-def _text_buffers(column: pa.Array) -> tuple[memoryview, memoryview]:
-    """Return offsets (int32, one more than rows) and bytes of a binary or text column."""
-    _, offsets, content = column.buffers()
-    view = memoryview(offsets).cast("B").cast("i")[column.offset : column.offset + len(column) + 1]
-    return view, memoryview(content).cast("B") if content is not None else memoryview(b"")
-
-
-def _rebased(offsets: memoryview, start: int, stop: int) -> memoryview:
-    out = bytearray(4 * (stop - start + 1))
-    source: Any = ffi.from_buffer("int32_t[]", offsets[start : stop + 1])
-    lib.sf_rebase_offsets(source, stop - start, ffi.from_buffer("int32_t[]", out))
-    return memoryview(out)

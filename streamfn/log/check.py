@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 
 from streamfn._native import ffi, lib
 from streamfn.errors import LogDamaged
+from streamfn.log.layout import initial
 from streamfn.log.sealed import read_end
-from streamfn.log.segment import FILE_MAGIC, SegmentFile, check_header, header
+from streamfn.log.segment import FILE_MAGIC, SegmentFile, header, read_header
 from streamfn.log.stream import Shard
 
 _MESSAGES = 1024
@@ -100,10 +101,13 @@ class _Walk:
         self._fd = fd
         self._base = base
         self._size = size
-        self._header = header(shard, sealed=file.sealed)
+        self._shard = shard
+        # Of a shard of its kind, unless the file says otherwise.
+        self._layout = initial(shard.kind)
+        self._data_at = len(header(shard, sealed=file.sealed, layout=self._layout))
         self._progress = progress
         self._told = 0
-        self._position = ffi.new("uint64_t *", min(len(self._header), size))
+        self._position = ffi.new("uint64_t *", min(self._data_at, size))
         self._next = ffi.new("uint64_t *", file.first_offset)
         self._records = 0
         self._findings: list[Finding] = []
@@ -129,9 +133,10 @@ class _Walk:
 
     def _check_header(self) -> None:
         try:
-            check_header(self._disk, self._fd, self._file, self._header)
+            self._layout, self._data_at = read_header(self._shard, self._file, self._fd)
+            self._position[0] = self._data_at
         except LogDamaged as damage:
-            self._find(0, len(self._header), self._offset, self._offset, str(damage))
+            self._find(0, self._data_at, self._offset, self._offset, str(damage))
 
     def _check_sealed(self, end_offset: int | None) -> None:
         end, why = None, f"{self._file.path} has a footer that does not fit its row groups"
@@ -139,7 +144,7 @@ class _Walk:
             end = read_end(self._disk, self._fd, self._file.path, self._size)
         except LogDamaged as damage:
             why = str(damage)
-        if end is not None and not end.fits(self._base, len(FILE_MAGIC), len(self._header)):
+        if end is not None and not end.fits(self._base, len(FILE_MAGIC), self._data_at):
             end = None
         if end is not None and end.footer is not None and end_offset is None:
             end_offset = end.footer.end_offset
@@ -168,13 +173,15 @@ class _Walk:
         out, count = ffi.new("sf_message[]", _MESSAGES), ffi.new("size_t *")
         while self._at < end:
             before = self._offset
-            status = lib.sf_scan(self._base, end, self._position, self._next, _STEP_BYTES, out, _MESSAGES, count)
+            status = lib.sf_scan(
+                self._base, end, self._layout.id, self._position, self._next, _STEP_BYTES, out, _MESSAGES, count
+            )
             self._records += self._offset - before
             self._tell(self._at)
             if status in (lib.SF_SCAN_MORE, lib.SF_SCAN_LIMIT):
                 continue
             at, offset = self._at, self._offset
-            if lib.sf_find_message(self._base, end, self._position, out):
+            if lib.sf_find_message(self._base, end, self._layout.id, self._position, out):
                 self._next[0] = out[0].first_offset
                 self._find(at, self._at, offset, self._offset, "no valid record lies there")
                 continue

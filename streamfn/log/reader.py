@@ -7,7 +7,6 @@ the reader goes on in the one whose name is its position, in whichever form it i
 
 from __future__ import annotations
 
-import struct
 from bisect import bisect_right
 from typing import Any, NamedTuple
 
@@ -17,15 +16,16 @@ from streamfn.log import recovery
 from streamfn.log.commit import Commit, CommitFile, decode
 from streamfn.log.disk import stored_bytes
 from streamfn.log.recovery import Scan, damaged
+from streamfn.log.rows import changes, records
 from streamfn.log.segment import Segment, SegmentFile, list_segments, open_segment, sealed_path, stream_path
 from streamfn.log.stream import Shard
-from streamfn.types import Record
 
 __all__ = [
     "Message",
     "Segment",
     "SegmentInfo",
     "ShardReader",
+    "changes",
     "horizon",
     "offset_at_time",
     "records",
@@ -262,32 +262,6 @@ def _log_error(shard: Shard, error: OSError) -> LogError:
     return LogError(
         f"cannot read shard {shard.id} in {shard.directory.parent}: {error.strerror} ({error.filename})"
     )
-
-
-def records(message: Message, first_row: int = 0, rows: int | None = None) -> list[Record]:
-    """Return rows of a message as Python objects: for tail and for tests."""
-    c = message.cdata
-    stop = message.rows if rows is None else min(message.rows, first_row + rows)
-    texts = [_column(message.segment, c, column, first_row, stop) for column in (0, 2, 5)]
-    count = stop - first_row
-    arrival = struct.unpack(
-        f"<{count}q", ffi.buffer(message.segment.base + c.column[4] + 8 * first_row, 8 * count)
-    )
-    return [
-        Record(message.first_offset + row, number.decode(), key.decode(), at, data)
-        for row, number, key, at, data in zip(
-            range(first_row, stop), texts[0], texts[1], arrival, texts[2], strict=True
-        )
-    ]
-
-
-def _column(segment: Segment, c: Any, column: int, start: int, stop: int) -> list[bytes]:
-    """Return rows `start` .. `stop` of a column of texts or bytes."""
-    count = stop - start + 1
-    offsets = struct.unpack(f"<{count}i", ffi.buffer(segment.base + c.column[column] + 4 * start, 4 * count))
-    first = offsets[0]
-    content = bytes(ffi.buffer(segment.base + c.column[column + 1] + first, offsets[-1] - first))
-    return [content[offsets[i] - first : offsets[i + 1] - first] for i in range(count - 1)]
 
 
 def horizon(shard: Shard) -> int:

@@ -196,6 +196,7 @@ class Scan:
         status = lib.sf_scan_proven(
             segment.base,
             end,
+            segment.layout.id,
             proven,
             self._position,
             self._next,
@@ -226,7 +227,8 @@ def _refuse_durable_beyond(
     """Raise LogDamaged if a good message behind `position` shows that what lies there had been synced."""
     found = ffi.new("sf_message *")
     at = ffi.new("uint64_t *", position)
-    while lib.sf_find_message(segment.base, min(segment.size, data_end + 7), at, found):
+    end = min(segment.size, data_end + 7)
+    while lib.sf_find_message(segment.base, end, segment.layout.id, at, found):
         if found.durable_upto > end_offset and found.first_offset > end_offset:
             raise damaged(file, position, end_offset, f"but records up to {found.durable_upto} were durable")
         at[0] += found.length

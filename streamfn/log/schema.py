@@ -1,57 +1,52 @@
-"""The columns of a shard log and the bytes of a message.
+"""The bytes of a message, and what a segment begins and ends with.
 
-    sequence_number               utf8                     not null
-    partition_key                 utf8                     not null
-    approximate_arrival_timestamp timestamp[ms, UTC]       not null
-    data                          binary                   not null
-
-A message is an encapsulated Arrow record batch: 8 bytes of prefix, a flatbuffer, the body.  The flatbuffer
-of every message has the same layout, only its numbers differ; so it is written once, as a template, and
-each message patches its numbers in.  The SFN1 value in its custom metadata is described in sf_log.h.
+A message is an encapsulated Arrow record batch: 8 bytes of prefix, a flatbuffer, the body.  The flatbuffers
+of all messages of a layout are alike, only their numbers differ; so each is written once, as a template, and
+a message patches its numbers in.  The SFN1 value in its custom metadata is described in sf_log.h.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from streamfn._native import ffi, lib
 from streamfn.log.flatbuffer import Scalar, Structs, Table, Tables, Text, write
+from streamfn.log.layout import KINESIS, LAYOUTS, Buffer, Layout
 
-COLUMNS = ("sequence_number", "partition_key", "approximate_arrival_timestamp", "data")
-SEQUENCE_BYTES = 56
-SEQUENCE_BASE_BYTES = 36
 FORMAT_VERSION = "1"
 
-# Numbers of Arrow's Schema.fbs and Message.fbs.
+# Numbers of Arrow's Message.fbs.
 _V5 = 4
 _SCHEMA, _RECORD_BATCH = 1, 3
-_BINARY, _UTF8, _TIMESTAMP, _MILLISECOND = 4, 5, 10, 1
-_COLUMN_TYPES = (
-    (_UTF8, Table({})),
-    (_UTF8, Table({})),
-    (_TIMESTAMP, Table({0: Scalar("h", _MILLISECOND), 1: Text("UTC")})),
-    (_BINARY, Table({})),
-)
-
-# Where the seven column buffers of sf_message stand among Arrow's eleven (validity bitmaps are empty).
-_BUFFERS = 11
-_BUFFER_INDEX = (1, 2, 4, 5, 7, 9, 10)
 
 _VALUE = b"SFN1:00000000:%08x:%016x:%08x:%016x:%016x"
 _VALUE_BYTES = 82
 _CRC_AT = 5
 END_OF_STREAM = struct.pack("<II", 0xFFFFFFFF, 0)
 
+# The offset's part of a sequence number that is given here.
+COUNTER_DIGITS = 20
+
 
 def _pairs(**pairs: str) -> Tables:
     return Tables([Table({0: Text(key.replace("_", ".")), 1: Text(value)}) for key, value in pairs.items()])
 
 
-def _schema_table(shard_name: str) -> Table:
+def _schema_table(shard_name: str, layout: Layout) -> Table:
     fields = [
-        Table({0: Text(name), 1: Scalar("B", 0), 2: Scalar("B", kind), 3: type_table, 5: Tables([])})
-        for name, (kind, type_table) in zip(COLUMNS, _COLUMN_TYPES, strict=True)
+        Table(
+            {
+                0: Text(column.name),
+                1: Scalar("B", int(column.nullable)),
+                2: Scalar("B", column.arrow_type),
+                3: column.type_table,
+                5: Tables([]),
+            }
+        )
+        for column in layout.columns
     ]
     return Table({1: Tables(fields), 2: _pairs(streamfn_format=FORMAT_VERSION, streamfn_shard=shard_name)})
 
@@ -60,13 +55,19 @@ def _framed(metadata: bytes) -> bytes:
     return struct.pack("<II", 0xFFFFFFFF, len(metadata)) + metadata
 
 
-def schema_message(shard_name: str) -> bytes:
-    """Return the encapsulated schema message that every segment of a shard begins with.
+@lru_cache(maxsize=4096)
+def schema_message(shard_name: str, layout: Layout = KINESIS) -> bytes:
+    """Return the encapsulated schema message that every segment of a shard with that layout begins with.
 
     `shard_name` is `<stream id>/<shard id>`: a segment that was moved elsewhere is recognised by it.
     """
     message = Table(
-        {0: Scalar("h", _V5), 1: Scalar("B", _SCHEMA), 2: _schema_table(shard_name), 3: Scalar("q", 0)}
+        {
+            0: Scalar("h", _V5),
+            1: Scalar("B", _SCHEMA),
+            2: _schema_table(shard_name, layout),
+            3: Scalar("q", 0),
+        }
     )
     return _framed(write(message))
 
@@ -80,13 +81,19 @@ class _Template(NamedTuple):
     nodes_at: int
     buffers_at: int
     value_at: int
+    nodes: struct.Struct
+    places: struct.Struct
 
 
-def _template() -> _Template:
+def _template(layout: Layout) -> _Template:
     # Values that occur nowhere else in so small a buffer say where the fields came to lie.
+    columns = len(layout.columns)
     rows, body = 0x5AFE_0001_5AFE_0002, 0x5AFE_0003_5AFE_0004
-    nodes, buffers, value = b"\xd1" * 64, b"\xd2" * 16 * _BUFFERS, "v" * _VALUE_BYTES
-    batch = Table({0: Scalar("q", rows), 1: Structs(4, nodes), 2: Structs(_BUFFERS, buffers)})
+    nodes, buffers = b"\xd1" * 16 * columns, b"\xd2" * 16 * layout.arrow_buffers
+    value = "v" * _VALUE_BYTES
+    batch = Table(
+        {0: Scalar("q", rows), 1: Structs(columns, nodes), 2: Structs(layout.arrow_buffers, buffers)}
+    )
     pairs = Tables([Table({0: Text("streamfn"), 1: Text(value)})])
     fields: dict[int, Any] = {
         0: Scalar("h", _V5),
@@ -98,68 +105,107 @@ def _template() -> _Template:
     encoded = _framed(write(Table(fields)))
     wanted = (struct.pack("<q", rows), struct.pack("<q", body), nodes, buffers, value.encode())
     assert all(encoded.count(mark) == 1 for mark in wanted), "the template's marks are not unique"
-    return _Template(encoded, *(encoded.index(mark) for mark in wanted))
+    rows_at, body_at, nodes_at, buffers_at, value_at = (encoded.index(mark) for mark in wanted)
+    return _Template(
+        encoded,
+        rows_at,
+        body_at,
+        nodes_at,
+        buffers_at,
+        value_at,
+        struct.Struct(f"<{2 * columns}q"),
+        struct.Struct(f"<{2 * layout.arrow_buffers}q"),
+    )
 
 
-_TEMPLATE = _template()
-# Without columns: prefix and metadata, padding of seven buffers, the one offset more than rows of three.
-MESSAGE_OVERHEAD_BYTES = len(_TEMPLATE.encoded) + 7 * 8 + 3 * 4
-_NODES = struct.Struct("<8q")
-_PLACES = struct.Struct(f"<{2 * _BUFFERS}q")
+_TEMPLATES = {layout.id: _template(layout) for layout in LAYOUTS}
+
+
+def _sizes(layout: Layout, rows: int, texts: Sequence[int]) -> list[int]:
+    """Return the bytes of each buffer, in canonical order."""
+    fixed = ((rows + 7) >> 3, 4 * (rows + 1), 0, 8 * rows)
+    sizes = [fixed[what] for what, _ in layout.buffers]
+    for index, size in zip(layout.texts, texts, strict=True):
+        sizes[index] = size
+    return sizes
+
+
+def message_bytes(layout: Layout, rows: int, texts: Sequence[int]) -> int:
+    """Return how long a message is whose text columns have `texts` bytes, each in turn."""
+    return len(_TEMPLATES[layout.id].encoded) + sum(
+        (size + 7) & ~7 for size in _sizes(layout, rows, texts)
+    )
 
 
 class Draft:
     """One message being laid out: room for its columns, to be filled by the caller, then `finish`ed.
 
-    `columns[i]` is the position in `buffer` of column buffer i of sf_extent.h.
+    `texts` are the bytes of each text column in turn.  `columns[i]` is the position in `buffer` of the i-th buffer
+    of the layout.
     """
 
-    __slots__ = ("_rows", "buffer", "columns", "first_offset")
+    __slots__ = ("_rows", "_template", "buffer", "columns", "first_offset", "layout")
 
-    def __init__(
-        self, first_offset: int, rows: int, sequence_bytes: int, key_bytes: int, data_bytes: int
-    ) -> None:
-        offsets_bytes = 4 * (rows + 1)
-        sizes = (offsets_bytes, sequence_bytes, offsets_bytes, key_bytes, 8 * rows, offsets_bytes, data_bytes)
-        start = len(_TEMPLATE.encoded)
+    def __init__(self, layout: Layout, first_offset: int, rows: int, texts: Sequence[int]) -> None:
+        template = _TEMPLATES[layout.id]
+        start = len(template.encoded)
         position = 0
-        places = [0] * (2 * _BUFFERS)
+        places = [0] * (2 * layout.arrow_buffers)
         columns = []
-        for size, index in zip(sizes, _BUFFER_INDEX, strict=True):
+        for size, (_, index) in zip(_sizes(layout, rows, texts), layout.buffers, strict=True):
             places[2 * index] = position
             places[2 * index + 1] = size
             columns.append(start + position)
             position += (size + 7) & ~7
         buffer = bytearray(start + position)
-        buffer[:start] = _TEMPLATE.encoded
-        struct.pack_into("<q", buffer, _TEMPLATE.rows_at, rows)
-        struct.pack_into("<q", buffer, _TEMPLATE.body_at, position)
-        _NODES.pack_into(buffer, _TEMPLATE.nodes_at, rows, 0, rows, 0, rows, 0, rows, 0)
-        _PLACES.pack_into(buffer, _TEMPLATE.buffers_at, *places)
+        buffer[:start] = template.encoded
+        struct.pack_into("<q", buffer, template.rows_at, rows)
+        struct.pack_into("<q", buffer, template.body_at, position)
+        template.nodes.pack_into(buffer, template.nodes_at, *(rows, 0) * len(layout.columns))
+        template.places.pack_into(buffer, template.buffers_at, *places)
         self.buffer = buffer
         self.columns = columns
         self.first_offset = first_offset
+        self.layout = layout
         self._rows = rows
+        self._template = template
 
     def number(self, sequence_base: bytes) -> None:
-        """Fill the sequence number column: `sequence_base` (36 digits), then the offset in 20."""
+        """Fill the sequence number column: `sequence_base` (at most 109 digits), then the offset in 20."""
         at = ffi.from_buffer(self.buffer)
+        column = self.layout.sequence
         lib.sf_sequence_numbers(
             sequence_base,
+            len(sequence_base),
             self.first_offset,
             self._rows,
-            ffi.cast("int32_t *", at + self.columns[0]),
-            ffi.cast("uint8_t *", at + self.columns[1]),
+            ffi.cast("int32_t *", at + self.columns[column]),
+            ffi.cast("uint8_t *", at + self.columns[column + 1]),
         )
 
     def finish(self, epoch: int, durable_upto: int) -> bytearray:
-        """Write the SFN1 value with the CRC of everything else, and return the message."""
-        buffer = self.buffer
-        body_bytes = len(buffer) - len(_TEMPLATE.encoded)
+        """Count nulls, write the SFN1 value with the CRC of everything else, and return the message."""
+        buffer, template = self.buffer, self._template
+        self._count_nulls()
+        body_bytes = len(buffer) - len(template.encoded)
         value = _VALUE % (epoch, self.first_offset, self._rows, body_bytes, durable_upto)
         assert len(value) == _VALUE_BYTES, "a number of the SFN1 value outgrew its field"
-        at = _TEMPLATE.value_at
+        at = template.value_at
         buffer[at : at + _VALUE_BYTES] = value
         crc = lib.sf_crc32c(0, ffi.from_buffer(buffer), len(buffer))
         buffer[at + _CRC_AT : at + _CRC_AT + 8] = b"%08x" % crc
         return buffer
+
+    def _count_nulls(self) -> None:
+        nullable = [number for number, column in enumerate(self.layout.columns) if column.nullable]
+        if not nullable:
+            return
+        bitmaps = [
+            at for at, (what, _) in zip(self.columns, self.layout.buffers, strict=True) if what is Buffer.VALIDITY
+        ]
+        length = (self._rows + 7) >> 3
+        for number, at in zip(nullable, bitmaps, strict=True):
+            valid = int.from_bytes(self.buffer[at : at + length], "little").bit_count()
+            struct.pack_into(
+                "<q", self.buffer, self._template.nodes_at + 16 * number + 8, self._rows - valid
+            )

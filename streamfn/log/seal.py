@@ -78,7 +78,7 @@ def _write_file(fd: int, shard: Shard, segment: Segment, file: SegmentFile, end_
     scan = Scan(segment, segment.data_at, file.first_offset, _GROUP_MESSAGES)
     groups: list[Group] = []
     latest_ms = 0
-    start = header(shard, sealed=True)
+    start = header(shard, sealed=True, layout=segment.layout)
     write_all(shard.disk, fd, memoryview(start), 0)
     position = len(start)
     status = lib.SF_SCAN_MORE
@@ -96,7 +96,7 @@ def _write_file(fd: int, shard: Shard, segment: Segment, file: SegmentFile, end_
         )
     appended_ms = shard.disk.status(segment.fd).modified_ms
     footer = Footer(PLAIN, end_offset, appended_ms, 0, tuple(groups))
-    write_all(shard.disk, fd, memoryview(encode(schema_message(shard.name), footer)), position)
+    write_all(shard.disk, fd, memoryview(encode(schema_message(shard.name, segment.layout), footer)), position)
 
 
 def _latest_arrival(segment: Segment, messages: Any, count: int) -> int:
@@ -117,9 +117,10 @@ def _group(message: bytearray, position: int, first_offset: int, latest_ms: int)
 
 def _merged(segment: Segment, messages: Any, count: int, end_offset: int) -> Draft:
     """Return the rows of `count` messages as one; all of the segment is durable, so it says so."""
-    totals = ffi.new("uint64_t[4]")
+    totals = ffi.new("uint64_t[]", 1 + lib.SF_COLUMNS_MAX)
     lib.sf_measure(segment.base, messages, count, totals)
-    draft = Draft(int(messages[0].first_offset), *(int(total) for total in totals))
+    texts = [totals[1 + i] for i in range(len(segment.layout.texts))]
+    draft = Draft(segment.layout, messages[0].first_offset, totals[0], texts)
     start = ffi.from_buffer("uint8_t[]", draft.buffer)
     lib.sf_gather(segment.base, messages, count, ffi.new("uint8_t *[]", [start + at for at in draft.columns]))
     ffi.release(start)

@@ -23,6 +23,7 @@ from streamfn._native import ffi
 from streamfn.errors import LogDamaged
 from streamfn.log.disk import Disk
 from streamfn.log.footer import Footer
+from streamfn.log.layout import KINESIS, LAYOUTS, Layout
 from streamfn.log.schema import schema_message
 from streamfn.log.sealed import read_end
 from streamfn.log.stream import Shard
@@ -64,18 +65,18 @@ def list_segments(shard: Shard) -> list[SegmentFile]:
     return list({file.first_offset: file for file in list_files(shard)}.values())
 
 
-def header(shard: Shard, *, sealed: bool) -> bytes:
+def header(shard: Shard, *, sealed: bool, layout: Layout = KINESIS) -> bytes:
     """Return the bytes that a segment begins with, up to its first message."""
-    return (FILE_MAGIC if sealed else b"") + schema_message(shard.name)
+    return (FILE_MAGIC if sealed else b"") + schema_message(shard.name, layout)
 
 
 class Segment:
     """A mapped segment; made by `open_segment` only.  Thread-safe.
 
     `id` is unique in the process, `fd` a read-only descriptor, `address` and `size` (bytes) the mapping,
-    `base` the same as a cffi pointer, `data_at` the file position of the first message.  Messages that
-    end at or below the file position `proven` have had their CRC checked by this process.  `footer` is that of
-    a sealed segment, None where it was sealed before footers had a checksum.
+    `base` the same as a cffi pointer, `layout` the columns of its messages, `data_at` the file position of the
+    first of them.  Messages that end at or below the file position `proven` have had their CRC checked by this
+    process.  `footer` is that of a sealed segment, None where it was sealed before footers had a checksum.
     """
 
     __slots__ = (
@@ -89,6 +90,7 @@ class Segment:
         "first_offset",
         "footer",
         "id",
+        "layout",
         "path",
         "proven",
         "sealed",
@@ -101,7 +103,13 @@ class Segment:
     _lock: ClassVar[threading.Lock] = threading.Lock()
 
     def __init__(
-        self, file: SegmentFile, fd: int, key: tuple[Disk, tuple[int, int]], size: int, data_at: int
+        self,
+        file: SegmentFile,
+        fd: int,
+        key: tuple[Disk, tuple[int, int]],
+        size: int,
+        layout: Layout,
+        data_at: int,
     ) -> None:
         self.id = next(self._ids)
         self.path = file.path
@@ -111,6 +119,7 @@ class Segment:
         self.size = size
         self.address = key[0].map(fd, size)
         self.base: Any = ffi.cast("uint8_t *", self.address)
+        self.layout = layout
         self.data_at = data_at
         self.proven = 0
         self._disk = key[0]
@@ -161,14 +170,13 @@ def open_segment(shard: Shard, file: SegmentFile) -> Segment:
     try:
         status = disk.status(fd)
         key = (disk, status.identity)
-        expected = header(shard, sealed=file.sealed)
         with Segment._lock:
             known = Segment._open.get(key)
             if known is None:
-                check_header(disk, fd, file, expected)
+                layout, data_at = read_header(shard, file, fd)
                 end = read_end(disk, fd, file.path, status.size) if file.sealed else None
-                segment = Segment(file, fd, key, status.size, len(expected))
-                if end is not None and not end.fits(segment.base, len(FILE_MAGIC), len(expected)):
+                segment = Segment(file, fd, key, status.size, layout, data_at)
+                if end is not None and not end.fits(segment.base, len(FILE_MAGIC), data_at):
                     segment.unmap()
                     raise LogDamaged(f"{file.path} has a footer that does not fit its row groups")
                 segment.footer = end.footer if end is not None else None
@@ -182,13 +190,23 @@ def open_segment(shard: Shard, file: SegmentFile) -> Segment:
     return known
 
 
-def check_header(disk: Disk, fd: int, file: SegmentFile, expected: bytes) -> None:
-    """Raise LogDamaged unless the file begins with `expected`."""
-    actual = disk.pread(fd, len(expected), 0)
-    if actual == expected:
-        return
-    same = next((i for i, (a, b) in enumerate(zip(actual, expected, strict=False)) if a != b), 0)
-    if len(actual) < len(expected):
+def read_header(shard: Shard, file: SegmentFile, fd: int) -> tuple[Layout, int]:
+    """Return the layout of a segment's messages, and the file position where the first of them begins.
+
+    Raises:
+        LogDamaged: it does not begin as a segment of this shard begins, whatever its layout.
+    """
+    starts = [(header(shard, sealed=file.sealed, layout=layout), layout) for layout in LAYOUTS]
+    actual = shard.disk.pread(fd, max(len(start) for start, _ in starts), 0)
+    for start, layout in starts:
+        if actual.startswith(start):
+            return layout, len(start)
+    same = max(
+        next((at for at, (one, other) in enumerate(pairs) if one != other), min(len(actual), len(start)))
+        for start, _ in starts
+        for pairs in (zip(actual, start, strict=False),)
+    )
+    if same == len(actual):
         why = f"ends after {len(actual)} bytes, inside its header"
     else:
         why = f"does not begin as a segment of shard {file.path.parent.name} (byte {same})"

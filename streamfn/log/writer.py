@@ -20,16 +20,16 @@ from typing import TYPE_CHECKING
 from streamfn import limits
 from streamfn.clock import Clock, SystemClock
 from streamfn.errors import DiskFull, FailedError, LogError, ShardClosed
-from streamfn.log import batch, description, recovery
+from streamfn.log import batch, bulk, changes, description, recovery
 from streamfn.log.commit import Commit, CommitFile
 from streamfn.log.disk import write_all
+from streamfn.log.layout import Layout, initial
 from streamfn.log.lock import FileLock
 from streamfn.log.recovery import Recovery, Tail
-from streamfn.log.schema import MESSAGE_OVERHEAD_BYTES
 from streamfn.log.seal import Sealer, floor_bytes
-from streamfn.log.segment import header, stream_path
+from streamfn.log.segment import header, read_header, stream_path
 from streamfn.log.stream import Shard
-from streamfn.types import NewRecord
+from streamfn.types import NewChange, NewRecord
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -70,6 +70,7 @@ class ShardWriter:
         self._epoch = 0
         self._arrival_ms = 0
         self._sequence_base = shard.sequence_base
+        self._layout = initial(shard.kind)
         self._committed = Commit("", 0, 0, 0, 0, "", 0)
         self._fenced: str | None = None
         self._closed = False
@@ -165,10 +166,20 @@ class ShardWriter:
             self._arrival_ms = now_ms
         return offsets
 
-    def append_columns(self, data: pa.Array, keys: pa.Array, arrival: pa.Array | None = None) -> range:
-        """The same for Arrow columns (see `batch.from_columns`), without a Python object per record."""
+    def append_changes(self, changed: Sequence[NewChange]) -> range:
+        """The same for DynamoDB change records."""
         now_ms = self._now_ms()
-        offsets = self._append(batch.from_columns(data, keys, arrival), now_ms)
+        offsets = self._append(changes.from_changes(changed, now_ms), now_ms)
+        if any(change.creation_ms is None for change in changed):
+            self._arrival_ms = now_ms
+        return offsets
+
+    def append_columns(
+        self, data: pa.Array, keys: pa.Array, arrival: pa.Array | None = None, **captured: pa.Array | None
+    ) -> range:
+        """The same for Arrow columns (see `bulk.from_columns`), without a Python object per record."""
+        now_ms = self._now_ms()
+        offsets = self._append(bulk.from_columns(data, keys, arrival, **captured), now_ms)
         if arrival is None and offsets:
             self._arrival_ms = now_ms
         return offsets
@@ -226,12 +237,13 @@ class ShardWriter:
     def _continue(self, tail: Tail) -> None:
         """Go on in the active segment, or begin one."""
         if tail.active is None:
-            self._begin_segment()
+            self._begin_segment(self._layout)
             return
         self._segment = tail.active.first_offset
         self._position = tail.position
         self._fd = self._disk.open(tail.active.path, os.O_RDWR)
         self._size = self._disk.status(self._fd).size
+        self._layout, _ = read_header(self.shard, tail.active, self._fd)
         if tail.kept_records:
             self._write_again(tail.kept_from, tail.position)
             self._sync(self._fd)
@@ -254,16 +266,29 @@ class ShardWriter:
         first = self._end_offset
         base = self._sequence_base.encode()
         for rows in messages:
-            self._require_space(rows.data_bytes)
-            room = self._size - _END_BYTES - self._position
-            if rows.data_bytes + MESSAGE_OVERHEAD_BYTES > room and self._end_offset > self._segment:
-                self._roll()
+            if rows.layout is not self._layout and self._layout.holds(rows.layout):
+                rows = rows.widened(self._layout)
+            size = rows.message_bytes(base)
+            self._require_space(size)
+            self._make_room(size, rows.layout)
             draft = rows.draft(self._end_offset, base, arrival_ms)
             message = draft.finish(self._epoch, self._committed.end_offset)
             assert self._position + len(message) + _END_BYTES <= self._size, "a message outgrew its segment"
             self._write(message)
             self._end_offset += rows.rows
         return range(first, self._end_offset)
+
+    def _make_room(self, size: int, needed: Layout) -> None:
+        """Begin a segment where the message does not fit the active one, or has other columns.
+
+        A segment without a record gives way to one of the other layout by rename: no reader has it mapped.
+        """
+        room = self._size - _END_BYTES - self._position
+        if self._end_offset > self._segment:
+            if size > room or needed is not self._layout:
+                self._roll(needed)
+        elif needed is not self._layout:
+            self._replace(needed)
 
     def _write(self, message: bytearray) -> None:
         """Write one message at the end of the active segment: all of it, or nothing."""
@@ -297,24 +322,29 @@ class ShardWriter:
                 f"no append to shard {self.shard.id}: {space.free} bytes are free on its disk, {needed} must be"
             )
 
-    def _roll(self) -> None:
-        """Begin the next segment, and have the full one sealed."""
+    def _roll(self, needed: Layout | None = None) -> None:
+        """Begin the next segment, with the same columns unless others are needed, and have the full one sealed."""
         self.commit()
-        full, old_fd = self._segment, self._fd
+        full = self._segment
+        self._replace(needed or self._layout)
+        self._sealer.seal(full, self._segment)
+
+    def _replace(self, needed: Layout) -> None:
+        """Begin a segment at the log's end, and go on in it."""
+        old_fd = self._fd
         try:
-            self._begin_segment()
+            self._begin_segment(needed)
             self._publish()
         except OSError as error:
             raise _log_error(self.shard, "cannot begin a segment of", error) from error
         self._disk.close(old_fd)
-        self._sealer.seal(full, self._segment)
 
-    def _begin_segment(self) -> None:
+    def _begin_segment(self, needed: Layout) -> None:
         """Make the segment that begins at the log's end; it has its name only when it is whole."""
-        self._require_space(len(header(self.shard, sealed=False)))
+        start = header(self.shard, sealed=False, layout=needed)
+        self._require_space(len(start))
         path = stream_path(self.shard, self._end_offset)
         temporary = path.with_suffix(".tmp")
-        start = header(self.shard, sealed=False)
         fd = self._disk.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
         try:
             self._disk.truncate(fd, self._segment_bytes)
@@ -330,6 +360,7 @@ class ShardWriter:
         self._segment = self._end_offset
         self._size = self._segment_bytes
         self._position = len(start)
+        self._layout = needed
 
     def _sync(self, fd: int) -> None:
         try:

@@ -2,28 +2,72 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import struct
+from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from streamfn._native import ffi, lib
-from streamfn.log import batch
-from streamfn.log.schema import COLUMNS, END_OF_STREAM, schema_message
-from streamfn.types import NewRecord
+from streamfn.log import batch, changes, rows
+from streamfn.log.layout import DYNAMODB, KINESIS, KINESIS_SOURCE, LAYOUTS, Layout
+from streamfn.log.schema import END_OF_STREAM, Draft, schema_message
+from streamfn.types import NewChange, NewRecord
 
-HEADER = schema_message("0123456789abcdef/shardId-000000000000")
+SHARD = "0123456789abcdef/shardId-000000000000"
+HEADER = schema_message(SHARD)
 BASE = b"49" + b"7" * 34
 
 
-def message(first: int, records: list[NewRecord], durable_upto: int = 0) -> bytes:
-    (rows,) = batch.from_records(records, 5)
+def message(
+    first: int, records: Sequence[NewRecord] | Sequence[NewChange], durable_upto: int = 0
+) -> bytes:
+    (rows,) = cut(records)
     return bytes(rows.draft(first, BASE, 5).finish(3, durable_upto))
+
+
+def cut(records: Sequence[NewRecord] | Sequence[NewChange]) -> Iterator[batch.Rows]:
+    if isinstance(records[0], NewChange):
+        return changes.from_changes([one for one in records if isinstance(one, NewChange)], 5)
+    return batch.from_records([one for one in records if isinstance(one, NewRecord)], 5)
 
 
 def some(count: int, size: int = 7) -> list[NewRecord]:
     return [NewRecord(bytes([i % 251]) * (size + i % 3), f"key-{i}", 1000 + i) for i in range(count)]
+
+
+def sourced(count: int) -> list[NewRecord]:
+    """Records of which some have a source's number, some a sub-sequence number, some neither."""
+    return [
+        one._replace(
+            source_sequence_number=str(10**i) if i % 3 else None,
+            source_subsequence_number=i if i % 2 else None,
+        )
+        for i, one in enumerate(some(count), 1)
+    ]
+
+
+def changed(count: int) -> list[NewChange]:
+    keys = [b'{"id":{"N":"%d"}}' % i for i in range(count)]
+    return [
+        NewChange(
+            "MODIFY" if i % 2 else "REMOVE",
+            key,
+            new_image=key if i % 2 else None,
+            old_image=None if i % 3 else key,
+            event_id=f"{i:032x}",
+            creation_ms=1000 + i,
+            size_bytes=i,
+            user_identity=b'{"type":"Service"}' if i % 5 == 2 else None,
+        )
+        for i, key in enumerate(keys)
+    ]
 
 
 class Found(NamedTuple):
@@ -34,14 +78,20 @@ class Found(NamedTuple):
 
 
 def scan(
-    content: bytes, first: int = 0, *, budget: int = 1 << 60, capacity: int = 16, proven: int = 0
+    content: bytes,
+    first: int = 0,
+    *,
+    budget: int = 1 << 60,
+    capacity: int = 16,
+    proven: int = 0,
+    layout: Layout = KINESIS,
 ) -> Found:
     # An exact allocation of its own, so that AddressSanitizer sees every byte too many.
     memory = ffi.new("uint8_t[]", content)
     position, next_offset, count = ffi.new("uint64_t *", 0), ffi.new("uint64_t *", first), ffi.new("size_t *")
     out = ffi.new("sf_message[]", capacity)
     status = lib.sf_scan_proven(
-        memory, len(content), proven, position, next_offset, budget, out, capacity, count
+        memory, len(content), layout.id, proven, position, next_offset, budget, out, capacity, count
     )
     return Found(
         status, position[0], next_offset[0], [ffi.new("sf_message *", out[i]) for i in range(count[0])]
@@ -49,7 +99,22 @@ def scan(
 
 
 def read_rows(content: bytes, found: Any) -> None:
-    """Touch every byte that the message says it has."""
+    """Touch every byte that the message says it has, as event builders and readers do."""
+    memory = ffi.new("uint8_t[]", content)
+    segment = SimpleNamespace(base=memory)
+    read = rows.changes if found.layout == DYNAMODB.id else rows.records
+    one: Any = SimpleNamespace(cdata=found, segment=segment, first_offset=found.first_offset, rows=found.rows)
+    with contextlib.suppress(UnicodeDecodeError):  # of a forger's text
+        assert len(read(one)) == found.rows
+    span = ffi.new("int64_t[2]")
+    lib.sf_arrival_span(memory, found, span, span + 1)
+    totals = ffi.new("uint64_t[12]")
+    lib.sf_measure(memory, found, 1, totals)
+    draft = Draft(LAYOUTS[found.layout], 0, totals[0], list(totals[1 : 1 + len(LAYOUTS[found.layout].texts)]))
+    start = ffi.from_buffer("uint8_t[]", draft.buffer)
+    lib.sf_gather(memory, found, 1, ffi.new("uint8_t *[]", [start + at for at in draft.columns]))
+    if found.layout == DYNAMODB.id:
+        return
     for column in (0, 2, 5):
         at = found.column[column]
         offsets = memoryview(content)[at : at + 4 * (found.rows + 1)].cast("i")
@@ -64,7 +129,7 @@ def test_columns_lie_where_pyarrow_finds_them() -> None:
     found = scan(encoded, 9).messages[0]
     table = pa.ipc.open_stream(HEADER + encoded).read_all()
     table.validate(full=True)
-    assert table.column_names == list(COLUMNS)
+    assert table.column_names == list(KINESIS.names)
     read_rows(encoded, found)
     data = table["data"].combine_chunks()
     _, offsets, content = data.buffers()
@@ -89,15 +154,56 @@ def test_scan_stops_at_capacity_budget_limit_and_end() -> None:
 
 
 @pytest.mark.parametrize(
-    "records", [some(1), some(7), [NewRecord(b"", "k", 0)]], ids=["one", "seven", "empty"]
+    ("layout", "records"),
+    [
+        (KINESIS, some(1)),
+        (KINESIS, some(7)),
+        (KINESIS, [NewRecord(b"", "k", 0)]),
+        (KINESIS_SOURCE, sourced(3)),
+        (DYNAMODB, changed(3)),
+    ],
+    ids=["one", "seven", "empty", "sourced", "changed"],
 )
-def test_every_flipped_bit_is_detected(records: list[NewRecord]) -> None:
+def test_every_flipped_bit_is_detected(layout: Layout, records: Sequence[NewRecord]) -> None:
     encoded = message(0, records)
-    assert scan(encoded).status == lib.SF_SCAN_LIMIT
+    assert scan(encoded, layout=layout).status == lib.SF_SCAN_LIMIT
     for bit in range(8 * len(encoded)):
         damaged = bytearray(encoded)
         damaged[bit // 8] ^= 1 << bit % 8
-        assert scan(bytes(damaged)).messages == [], f"bit {bit}"
+        assert scan(bytes(damaged), layout=layout).messages == [], f"bit {bit}"
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_two_tables_of_a_layout_are_one(layout: Layout) -> None:
+    table = lib.sf_layout_of(layout.id)
+    forms = [column.fixed * lib.SF_FIXED | column.nullable * lib.SF_NULLABLE for column in layout.columns]
+    assert list(table.form)[: table.columns] == forms
+    assert layout.columns[table.time].name.startswith("approximate_")
+    assert layout.names.index("sequence_number") == (3 if layout is DYNAMODB else 0)
+    assert lib.sf_layout_of(len(LAYOUTS)) == lib.sf_layout_of(-1) == ffi.NULL
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_message_of_another_layout_is_damage(layout: Layout) -> None:
+    for other, records in ((KINESIS, some(2)), (KINESIS_SOURCE, sourced(2)), (DYNAMODB, changed(2))):
+        found = scan(message(0, records), layout=layout)
+        assert (found.status == lib.SF_SCAN_LIMIT) == (layout is other)
+
+
+@pytest.mark.parametrize("shift", [-8, 8])
+def test_a_buffer_that_is_not_where_it_must_be_is_refused_though_the_crc_is_right(shift: int) -> None:
+    """Arrow would read it; but whoever walks from buffer to buffer would find something else there."""
+    encoded = bytearray(message(0, changed(4)))
+    memory = ffi.from_buffer("uint8_t[]", encoded)
+    crc_at = lib.sf_message_crc_at(memory, len(encoded), DYNAMODB.id)
+    # Offsets (5 int32) and bytes (32 each) of the event ids, which are the first two buffers.
+    at = encoded.index(struct.pack("<4q", 0, 20, 24, 128))
+    struct.pack_into("<q", encoded, at + 16, 24 + shift)
+    encoded[crc_at : crc_at + 8] = b"%08x" % lib.sf_message_crc(memory, len(encoded), crc_at)
+    assert scan(bytes(encoded), layout=DYNAMODB).messages == []
+    struct.pack_into("<q", encoded, at + 16, 24)
+    encoded[crc_at : crc_at + 8] = b"%08x" % lib.sf_message_crc(memory, len(encoded), crc_at)
+    assert len(scan(bytes(encoded), layout=DYNAMODB).messages) == 1
 
 
 def test_every_truncation_and_every_zeroed_tail_is_detected() -> None:
@@ -119,22 +225,29 @@ def test_smears_and_zero_runs_are_detected() -> None:
         assert damaged == encoded or scan(damaged).messages == []
 
 
-def test_forged_metadata_with_a_right_crc_is_refused_or_harmless() -> None:
-    """What an attacker could write: any metadata, a CRC to match.  Nothing may lie outside the message."""
+@pytest.mark.parametrize(
+    ("layout", "records"),
+    [(KINESIS, some(4)), (KINESIS_SOURCE, sourced(4)), (DYNAMODB, changed(4))],
+    ids=["plain", "sourced", "changed"],
+)
+def test_forged_messages_with_a_right_crc_are_refused_or_harmless(
+    layout: Layout, records: Sequence[NewRecord]
+) -> None:
+    """What an attacker could write: any metadata and offsets, a CRC to match.  Nothing may lie outside the message."""
     chance = random.Random(11)
-    encoded = message(0, some(4))
+    encoded = message(0, records)
     metadata = 8 + int.from_bytes(encoded[4:8], "little")
     accepted = 0
-    for _ in range(30_000):
+    for attempt in range(15_000):
         forged = bytearray(encoded)
         for _ in range(chance.randrange(1, 4)):
-            at = chance.randrange(4, metadata)
+            at = chance.randrange(4, metadata if attempt % 2 else len(encoded))
             forged[at] = chance.choice((0, 1, 0x7F, 0x80, 0xFF, chance.randrange(256)))
         memory = ffi.from_buffer("uint8_t[]", forged)
-        crc_at = lib.sf_message_crc_at(memory, len(forged))
+        crc_at = lib.sf_message_crc_at(memory, len(forged), layout.id)
         if crc_at >= 0:
             forged[crc_at : crc_at + 8] = b"%08x" % lib.sf_message_crc(memory, len(forged), crc_at)
-        found = scan(bytes(forged))
+        found = scan(bytes(forged), layout=layout)
         for one in found.messages:
             accepted += 1
             read_rows(bytes(forged), one)
@@ -156,38 +269,52 @@ def test_find_message_looks_past_damage() -> None:
     content = b"\xff" * 41 + bytes(15) + good + bytes(64)
     memory, found = ffi.new("uint8_t[]", content), ffi.new("sf_message *")
     position = ffi.new("uint64_t *", 3)
-    assert lib.sf_find_message(memory, len(content), position, found) == 1
+    assert lib.sf_find_message(memory, len(content), KINESIS.id, position, found) == 1
     assert (position[0], found.first_offset, found.durable_upto) == (56, 77, 76)
     position[0] = 57
-    assert lib.sf_find_message(memory, len(content), position, found) == 0
+    assert lib.sf_find_message(memory, len(content), KINESIS.id, position, found) == 0
 
 
 def test_sequence_numbers_count_on_across_carries() -> None:
     offsets, content = ffi.new("int32_t[]", 13), ffi.new("uint8_t[]", 56 * 12)
-    lib.sf_sequence_numbers(BASE, 99_999_999_995, 12, offsets, content)
+    lib.sf_sequence_numbers(BASE, len(BASE), 99_999_999_995, 12, offsets, content)
     texts = [bytes(ffi.buffer(content))[56 * i : 56 * i + 56].decode() for i in range(12)]
     assert texts == [f"{BASE.decode()}{99_999_999_995 + i:020d}" for i in range(12)]
     assert list(offsets) == [56 * i for i in range(13)]
 
 
-def test_gathered_messages_are_one_message_of_all_rows() -> None:
-    from streamfn.log.schema import Draft
-
+@pytest.mark.parametrize("layout", LAYOUTS)
+@settings(max_examples=40, deadline=None)
+@given(counts=st.lists(st.integers(1, 20), min_size=1, max_size=6))
+def test_gathered_messages_are_one_message_of_all_rows(layout: Layout, counts: list[int]) -> None:
+    make = {KINESIS: some, KINESIS_SOURCE: sourced, DYNAMODB: changed}[layout]
     parts, offset = b"", 0
-    expected = []
-    for count in (1, 3, 2):
-        parts += message(offset, some(count, 5 * count))
-        expected += some(count, 5 * count)
-        offset += count
+    for size in counts:
+        parts += message(offset, make(size))
+        offset += size
     memory = ffi.new("uint8_t[]", parts)
     position, next_offset, count = ffi.new("uint64_t *"), ffi.new("uint64_t *"), ffi.new("size_t *")
-    out, totals = ffi.new("sf_message[]", 8), ffi.new("uint64_t[4]")
-    lib.sf_scan(memory, len(parts), position, next_offset, 1 << 60, out, 8, count)
+    out, totals = ffi.new("sf_message[]", 8), ffi.new("uint64_t[12]")
+    lib.sf_scan(memory, len(parts), layout.id, position, next_offset, 1 << 60, out, 8, count)
+    assert count[0] == len(counts)
     lib.sf_measure(memory, out, count[0], totals)
-    draft = Draft(0, *totals)
+    draft = Draft(layout, 0, totals[0], list(totals[1 : 1 + len(layout.texts)]))
     start = ffi.from_buffer("uint8_t[]", draft.buffer)
     lib.sf_gather(memory, out, count[0], ffi.new("uint8_t *[]", [start + at for at in draft.columns]))
-    merged = pa.ipc.open_stream(HEADER + bytes(draft.finish(3, 6))).read_all().to_pylist()
-    assert [row["data"] for row in merged] == [record.data for record in expected]
-    assert [row["partition_key"] for row in merged] == [record.partition_key for record in expected]
-    assert [row["sequence_number"][-20:] for row in merged] == [f"{i:020d}" for i in range(6)]
+    head = schema_message(SHARD, layout)
+    merged = bytes(draft.finish(3, 6))
+    assert scan(merged, layout=layout).status == lib.SF_SCAN_LIMIT
+    gathered = pa.ipc.open_stream(head + merged).read_all()
+    gathered.validate(full=True)
+    assert gathered.to_pylist() == pa.ipc.open_stream(head + parts).read_all().to_pylist()
+    assert gathered["sequence_number"].to_pylist() == [f"{BASE.decode()}{i:020d}" for i in range(offset)]
+
+
+@pytest.mark.parametrize("digits", [1, 36, 109])
+def test_a_sequence_base_may_have_any_length(digits: int) -> None:
+    base = b"8" * digits
+    (rows,) = batch.from_records(some(3), 5)
+    encoded = bytes(rows.draft(8, base, 5).finish(1, 0))
+    assert len(encoded) == rows.message_bytes(base)
+    table = pa.ipc.open_stream(HEADER + encoded).read_all()
+    assert table["sequence_number"].to_pylist() == [f"{base.decode()}{i:020d}" for i in (8, 9, 10)]

@@ -1,0 +1,171 @@
+"""Whole Arrow columns on their way into messages: no Python object is made per record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from streamfn import limits
+from streamfn._native import ffi, lib
+from streamfn.errors import RefusedError
+from streamfn.log.batch import Content, Rows, cuts, fixed_bytes
+from streamfn.log.layout import KINESIS, KINESIS_SOURCE
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_DIGITS = f"^[0-9]{{1,{limits.SEQUENCE_DIGITS_MAX}}}$"
+
+
+def from_columns(
+    data: pa.Array,
+    keys: pa.Array,
+    arrival: pa.Array | None,
+    *,
+    sequence: pa.Array | None = None,
+    source_sequence: pa.Array | None = None,
+    source_subsequence: pa.Array | None = None,
+) -> Iterator[Rows]:
+    """Cut Arrow columns into messages.
+
+    `data` is binary or text, `keys` text, `arrival` timestamps of any unit (UTC where they have no zone) or
+    int64 milliseconds, `sequence` captured sequence numbers as text, which must rise.  The two source columns (text,
+    integers) may hold nulls, the others not.  Everything is checked before the first message is given out.
+
+    Raises:
+        RefusedError: the columns differ in length or type, or a record breaks a limit.
+    """
+    import pyarrow as pa
+
+    columns = [data, keys, arrival, sequence, source_sequence, source_subsequence]
+    if any(column is not None and len(column) != len(data) for column in columns):
+        raise RefusedError("the columns of an append differ in length")
+    if any(column is not None and column.null_count for column in columns[:4]):
+        raise RefusedError("the columns of an append must not hold nulls")
+    sourced = source_sequence is not None or source_subsequence is not None
+    try:
+        data, keys = data.cast(pa.binary()), keys.cast(pa.string())
+        if arrival is not None:
+            arrival = arrival.cast(pa.timestamp("ms")) if pa.types.is_timestamp(arrival.type) else arrival
+            arrival = arrival.cast(pa.int64())
+        if sequence is not None:
+            sequence = sequence.cast(pa.string())
+        if sourced:
+            missing = pa.nulls(len(data))
+            source_sequence = (missing if source_sequence is None else source_sequence).cast(pa.string())
+            source_subsequence = (missing if source_subsequence is None else source_subsequence).cast(
+                pa.int64()
+            )
+    except pa.ArrowException as error:
+        raise RefusedError(f"the columns of an append are not as they should be: {error}") from error
+    _check_columns(data, keys, arrival)
+    _check_numbers(sequence, source_sequence, source_subsequence)
+    return _slices(data, keys, arrival, sequence, source_sequence, source_subsequence)
+
+
+def _check_columns(data: pa.Array, keys: pa.Array, arrival: pa.Array | None) -> None:
+    import pyarrow.compute as pc
+
+    if not len(data):
+        return
+    longest = pc.max(pc.binary_length(data)).as_py()
+    if longest > limits.RECORD_BYTES_MAX:
+        raise RefusedError(f"a record has at most {limits.RECORD_BYTES_MAX} bytes of data, not {longest}")
+    span = pc.min_max(pc.utf8_length(keys)).as_py()
+    if span["min"] < 1 or span["max"] > limits.PARTITION_KEY_CHARS_MAX:
+        worst = span["min"] if span["min"] < 1 else span["max"]
+        raise RefusedError(
+            f"a partition key has 1 to {limits.PARTITION_KEY_CHARS_MAX} characters, not {worst}"
+        )
+    if arrival is not None:
+        span = pc.min_max(arrival).as_py()
+        if span["min"] < 0 or span["max"] > limits.ARRIVAL_MS_MAX:
+            worst = span["min"] if span["min"] < 0 else span["max"]
+            raise RefusedError(f"arrival time {worst} ms is not between 1970 and the end of year 9999")
+
+
+def _check_numbers(
+    sequence: pa.Array | None, source: pa.Array | None, subsequence: pa.Array | None
+) -> None:
+    import pyarrow.compute as pc
+
+    for numbers in (sequence, source):
+        if numbers is None:
+            continue
+        wrong = pc.index(pc.match_substring_regex(numbers, _DIGITS), False).as_py()
+        if wrong >= 0:
+            raise RefusedError(
+                f"a sequence number is 1 to {limits.SEQUENCE_DIGITS_MAX} decimal digits, "
+                f"not {numbers[wrong].as_py()[:140]!r}"
+            )
+    if sequence is not None and len(sequence) > 1:
+        padded = pc.utf8_lpad(sequence, limits.SEQUENCE_DIGITS_MAX, "0")
+        fell = pc.index(pc.less(padded[:-1], padded[1:]), False).as_py()
+        if fell >= 0:
+            raise RefusedError(
+                f"sequence number {sequence[fell + 1]} follows {sequence[fell]}; captured ones must rise"
+            )
+    if subsequence is not None:
+        least = pc.min(subsequence).as_py()
+        if least is not None and least < 0:
+            raise RefusedError(f"a sub-sequence number is 0 or more and below 2**63, not {least}")
+
+
+def _slices(
+    data: pa.Array,
+    keys: pa.Array,
+    arrival: pa.Array | None,
+    sequence: pa.Array | None,
+    source: pa.Array | None,
+    subsequence: pa.Array | None,
+) -> Iterator[Rows]:
+    layout = KINESIS if source is None else KINESIS_SOURCE
+    texts = [None if column is None else _Texts(column) for column in (sequence, keys, data, source)]
+    offsets = [text.offsets for text in texts if text is not None]
+    times = None if arrival is None else _int64s(arrival)
+    for start, stop in pairwise(cuts(len(data), fixed_bytes(layout), offsets)):
+        numbers, key, content, origin = (
+            (None, None) if text is None else text.slice(start, stop) for text in texts
+        )
+        buffers: tuple[Content | None, ...] = (*numbers, *key, times and times[start:stop], *content)
+        if source is not None and subsequence is not None:
+            places = _int64s(subsequence)[start:stop]
+            buffers += (_bitmap(source, start, stop), *origin, _bitmap(subsequence, start, stop), places)
+        captured = None
+        if sequence is not None:
+            captured = (sequence[start].as_py(), sequence[stop - 1].as_py())
+        yield Rows(layout, stop - start, buffers, captured)
+
+
+class _Texts:
+    """A binary or text column: its offsets (int32, one more than rows) and bytes."""
+
+    def __init__(self, column: pa.Array) -> None:
+        _, offsets, content = column.buffers()
+        self.offsets = memoryview(offsets).cast("B").cast("i")[column.offset : column.offset + len(column) + 1]
+        self._bytes = memoryview(content).cast("B") if content is not None else memoryview(b"")
+
+    def slice(self, start: int, stop: int) -> tuple[memoryview, memoryview]:
+        """Return offsets that begin at 0, and bytes, of rows `start` .. `stop`."""
+        out = bytearray(4 * (stop - start + 1))
+        source: Any = ffi.from_buffer("int32_t[]", self.offsets[start : stop + 1])
+        lib.sf_rebase_offsets(source, stop - start, ffi.from_buffer("int32_t[]", out))
+        return memoryview(out), self._bytes[self.offsets[start] : self.offsets[stop]]
+
+
+def _int64s(column: pa.Array) -> memoryview:
+    values = column.buffers()[1]
+    return memoryview(values).cast("B").cast("q")[column.offset : column.offset + len(column)]
+
+
+def _bitmap(column: pa.Array, start: int, stop: int) -> bytes:
+    """Return the validity bitmap of some rows, beginning at a byte's lowest bit."""
+    rows = stop - start
+    bits = (1 << rows) - 1
+    validity = column.buffers()[0]
+    if validity is not None:
+        first = column.offset + start
+        around = memoryview(validity).cast("B")[first >> 3 : (first + rows + 7) >> 3]
+        bits &= int.from_bytes(around, "little") >> (first & 7)
+    return bits.to_bytes((rows + 7) >> 3, "little")
