@@ -40,7 +40,7 @@ class LiveShard:
 
 
 class LiveStream:
-    """`now` returns seconds since 1970.  `faults` are (operation, code) of the next refusals; `calls` is what was asked."""
+    """`now` returns seconds since 1970; `faults` are (operation, code) of the next refusals, `calls` what was asked."""
 
     def __init__(self, now, *, kind="kinesis", name="orders", shards=1, retention_s=86_400):
         self.now, self.kind, self.name, self.retention_s = now, kind, name, retention_s
@@ -70,7 +70,9 @@ class LiveStream:
 
     def _add(self, parents, start, end):
         number = len(self.shards)
-        shard_id = f"shardId-{number:012d}" if self.kind == "kinesis" else f"shardId-{number + 1541626099:020d}-{number:08x}"
+        shard_id = f"shardId-{number:012d}"
+        if self.kind == "dynamodb":
+            shard_id = f"shardId-{number + 1541626099:020d}-{number:08x}"
         self.shards[shard_id] = LiveShard(shard_id, number, parents, start, end)
         return shard_id
 

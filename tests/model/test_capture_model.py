@@ -11,6 +11,7 @@ Invariants checked:
 from __future__ import annotations
 
 import random
+from functools import partial
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -78,15 +79,9 @@ class Capture:
                     assert until_ns > now_ns
                     self.now_s = min(end_s, until_ns / 1e9 + 1e-6)
                 case AskIterator(position):
-                    number = position.sequence_number
-                    self.call(
-                        lambda: self.live.iterator(
-                            self.shard_id, position.type, int(number) if number else None, position.at_ms
-                        ),
-                        self.machine.got_iterator,
-                    )
+                    self.call(partial(self.iterator, position), self.machine.got_iterator)
                 case Read(iterator):
-                    last = self.call(lambda: self.answer(iterator), self.take) or last
+                    last = self.call(partial(self.answer, iterator), self.take) or last
             self.losses += self.machine.losses
             self.machine.losses.clear()
         self.now_s = max(self.now_s, end_s) if self.machine.end is None else self.now_s
@@ -105,6 +100,10 @@ class Capture:
             return None
         self.now_s += 0.01  # and back
         return tell(answer)
+
+    def iterator(self, position):
+        number = position.sequence_number
+        return self.live.iterator(self.shard_id, position.type, int(number) if number else None, position.at_ms)
 
     def answer(self, iterator):
         _, page, token, behind = self.live.records(iterator)

@@ -13,11 +13,10 @@ NOW_MS = 1_700_000_000_000
 
 
 def reading(beginning="TRIM_HORIZON", *, at_ms=None, shard=None, limits=pace.KINESIS, **options):
-    machine = ShardReading(
+    return ShardReading(
         shard or SourceShard("shardId-000000000000"), limits, lambda: 1.0,
         beginning=Beginning(beginning, at_ms), retention_ms=DAY_MS, **options,
     )  # fmt: skip
-    return machine
 
 
 def answer(*numbers, next_iterator="next", behind_ms=0, size=0, at_ms=NOW_MS, children=()):
@@ -136,7 +135,7 @@ def test_an_empty_answer_is_not_the_end_a_null_iterator_is_and_names_the_childre
     assert machine.next(due + 30 * S, NOW_MS) == End(Why.SHARD_END, (child,))
 
 
-def test_a_source_that_never_says_null_ends_a_closed_shard_with_its_ending_number_or_empty_answers_with_nothing_behind():
+def test_a_source_that_never_says_null_ends_a_closed_shard_by_its_ending_number_or_by_empty_answers():
     machine = reading(limits=pace.DYNAMODB)
     _, due = begin(machine)
     machine.upstream_closed("12")
