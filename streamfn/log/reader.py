@@ -164,7 +164,7 @@ class ShardReader:
 
     def _next_messages(self, bytes_max: int, until_offset: int | None, messages_max: int) -> list[Message]:
         while True:
-            scan = self._scan or self._enter_segment()
+            scan = self._scan or self._enter_segment(self._open_at(self._position))
             segment = scan.segment
             active = not segment.sealed and segment.first_offset == self._commit.segment
             end = self._commit.length if active else segment.size
@@ -179,10 +179,10 @@ class ShardReader:
                 raise self._damaged(scan, f"but records up to {self._commit.end_offset} were committed")
             if status == lib.SF_SCAN_DAMAGED:
                 raise self._damaged(scan, "in a segment that is complete")
-            self._check_end(scan)
-            self._leave_segment()
             if self._position >= self._commit.end_offset and not self._refresh():
+                self._leave_segment()
                 return []
+            self._enter_next(scan)
 
     def _taken(self, scan: Scan, found: Any, count: int, until_offset: int | None) -> list[Message]:
         if until_offset is not None and found[count - 1].first_offset >= until_offset:
@@ -193,9 +193,25 @@ class ShardReader:
         self._position = scan.next_offset
         return [Message(scan.segment, keep, index) for index in range(count)]
 
-    def _enter_segment(self) -> Scan:
-        """Map the segment that holds `position` and go to the message there."""
-        segment = self._open_at(self._position)
+    def _enter_next(self, scan: Scan) -> None:
+        """Go on in the segment that holds what comes next, now that this one is at its end.
+
+        That may have the same name: segments are merged, and an empty one is replaced by one in sealed form.
+        """
+        following = self._open_at(self._position)
+        if following is not scan.segment:
+            self._leave_segment()
+            self._enter_segment(following)
+            return
+        following.release()
+        starts = [file.first_offset for file in list_segments(self.shard)]
+        after = [start for start in starts if start > scan.next_offset]
+        if after:
+            raise self._damaged(scan, f"but the next segment begins at {min(after)}")
+        raise self._damaged(scan, f"but records up to {self._commit.end_offset} were committed")
+
+    def _enter_segment(self, segment: Segment) -> Scan:
+        """Go to the message that holds `position`, in the segment that does; the reference is taken over."""
         scan = Scan(segment, segment.data_at, segment.first_offset, _MESSAGES_MAX)
         if segment.sealed:
             self._refresh()  # it was sealed after it was committed, so the commit we know may be too old
@@ -237,15 +253,6 @@ class ShardReader:
                 except FileNotFoundError:
                     continue
         raise LogDamaged(f"{self.shard.directory} has no segment with offset {offset}, which was committed")
-
-    def _check_end(self, scan: Scan) -> None:
-        """Raise LogDamaged unless another segment begins where this one ends."""
-        starts = {file.first_offset for file in list_segments(self.shard)}
-        after = [start for start in starts if start > scan.segment.first_offset]
-        if after and min(after) != scan.next_offset:
-            raise self._damaged(scan, f"but the next segment begins at {min(after)}")
-        if not after and scan.next_offset < self._commit.end_offset:
-            raise self._damaged(scan, f"but records up to {self._commit.end_offset} were committed")
 
     def _leave_segment(self) -> None:
         if self._scan is not None:
