@@ -215,6 +215,8 @@ class DataDir:
                 self._sweep_shards(before)
                 for shard in after.shards[len(before.shards) :]:
                     make_shard_directory(shard.directory, shard)
+                if len(after.shards) > len(before.shards):
+                    self.disk.sync_directory(after.directory)  # a description must not outlive what it names
                 description.replace(after)
                 return after
         except OSError as error:
