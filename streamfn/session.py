@@ -20,7 +20,7 @@ import errno
 import os
 import sys
 import weakref
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, Unpack
@@ -35,6 +35,7 @@ from streamfn.doors.putting import Put, Putter, new_record, new_records
 from streamfn.doors.records import Records, Start
 from streamfn.errors import HandlerImportError, PoolClosed, RefusedError
 from streamfn.log.datadir import DataDir
+from streamfn.log.reshard import merge_shards, split_shard, update_shard_count
 from streamfn.log.stream import Stream
 from streamfn.mapping.deletion import delete_mapping, delete_stream
 from streamfn.mapping.handler import Handler
@@ -136,6 +137,39 @@ class Session:
         await self._putter.let_go(name)
         runtime = self._runtime
         await runtime.disk(delete_stream, runtime.data, runtime.store, name)
+
+    async def split_shard(
+        self, stream: str, shard_to_split: str, new_starting_hash_key: int | None = None
+    ) -> Stream:
+        """Split an open shard in two (`new_starting_hash_key` None: in the middle) and return the stream as it is then.
+
+        Mappings go on: each delivers the children when it has finished the parent. Who writes to the shard is asked to
+        let go of it, and waited for up to 5 s.
+
+        Cancellation: a split that has begun is waited for.
+
+        Raises:
+            RefusedError: as Kinesis refuses it, in its words.
+            BusyError: a process goes on writing to the shard; the text names its pid.
+        """
+        return await self._reshard(
+            stream, lambda data: split_shard(data, stream, shard_to_split, new_starting_hash_key)
+        )
+
+    async def merge_shards(self, stream: str, shard_to_merge: str, adjacent_shard_to_merge: str) -> Stream:
+        """Merge two open shards whose hash keys adjoin; otherwise as `split_shard`."""
+        return await self._reshard(
+            stream, lambda data: merge_shards(data, stream, shard_to_merge, adjacent_shard_to_merge)
+        )
+
+    async def update_shard_count(self, stream: str, target_shard_count: int) -> Stream:
+        """Split and merge until so many shards of equal ranges are open; otherwise as `split_shard`."""
+        return await self._reshard(stream, lambda data: update_shard_count(data, stream, target_shard_count))
+
+    async def _reshard(self, stream: str, call: Callable[[DataDir], Stream]) -> Stream:
+        self._check_open()
+        await self._putter.let_go(stream)
+        return await trio.to_thread.run_sync(call, self._runtime.data)
 
     async def put(self, stream: str, data: bytes | str, *, partition_key: str | None = None) -> Put:
         """Append a record; it is durable when this returns. The stream is made (one shard) if it does not exist.

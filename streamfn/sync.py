@@ -80,6 +80,18 @@ class SyncSession:
         """See `Session.delete_stream`."""
         self._portal.call(lambda: self._session.delete_stream(name))
 
+    def split_shard(self, stream: str, shard_to_split: str, new_starting_hash_key: int | None = None) -> Stream:
+        """See `Session.split_shard`."""
+        return self._portal.call(lambda: self._session.split_shard(stream, shard_to_split, new_starting_hash_key))
+
+    def merge_shards(self, stream: str, shard_to_merge: str, adjacent_shard_to_merge: str) -> Stream:
+        """See `Session.merge_shards`."""
+        return self._portal.call(lambda: self._session.merge_shards(stream, shard_to_merge, adjacent_shard_to_merge))
+
+    def update_shard_count(self, stream: str, target_shard_count: int) -> Stream:
+        """See `Session.update_shard_count`."""
+        return self._portal.call(lambda: self._session.update_shard_count(stream, target_shard_count))
+
     def put(self, stream: str, data: bytes | str, *, partition_key: str | None = None) -> Put:
         """See `Session.put`."""
         return self._portal.call(lambda: self._session.put(stream, data, partition_key=partition_key))
