@@ -51,6 +51,7 @@ COMMANDS = {
     "split-shard": _Entry("resharding", "split_shard", "Split a shard in two."),
     "merge-shards": _Entry("resharding", "merge_shards", "Merge two adjacent shards."),
     "update-shard-count": _Entry("resharding", "update_shard_count", "Split and merge to a number of shards."),
+    "verify": _Entry("verify", "verify", "Check every byte of the log; repair nothing."),
     "delete": _Entry("deleting", "delete", "Delete a stream with all its records."),
 }
 

@@ -1,4 +1,4 @@
-"""The progress bar of an import, on a terminal only."""
+"""Progress bars, on a terminal only."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ from types import TracebackType
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 from streamfn.limits import MIB
 
@@ -65,3 +73,37 @@ class ImportProgress:
             rate = f"{total_bytes / MIB / seconds:,.0f} MiB/s"
             counts = f"{self._records:,} records, {rate}"
             self._progress.update(self._task, completed=self._source.position, counts=counts)
+
+
+class ByteProgress:
+    """A bar for work that is measured in bytes; a context manager.  Where nobody looks, nothing is shown."""
+
+    def __init__(self, name: str, total_bytes: int) -> None:
+        self._progress: Progress | None = None
+        if sys.stderr.isatty():
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TaskProgressColumn(),
+                TransferSpeedColumn(),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._task = self._progress.add_task(name, total=total_bytes)
+
+    def __enter__(self) -> ByteProgress:
+        if self._progress is not None:
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def advance(self, more_bytes: int) -> None:
+        """Say that so many more bytes are done."""
+        if self._progress is not None:
+            self._progress.advance(self._task, more_bytes)

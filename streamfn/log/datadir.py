@@ -95,16 +95,19 @@ class DataDir:
     def streams(self) -> list[Stream]:
         """Return the streams, by name."""
         found = []
-        try:
-            names = [name for name in self.disk.list_directory(self._streams_path) if _ID.fullmatch(name)]
-        except OSError as error:
-            raise FailedError(f"cannot list {self._streams_path}: {error.strerror}") from error
-        for directory in (self._streams_path / name for name in names):
+        for stream_id in self.stream_ids():
             try:
-                found.append(self._described(directory))
+                found.append(self._described(self._streams_path / stream_id))
             except FileNotFoundError:
                 continue  # deleted since we listed it
         return sorted(found, key=lambda stream: stream.name)
+
+    def stream_ids(self) -> list[str]:
+        """Return the ids of the streams, in no order; their descriptions are not looked at."""
+        try:
+            return [name for name in self.disk.list_directory(self._streams_path) if _ID.fullmatch(name)]
+        except OSError as error:
+            raise FailedError(f"cannot list {self._streams_path}: {error.strerror}") from error
 
     def _described(self, directory: Path) -> Stream:
         try:
