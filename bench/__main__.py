@@ -2,20 +2,10 @@
 
 import argparse
 import os
-import platform
 import sys
 
 from bench import builder, engine, roundtrip
-
-
-def machine():
-    model = platform.processor() or platform.machine()
-    with open("/proc/cpuinfo") as info:
-        for line in info:
-            if line.startswith("model name"):
-                model = line.split(":", 1)[1].strip()
-                break
-    return f"{model}, {os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}"
+from bench.machine import machine
 
 
 def main():

@@ -38,6 +38,8 @@ SEGMENT_BYTES = 128 * MIB
 MESSAGE_BYTES_TARGET = 2 * MIB
 MESSAGE_ROWS_MAX = 65_536
 SEALED_GROUP_BYTES = 8 * MIB
+# An append of columns from here on goes straight into sealed segments: written once, in their row groups.
+STRAIGHT_BYTES = 32 * MIB
 
 # Appends are refused below this much free disk, so that checkpoints and discards still fit (on a small
 # file system: a quarter of it).

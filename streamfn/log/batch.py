@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from streamfn import limits
 from streamfn.errors import RefusedError
 from streamfn.log.layout import KINESIS, KINESIS_SOURCE, Buffer, Layout
-from streamfn.log.schema import COUNTER_DIGITS, Draft, message_bytes
+from streamfn.log.schema import COUNTER_DIGITS, Draft, message_bytes, numbers
 from streamfn.types import NewRecord
 
 assert array("i").itemsize == 4
@@ -55,10 +55,23 @@ class Rows(NamedTuple):
             if content is None:
                 if index != layout.time:
                     continue
-                content = memoryview(array("q", [arrival_ms]) * self.rows)
+                content = self._times(arrival_ms)
             view = memoryview(content).cast("B")
             draft.buffer[at : at + len(view)] = view
         return draft
+
+    def loose(self, first_offset: int, sequence_base: bytes, arrival_ms: int) -> list[memoryview]:
+        """Return every buffer as it lies in memory, with what the append gives: for `schema.loose_message`."""
+        layout = self.layout
+        buffers = list(self.buffers)
+        if buffers[layout.sequence] is None:
+            buffers[layout.sequence : layout.sequence + 2] = numbers(sequence_base, first_offset, self.rows)
+        if buffers[layout.time] is None:
+            buffers[layout.time] = self._times(arrival_ms)
+        return [memoryview(buffer) for buffer in buffers if buffer is not None]
+
+    def _times(self, arrival_ms: int) -> memoryview:
+        return memoryview(array("q", [arrival_ms]) * self.rows)
 
     def widened(self, layout: Layout) -> Rows:
         """Return the same rows in a layout that `holds` theirs, with nulls in what they have not."""
@@ -208,12 +221,16 @@ def fixed_bytes(layout: Layout) -> int:
     return sum(per_buffer[what] for what, _ in layout.buffers) + limits.SEQUENCE_DIGITS_GIVEN
 
 
-def cuts(rows: int, fixed: int, offsets: Sequence[Sequence[int]]) -> Iterator[int]:
+def cuts(
+    rows: int, fixed: int, offsets: Sequence[Sequence[int]], target_bytes: int | None = None
+) -> Iterator[int]:
     """Yield the row numbers at which messages begin, and the end.
 
-    Each takes at most MESSAGE_BYTES_TARGET and MESSAGE_ROWS_MAX; a row weighs `fixed` bytes and what it has in
-    the columns of `offsets`.  One that is larger alone is a message alone.  Looks at a few rows of each message only.
+    Each takes at most `target_bytes` (None: MESSAGE_BYTES_TARGET) and MESSAGE_ROWS_MAX; a row weighs `fixed` bytes
+    and what it has in the columns of `offsets`.  One that is larger alone is a message alone.  Looks at a few rows of
+    each message only.
     """
+    target = limits.MESSAGE_BYTES_TARGET if target_bytes is None else target_bytes
     row = 0
     yield 0
     while row < rows:
@@ -222,10 +239,7 @@ def cuts(rows: int, fixed: int, offsets: Sequence[Sequence[int]]) -> Iterator[in
         def weight(end: int, start: int = row) -> int:
             return fixed * (end - start) + sum(column[end] - column[start] for column in offsets)
 
-        if weight(stop) > limits.MESSAGE_BYTES_TARGET:
-            stop = max(
-                row + 1,
-                bisect_right(range(stop + 1), limits.MESSAGE_BYTES_TARGET, lo=row + 1, key=weight) - 1,
-            )
+        if weight(stop) > target:
+            stop = max(row + 1, bisect_right(range(stop + 1), target, lo=row + 1, key=weight) - 1)
         yield stop
         row = stop

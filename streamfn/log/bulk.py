@@ -26,12 +26,14 @@ def from_columns(
     sequence: pa.Array | None = None,
     source_sequence: pa.Array | None = None,
     source_subsequence: pa.Array | None = None,
+    message_bytes: int | None = None,
 ) -> Iterator[Rows]:
     """Cut Arrow columns into messages.
 
     `data` is binary or text, `keys` text, `arrival` timestamps of any unit (UTC where they have no zone) or
     int64 milliseconds, `sequence` captured sequence numbers as text, which must rise.  The two source columns (text,
-    integers) may hold nulls, the others not.  Everything is checked before the first message is given out.
+    integers) may hold nulls, the others not.  A message takes `message_bytes` at most (None: MESSAGE_BYTES_TARGET),
+    one record's excepted.  Everything is checked before the first message is given out.
 
     Raises:
         RefusedError: the columns differ in length or type, or a record breaks a limit.
@@ -61,7 +63,7 @@ def from_columns(
         raise RefusedError(f"the columns of an append are not as they should be: {error}") from error
     _check_columns(data, keys, arrival)
     _check_numbers(sequence, source_sequence, source_subsequence)
-    return _slices(data, keys, arrival, sequence, source_sequence, source_subsequence)
+    return _slices(data, keys, arrival, sequence, source_sequence, source_subsequence, message_bytes)
 
 
 def _check_columns(data: pa.Array, keys: pa.Array, arrival: pa.Array | None) -> None:
@@ -119,12 +121,13 @@ def _slices(
     sequence: pa.Array | None,
     source: pa.Array | None,
     subsequence: pa.Array | None,
+    message_bytes: int | None,
 ) -> Iterator[Rows]:
     layout = KINESIS if source is None else KINESIS_SOURCE
     texts = [None if column is None else _Texts(column) for column in (sequence, keys, data, source)]
     offsets = [text.offsets for text in texts if text is not None]
     times = None if arrival is None else _int64s(arrival)
-    for start, stop in pairwise(cuts(len(data), fixed_bytes(layout), offsets)):
+    for start, stop in pairwise(cuts(len(data), fixed_bytes(layout), offsets, message_bytes)):
         numbers, key, content, origin = (
             (None, None) if text is None else text.slice(start, stop) for text in texts
         )

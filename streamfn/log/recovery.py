@@ -88,7 +88,7 @@ def find_tail(shard: Shard, commit: Commit | None) -> Tail:
         if published:
             raise LogDamaged(f"{shard.directory} has no segments, but {published} records were committed")
         return Tail(None, 0, 0, commit.epoch if commit else 0, 0, 0, 0)
-    last = max(files, key=lambda file: (file.first_offset, not file.sealed))
+    last = max(files, key=lambda file: (file.first_offset, file.sealed))
     if commit and last.first_offset < commit.segment:
         missing = f"{commit.segment:020d}.arrows"
         raise LogDamaged(

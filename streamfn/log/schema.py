@@ -25,6 +25,7 @@ _SCHEMA, _RECORD_BATCH = 1, 3
 _VALUE = b"SFN1:00000000:%08x:%016x:%08x:%016x:%016x"
 _VALUE_BYTES = 82
 _CRC_AT = 5
+_PADDING = bytes(8)
 END_OF_STREAM = struct.pack("<II", 0xFFFFFFFF, 0)
 
 # The offset's part of a sequence number that is given here.
@@ -137,6 +138,70 @@ def message_bytes(layout: Layout, rows: int, texts: Sequence[int]) -> int:
     )
 
 
+def _laid_out(layout: Layout, rows: int, sizes: Sequence[int]) -> tuple[bytearray, list[int], int]:
+    """Return prefix and metadata of a message without its SFN1 value, where its buffers go, and how long it is."""
+    template = _TEMPLATES[layout.id]
+    head = bytearray(template.encoded)
+    position = 0
+    places = [0] * (2 * layout.arrow_buffers)
+    columns = []
+    for size, (_, index) in zip(sizes, layout.buffers, strict=True):
+        places[2 * index] = position
+        places[2 * index + 1] = size
+        columns.append(len(head) + position)
+        position += (size + 7) & ~7
+    struct.pack_into("<q", head, template.rows_at, rows)
+    struct.pack_into("<q", head, template.body_at, position)
+    template.nodes.pack_into(head, template.nodes_at, *(rows, 0) * len(layout.columns))
+    template.places.pack_into(head, template.buffers_at, *places)
+    return head, columns, len(head) + position
+
+
+def loose_message(
+    layout: Layout, first_offset: int, rows: int, buffers: Sequence[memoryview], epoch: int, durable_upto: int
+) -> list[memoryview]:
+    """Return a message as the pieces it is made of: its head, and the buffers as they lie in memory.
+
+    `buffers` are those of the layout, whose columns may not be null, in canonical order.  Written one behind the
+    other the pieces are what a `Draft` would be.
+    """
+    assert not any(column.nullable for column in layout.columns), "nobody has counted the nulls"
+    head, _, length = _laid_out(layout, rows, [buffer.nbytes for buffer in buffers])
+    at = _TEMPLATES[layout.id].value_at
+    head[at : at + _VALUE_BYTES] = _value(epoch, first_offset, rows, length - len(head), durable_upto)
+    pieces = [memoryview(head)]
+    for buffer in buffers:
+        pieces.append(buffer.cast("B"))
+        pieces.append(memoryview(_PADDING[: -buffer.nbytes % 8]))
+    crc = 0
+    for piece in pieces:
+        crc = lib.sf_crc32c(crc, ffi.from_buffer(piece), len(piece))
+    head[at + _CRC_AT : at + _CRC_AT + 8] = b"%08x" % crc
+    return pieces
+
+
+def numbers(sequence_base: bytes, first_offset: int, rows: int) -> tuple[bytearray, bytearray]:
+    """Return the two buffers of a column of sequence numbers: `sequence_base`, then the offset in 20 digits."""
+    offsets = bytearray(4 * (rows + 1))
+    texts = bytearray((len(sequence_base) + COUNTER_DIGITS) * rows)
+    lib.sf_sequence_numbers(
+        sequence_base,
+        len(sequence_base),
+        first_offset,
+        rows,
+        ffi.from_buffer("int32_t[]", offsets),
+        ffi.from_buffer("uint8_t[]", texts),
+    )
+    return offsets, texts
+
+
+def _value(epoch: int, first_offset: int, rows: int, body_bytes: int, durable_upto: int) -> bytes:
+    """Return the SFN1 value of a message, its CRC's digits zeros."""
+    value = _VALUE % (epoch, first_offset, rows, body_bytes, durable_upto)
+    assert len(value) == _VALUE_BYTES, "a number of the SFN1 value outgrew its field"
+    return value
+
+
 class Draft:
     """One message being laid out: room for its columns, to be filled by the caller, then `finish`ed.
 
@@ -144,30 +209,18 @@ class Draft:
     of the layout.
     """
 
-    __slots__ = ("_rows", "_template", "buffer", "columns", "first_offset", "layout")
+    __slots__ = ("_template", "buffer", "columns", "first_offset", "layout", "rows")
 
     def __init__(self, layout: Layout, first_offset: int, rows: int, texts: Sequence[int]) -> None:
         template = _TEMPLATES[layout.id]
-        start = len(template.encoded)
-        position = 0
-        places = [0] * (2 * layout.arrow_buffers)
-        columns = []
-        for size, (_, index) in zip(_sizes(layout, rows, texts), layout.buffers, strict=True):
-            places[2 * index] = position
-            places[2 * index + 1] = size
-            columns.append(start + position)
-            position += (size + 7) & ~7
-        buffer = bytearray(start + position)
-        buffer[:start] = template.encoded
-        struct.pack_into("<q", buffer, template.rows_at, rows)
-        struct.pack_into("<q", buffer, template.body_at, position)
-        template.nodes.pack_into(buffer, template.nodes_at, *(rows, 0) * len(layout.columns))
-        template.places.pack_into(buffer, template.buffers_at, *places)
+        head, columns, length = _laid_out(layout, rows, _sizes(layout, rows, texts))
+        buffer = bytearray(length)
+        buffer[: len(head)] = head
         self.buffer = buffer
         self.columns = columns
         self.first_offset = first_offset
         self.layout = layout
-        self._rows = rows
+        self.rows = rows
         self._template = template
 
     def number(self, sequence_base: bytes) -> None:
@@ -178,7 +231,7 @@ class Draft:
             sequence_base,
             len(sequence_base),
             self.first_offset,
-            self._rows,
+            self.rows,
             ffi.cast("int32_t *", at + self.columns[column]),
             ffi.cast("uint8_t *", at + self.columns[column + 1]),
         )
@@ -188,10 +241,8 @@ class Draft:
         buffer, template = self.buffer, self._template
         self._count_nulls()
         body_bytes = len(buffer) - len(template.encoded)
-        value = _VALUE % (epoch, self.first_offset, self._rows, body_bytes, durable_upto)
-        assert len(value) == _VALUE_BYTES, "a number of the SFN1 value outgrew its field"
         at = template.value_at
-        buffer[at : at + _VALUE_BYTES] = value
+        buffer[at : at + _VALUE_BYTES] = _value(epoch, self.first_offset, self.rows, body_bytes, durable_upto)
         crc = lib.sf_crc32c(0, ffi.from_buffer(buffer), len(buffer))
         buffer[at + _CRC_AT : at + _CRC_AT + 8] = b"%08x" % crc
         return buffer
@@ -203,9 +254,9 @@ class Draft:
         bitmaps = [
             at for at, (what, _) in zip(self.columns, self.layout.buffers, strict=True) if what is Buffer.VALIDITY
         ]
-        length = (self._rows + 7) >> 3
+        length = (self.rows + 7) >> 3
         for number, at in zip(nullable, bitmaps, strict=True):
             valid = int.from_bytes(self.buffer[at : at + length], "little").bit_count()
             struct.pack_into(
-                "<q", self.buffer, self._template.nodes_at + 16 * number + 8, self._rows - valid
+                "<q", self.buffer, self._template.nodes_at + 16 * number + 8, self.rows - valid
             )

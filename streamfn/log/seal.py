@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import os
 import queue
-import struct
 import threading
 from itertools import pairwise
 from pathlib import Path
@@ -20,17 +19,15 @@ from typing import Any
 from streamfn import limits
 from streamfn._native import ffi, lib
 from streamfn.errors import LogError
-from streamfn.log.disk import Space, write_all
-from streamfn.log.footer import PLAIN, Footer, Group, encode
+from streamfn.log.disk import Space
 from streamfn.log.recovery import Scan, damaged
-from streamfn.log.schema import Draft, schema_message
+from streamfn.log.schema import Draft
+from streamfn.log.sealed_writer import SUFFIX, SealedWriter
 from streamfn.log.segment import (
     Segment,
     SegmentFile,
-    header,
     list_files,
     open_segment,
-    sealed_path,
     stream_path,
 )
 from streamfn.log.stream import Shard
@@ -52,67 +49,32 @@ def seal(shard: Shard, first_offset: int, end_offset: int) -> Path:
         OSError: a file cannot be read or written.
     """
     file = SegmentFile(first_offset, False, stream_path(shard, first_offset))
-    path = sealed_path(shard, first_offset)
-    temporary = path.with_suffix(".sealing")
-    disk = shard.disk
     segment = open_segment(shard, file)
     try:
-        fd = disk.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+        writer = SealedWriter(shard, first_offset, segment.layout)
         try:
-            _write_file(fd, shard, segment, file, end_offset)
-            disk.sync(fd)
+            _copy(segment, file, end_offset, writer)
+            path = writer.finish(end_offset, shard.disk.status(segment.fd).modified_ms, 0)
         except BaseException:
-            disk.unlink(temporary)
+            writer.abandon()
             raise
-        finally:
-            disk.close(fd)
     finally:
         segment.release()
-    disk.rename(temporary, path)
-    disk.sync_directory(shard.directory)
-    disk.unlink(file.path)
+    shard.disk.unlink(file.path)
     return path
 
 
-def _write_file(fd: int, shard: Shard, segment: Segment, file: SegmentFile, end_offset: int) -> None:
+def _copy(segment: Segment, file: SegmentFile, end_offset: int, writer: SealedWriter) -> None:
     scan = Scan(segment, segment.data_at, file.first_offset, _GROUP_MESSAGES)
-    groups: list[Group] = []
-    latest_ms = 0
-    start = header(shard, sealed=True, layout=segment.layout)
-    write_all(shard.disk, fd, memoryview(start), 0)
-    position = len(start)
     status = lib.SF_SCAN_MORE
     while status == lib.SF_SCAN_MORE:
         status, messages, count = scan.step(segment.size, _GROUP_MESSAGES, limits.SEALED_GROUP_BYTES)
         if count:
-            draft = _merged(segment, messages, count, end_offset)
-            write_all(shard.disk, fd, memoryview(draft.buffer), position)
-            latest_ms = max(latest_ms, _latest_arrival(segment, messages, count))
-            groups.append(_group(draft.buffer, position, draft.first_offset, latest_ms))
-            position += len(draft.buffer)
+            writer.add_draft(_merged(segment, messages, count, end_offset))
     if status == lib.SF_SCAN_DAMAGED or scan.next_offset != end_offset:
         raise damaged(
             file, scan.position, scan.next_offset, f"though the next segment begins at {end_offset}"
         )
-    appended_ms = shard.disk.status(segment.fd).modified_ms
-    footer = Footer(PLAIN, end_offset, appended_ms, 0, tuple(groups))
-    write_all(shard.disk, fd, memoryview(encode(schema_message(shard.name, segment.layout), footer)), position)
-
-
-def _latest_arrival(segment: Segment, messages: Any, count: int) -> int:
-    """Return the latest arrival time in some messages, in milliseconds since 1970, UTC."""
-    span = ffi.new("int64_t[2]")
-    latest_ms = 0
-    for number in range(count):
-        lib.sf_arrival_span(segment.base, messages + number, span, span + 1)
-        latest_ms = max(latest_ms, span[1])
-    return latest_ms
-
-
-def _group(message: bytearray, position: int, first_offset: int, latest_ms: int) -> Group:
-    """Return the footer's entry for a message that was written at a file position."""
-    (metadata_bytes,) = struct.unpack_from("<I", message, 4)
-    return Group(position, metadata_bytes, len(message) - 8 - metadata_bytes, first_offset, latest_ms)
 
 
 def _merged(segment: Segment, messages: Any, count: int, end_offset: int) -> Draft:
@@ -158,7 +120,7 @@ class Sealer:
         """
         shard = self._shard
         for name in sorted(shard.disk.list_directory(shard.directory)):
-            if name.endswith((".tmp", ".sealing")):
+            if name.endswith((".tmp", SUFFIX)):
                 shard.disk.unlink(shard.directory / name)
         files = list_files(self._shard)
         sealed = {file.first_offset for file in files if file.sealed}

@@ -28,6 +28,7 @@ from streamfn.log.lock import FileLock
 from streamfn.log.recovery import Recovery, Tail
 from streamfn.log.seal import Sealer, floor_bytes
 from streamfn.log.segment import header, read_header, stream_path
+from streamfn.log.straight import StraightAppend
 from streamfn.log.stream import Shard
 from streamfn.types import NewChange, NewRecord
 
@@ -177,9 +178,18 @@ class ShardWriter:
     def append_columns(
         self, data: pa.Array, keys: pa.Array, arrival: pa.Array | None = None, **captured: pa.Array | None
     ) -> range:
-        """The same for Arrow columns (see `bulk.from_columns`), without a Python object per record."""
+        """The same for Arrow columns (see `bulk.from_columns`), without a Python object per record.
+
+        From STRAIGHT_BYTES on they go straight into sealed segments, and are durable and visible at once.
+        """
         now_ms = self._now_ms()
-        offsets = self._append(bulk.from_columns(data, keys, arrival, **captured), now_ms)
+        if data.nbytes + keys.nbytes >= limits.STRAIGHT_BYTES:
+            messages = bulk.from_columns(
+                data, keys, arrival, **captured, message_bytes=limits.SEALED_GROUP_BYTES
+            )
+            offsets = self._append_straight(messages, now_ms)
+        else:
+            offsets = self._append(bulk.from_columns(data, keys, arrival, **captured), now_ms)
         if arrival is None and offsets:
             self._arrival_ms = now_ms
         return offsets
@@ -277,6 +287,35 @@ class ShardWriter:
             self._write(message)
             self._end_offset += rows.rows
         return range(first, self._end_offset)
+
+    def _append_straight(self, messages: Iterable[batch.Rows], arrival_ms: int) -> range:
+        """Write messages into sealed segments of their own, and go on in an active one behind them."""
+        if self._end_offset > self._segment:
+            self._roll()
+        first = self._segment
+        base = self._sequence_base.encode()
+        straight = StraightAppend(self.shard, first, self._segment_bytes, arrival_ms)
+        try:
+            for rows in messages:
+                self._require_space(rows.message_bytes(base))
+                straight.add(rows, base, self._epoch, first)
+            straight.finish()
+        except OSError as error:
+            raise _log_error(self.shard, "cannot append to", error) from error
+        finally:
+            straight.abandon()
+            self._end_offset = straight.end_offset
+            if self._end_offset > first:
+                self._leave_empty(first)
+        return range(first, self._end_offset)
+
+    def _leave_empty(self, first: int) -> None:
+        """Go on behind sealed segments, the first of which has the name of the active one, which has no records."""
+        self._replace(self._layout)
+        try:
+            self._disk.unlink(stream_path(self.shard, first))
+        except OSError as error:
+            raise _log_error(self.shard, "cannot tidy up", error) from error
 
     def _make_room(self, size: int, needed: Layout) -> None:
         """Begin a segment where the message does not fit the active one, or has other columns.

@@ -52,7 +52,9 @@ class ShardMachine(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.root = Path(tempfile.mkdtemp())
-        self.patch = mock.patch.object(limits, "MESSAGE_BYTES_TARGET", 4096)
+        self.patch = mock.patch.multiple(
+            limits, MESSAGE_BYTES_TARGET=4096, STRAIGHT_BYTES=3000, SEALED_GROUP_BYTES=8192
+        )
         self.patch.start()
         self.shard = DataDir.open(self.root, create=True).create_stream("s").shards[0]
         self.appended: list[NewRecord] = []

@@ -1,0 +1,108 @@
+"""`python -m bench.bulk [--megabytes N] [--rounds N]`: bulk import against pyarrow, and how fast a log is verified.
+
+The rival writes the same four columns to one uncompressed Arrow file and syncs it once.  Ours appends the columns to
+one shard, commits, and closes it, everything sealed.  Rounds are interleaved; medians are printed.
+"""
+
+import argparse
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from bench.machine import machine
+from streamfn.log.check import check_segment
+from streamfn.log.datadir import DataDir
+from streamfn.log.segment import list_files
+from streamfn.log.writer import ShardWriter
+
+KEYS = 10_000
+
+
+def columns(megabytes, record_bytes):
+    """Sequence numbers, keys, arrival times and data of so many records."""
+    rows = megabytes * 1_000_000 // (record_bytes + 80)
+    offsets = pa.py_buffer((np.arange(rows + 1, dtype=np.int64) * record_bytes).astype(np.int32))
+    content = np.random.default_rng(1).bytes(rows * record_bytes)
+    data = pa.Array.from_buffers(pa.binary(), rows, [None, offsets, pa.py_buffer(content)])
+    keys = pa.array([f"customer-{number}" for number in range(KEYS)]).take(pa.array(np.arange(rows) % KEYS))
+    arrival = pa.array(np.arange(rows, dtype=np.int64) + 1_700_000_000_000).cast(pa.timestamp("ms", "UTC"))
+    sequence = pa.array([f"{number:056d}" for number in range(rows)])
+    return sequence, keys, arrival, data
+
+
+def rival(directory, sequence, keys, arrival, data):
+    """Write the columns with pyarrow; return seconds."""
+    names = ["sequence_number", "partition_key", "approximate_arrival_timestamp", "data"]
+    table = pa.table([sequence, keys, arrival, data], names=names)
+    begun = time.perf_counter()
+    with open(directory / "rival.arrow", "wb") as file:
+        with pa.ipc.new_file(file, table.schema) as writer:
+            writer.write_table(table)
+        file.flush()
+        os.fsync(file.fileno())
+    return time.perf_counter() - begun
+
+
+def ours(directory, keys, arrival, data):
+    """Append them to a shard; return seconds until durable, and until closed."""
+    shard = DataDir.open(directory / "data", create=True).create_stream("s").shards[0]
+    begun = time.perf_counter()
+    with ShardWriter.open(shard) as writer:
+        writer.append_columns(data, keys, arrival)
+        writer.commit()
+        committed = time.perf_counter() - begun
+    return committed, time.perf_counter() - begun, shard
+
+
+def verified(shard):
+    """Check every segment; return bytes a second."""
+    begun = time.perf_counter()
+    checks = [check_segment(shard, file) for file in list_files(shard)]
+    seconds = time.perf_counter() - begun
+    assert not any(check.findings for check in checks)
+    stored = sum(os.stat(file.path).st_blocks * 512 for file in list_files(shard))
+    return stored / seconds
+
+
+def run(megabytes, record_bytes, rounds):
+    """Medians of (rival MB/s, ours to the commit, ours to the close, the median of the ratios, verify GB/s)."""
+    sequence, keys, arrival, data = columns(megabytes, record_bytes)
+    size = sum(column.nbytes for column in (sequence, keys, arrival, data))
+    results = []
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory(dir=".") as name:
+            directory = Path(name)
+            theirs = rival(directory, sequence, keys, arrival, data)
+            os.unlink(directory / "rival.arrow")
+            committed, closed, shard = ours(directory, keys, arrival, data)
+            speed = verified(shard)
+            results.append((size / theirs, size / committed, size / closed, theirs / closed, speed))
+            shutil.rmtree(directory / "data")
+    return [statistics.median(each) for each in zip(*results, strict=True)]
+
+
+def main():
+    """Print the table."""
+    parser = argparse.ArgumentParser(prog="python -m bench.bulk", description=__doc__)
+    parser.add_argument("--megabytes", type=int, default=400)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    print(f"{machine()}; {options.megabytes} MB, medians of {options.rounds} interleaved rounds\n")
+    print("| bytes a record | pyarrow, one fsync | streamfn, durable | closed and sealed | closed : pyarrow | verify |")
+    print("|---|---|---|---|---|---|")
+    for record_bytes in (1024, 128):
+        theirs, committed, closed, ratio, speed = run(options.megabytes, record_bytes, options.rounds)
+        print(
+            f"| {record_bytes} | {theirs / 1e6:,.0f} MB/s | {committed / 1e6:,.0f} MB/s | {closed / 1e6:,.0f} MB/s "
+            f"| **{ratio:.2f}** (bar 0.5) | {speed / 1e9:.1f} GB/s (bar 1.5) |"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""A large append that goes straight into sealed segments: each byte of it is written once.
+
+What comes in small pieces is appended to the active segment and copied into a sealed one later.  What comes in
+tens of megabytes has the size of row groups already.  Its segments have their names, durably, one after the
+other, before anything of them is published: a crash leaves the first of them whole or not at all.
+"""
+
+from __future__ import annotations
+
+from streamfn.log.batch import Rows
+from streamfn.log.schema import loose_message
+from streamfn.log.sealed_writer import SealedWriter
+from streamfn.log.stream import Shard
+
+
+class StraightAppend:
+    """The sealed segments of one append, up to `segment_bytes` each; `end_offset` is behind what is durable.
+
+    Call `finish`, and `abandon` whatever happened.
+    """
+
+    def __init__(self, shard: Shard, first_offset: int, segment_bytes: int, appended_ms: int) -> None:
+        self.end_offset = first_offset
+        self._shard = shard
+        self._segment_bytes = segment_bytes
+        self._appended_ms = appended_ms
+        self._file: SealedWriter | None = None
+        self._next = first_offset
+
+    def add(self, rows: Rows, sequence_base: bytes, epoch: int, durable_upto: int) -> None:
+        """Add rows as one message.
+
+        Raises:
+            OSError: it cannot be written, or a segment before it cannot be finished.
+        """
+        if self._file is not None and self._file.position + rows.message_bytes(sequence_base) > self._segment_bytes:
+            self.finish()
+        if self._file is None:
+            self._file = SealedWriter(self._shard, self._next, rows.layout)
+        layout = rows.layout
+        if any(column.nullable for column in layout.columns):
+            draft = rows.draft(self._next, sequence_base, self._appended_ms)
+            draft.finish(epoch, durable_upto)
+            self._file.add_draft(draft)
+        else:
+            buffers = rows.loose(self._next, sequence_base, self._appended_ms)
+            pieces = loose_message(layout, self._next, rows.rows, buffers, epoch, durable_upto)
+            self._file.add(pieces, self._next, buffers[layout.time])
+        self._next += rows.rows
+
+    def finish(self) -> None:
+        """Make what was added durable.
+
+        Raises:
+            OSError: it failed; nothing of the last segment counts.
+        """
+        if self._file is not None:
+            self._file.finish(self._next, self._appended_ms, 0)
+            self._file, self.end_offset = None, self._next
+
+    def abandon(self) -> None:
+        """Leave nothing of a segment that was not finished."""
+        if self._file is not None:
+            self._file.abandon()
+            self._file = None
