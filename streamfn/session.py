@@ -35,6 +35,7 @@ from streamfn.doors.putting import Put, Putter, new_record, new_records
 from streamfn.doors.records import Records, Start
 from streamfn.errors import HandlerImportError, PoolClosed, RefusedError
 from streamfn.log.datadir import DataDir
+from streamfn.log.durability import Durability
 from streamfn.log.reshard import merge_shards, split_shard, update_shard_count
 from streamfn.log.stream import Stream
 from streamfn.mapping.deletion import delete_mapping, delete_stream
@@ -88,7 +89,7 @@ class Session:
 
     def __init__(self, runtime: Runtime, putter: Putter) -> None:
         self._runtime = runtime
-        self._putter = putter
+        self.putter = putter
         self._readers: weakref.WeakSet[Records] = weakref.WeakSet()
         self._closed = False
 
@@ -134,7 +135,7 @@ class Session:
             BusyError: a mapping runs on it, or another process writes to it; the text names which, and its pid.
         """
         self._check_open()
-        await self._putter.let_go(name)
+        await self.putter.let_go(name)
         runtime = self._runtime
         await runtime.disk(delete_stream, runtime.data, runtime.store, name)
 
@@ -168,28 +169,38 @@ class Session:
 
     async def _reshard(self, stream: str, call: Callable[[DataDir], Stream]) -> Stream:
         self._check_open()
-        await self._putter.let_go(stream)
+        await self.putter.let_go(stream)
         return await trio.to_thread.run_sync(call, self._runtime.data)
 
-    async def put(self, stream: str, data: bytes | str, *, partition_key: str | None = None) -> Put:
+    async def put(
+        self, stream: str, data: bytes | str, *, partition_key: str | None = None, durability: str | None = None
+    ) -> Put:
         """Append a record; it is durable when this returns. The stream is made (one shard) if it does not exist.
 
-        Text is encoded as UTF-8. Without a partition key the hex MD5 of the data is used. The session holds the shards
-        it puts to until nothing has been put for about a second; meanwhile no other process can.
+        Text is encoded as UTF-8. Without a partition key the hex MD5 of the data is used. `durability` says what
+        "durable" means for this record: `fsync`, `interval(MS)` or `os` (docs/log.md), by default what the session was
+        opened with.
+
+        One process writes to a shard, and takes what the others put along: while another one does, this goes through
+        it. The session writes to the shards it puts to until nothing has been put for about a second.
 
         Cancellation: the record may or may not have been appended.
 
         Raises:
-            RefusedError: the stream's name, the key or the data is refused; nothing was appended.
-            BusyError: another process writes to the stream, and did so for 5 s; its pid is named.
+            RefusedError: the stream's name, the key, the data or the durability is refused; nothing was appended.
+            BusyError: another process, one that takes nothing along, wrote to the stream for 5 s; its pid is named.
             DiskFull: too little free space.
             LogError: it cannot be written; it is unknown whether the record is in the log.
         """
-        return (await self._putter.put(stream, [new_record(data, partition_key)]))[0]
+        mode = None if durability is None else Durability.parse(durability)
+        return (await self.putter.put(stream, [new_record(data, partition_key)], mode))[0]
 
-    async def put_many(self, stream: str, records: Iterable[NewRecord | bytes | str]) -> list[Put]:
+    async def put_many(
+        self, stream: str, records: Iterable[NewRecord | bytes | str], *, durability: str | None = None
+    ) -> list[Put]:
         """Append records in order; all are durable when this returns. See `put`."""
-        return await self._putter.put(stream, new_records(records))
+        mode = None if durability is None else Durability.parse(durability)
+        return await self.putter.put(stream, new_records(records), mode)
 
     def records(self, stream: str, *, start: Start = "TRIM_HORIZON", follow: bool = False) -> Records:
         """The records of a stream, as an async iterator: each shard in its order, the shards merged by arrival time.
@@ -353,7 +364,7 @@ class Session:
         self._closed = True
         for records in list(self._readers):
             await records.aclose()
-        await self._putter.close()
+        await self.putter.close()
 
     def _check_open(self) -> None:
         if self._closed:
@@ -362,25 +373,26 @@ class Session:
 
 @asynccontextmanager
 async def open(
-    data_dir: str | os.PathLike[str] | None = None, *, log: SupportsWrite | None = None
+    data_dir: str | os.PathLike[str] | None = None, *, log: SupportsWrite | None = None, durability: str = "fsync"
 ) -> AsyncIterator[Session]:
     """A session on a data directory (default: STREAMFN_DATA_DIR, else ./.streamfn), made if it does not exist.
 
     What handlers write goes to `log` (anything with a `write`; called in a thread of its own), or to standard error, as
-    Lambda's log lines. A log that raises gets nothing more, which is said on standard error. On leaving the block,
-    every process of the session is gone within a second.
+    Lambda's log lines. A log that raises gets nothing more, which is said on standard error. `durability` is that of
+    puts that do not say. On leaving the block, every process of the session is gone within a second.
 
     Raises:
         FailedError: the directory cannot be written, or is of a newer format.
-        RefusedError: the directory is something else.
+        RefusedError: the directory is something else, or the durability none.
     """
+    mode = Durability.parse(durability)
     path = Path(data_dir or os.environ.get("STREAMFN_DATA_DIR") or DATA_DIR_DEFAULT)
     data = await trio.to_thread.run_sync(lambda: DataDir.open(path, create=True))
     writer = LogWriter(_to_standard_error if log is None else lambda text: _to_log(log, text))
     try:
         with bare():
             async with open_runtime(data, writer) as runtime:
-                putter = Putter(data)
+                putter = Putter(data, mode)
                 session = Session(runtime, putter)
                 async with beside(putter.run):
                     try:

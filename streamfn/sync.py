@@ -25,9 +25,10 @@ import trio
 from streamfn.doors.mapping import Mapping, Outcomes
 from streamfn.doors.options import FunctionOptions, MappingOptions
 from streamfn.doors.portal import Call, Portal
-from streamfn.doors.putting import Put
+from streamfn.doors.putting import Put, new_record, new_records
 from streamfn.doors.records import Records, Start, StoredRecord
 from streamfn.errors import PoolClosed
+from streamfn.log.durability import Durability
 from streamfn.log.stream import Stream
 from streamfn.mapping.handler import Handler
 from streamfn.mapping.mapping import RunResult
@@ -92,14 +93,25 @@ class SyncSession:
         """See `Session.update_shard_count`."""
         return self._portal.call(lambda: self._session.update_shard_count(stream, target_shard_count))
 
-    def put(self, stream: str, data: bytes | str, *, partition_key: str | None = None) -> Put:
+    def put(
+        self, stream: str, data: bytes | str, *, partition_key: str | None = None, durability: str | None = None
+    ) -> Put:
         """See `Session.put`."""
-        return self._portal.call(lambda: self._session.put(stream, data, partition_key=partition_key))
+        return self._put(stream, [new_record(data, partition_key)], durability)[0]
 
-    def put_many(self, stream: str, records: Iterable[NewRecord | bytes | str]) -> list[Put]:
+    def put_many(
+        self, stream: str, records: Iterable[NewRecord | bytes | str], *, durability: str | None = None
+    ) -> list[Put]:
         """See `Session.put_many`. `records` is used up in the calling thread."""
-        listed = list(records) if not isinstance(records, str | bytes | NewRecord) else records
-        return self._portal.call(lambda: self._session.put_many(stream, listed))
+        return self._put(stream, new_records(records), durability)
+
+    def _put(self, stream: str, records: list[NewRecord], durability: str | None) -> list[Put]:
+        """Put in this thread, without a hop through the session's, but for the first put of all."""
+        mode = None if durability is None else Durability.parse(durability)
+        self._portal.require_usable()
+        putter = self._session.putter
+        placed = putter.put_from_thread(stream, records, mode)
+        return self._portal.call(lambda: putter.put(stream, records, mode)) if placed is None else placed
 
     def records(self, stream: str, *, start: Start = "TRIM_HORIZON", follow: bool = False) -> SyncRecords:
         """See `Session.records`; an iterator, and the place to start from is fixed by this call."""
@@ -280,12 +292,14 @@ class SyncRecords:
         _at_the_end(self._portal, self._records.aclose)
 
 
-def open_sync(data_dir: str | os.PathLike[str] | None = None, *, log: SupportsWrite | None = None) -> SyncSession:
+def open_sync(
+    data_dir: str | os.PathLike[str] | None = None, *, log: SupportsWrite | None = None, durability: str = "fsync"
+) -> SyncSession:
     """A session in a thread of its own. Use it in a `with` block, or `close` it; else it ends with the process.
 
     Arguments and errors as for `streamfn.open`.
     """
-    return SyncSession(Portal(lambda: open_async(data_dir, log=log)))
+    return SyncSession(Portal(lambda: open_async(data_dir, log=log, durability=durability)))
 
 
 def _at_the_end(portal: Portal, function: Callable[[], Awaitable[None]]) -> None:

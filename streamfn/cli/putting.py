@@ -17,9 +17,10 @@ from streamfn.cli.options import Settings
 from streamfn.errors import RefusedError
 from streamfn.formats.fields import data_key
 from streamfn.formats.lines import read_blocks, split_lines
+from streamfn.log.answer import Placed
 from streamfn.log.batch import check_record
 from streamfn.log.datadir import DataDir, check_name, check_shards
-from streamfn.log.producer import Placed, Producer
+from streamfn.log.producer import Producer
 from streamfn.log.stream import Stream
 from streamfn.types import NewRecord
 

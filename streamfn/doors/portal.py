@@ -129,11 +129,15 @@ class Portal:
         self._hand_over(call)
         return call
 
-    def _hand_over(self, call: Call[Any]) -> None:
-        if threading.current_thread() is self._thread:
+    def require_usable(self) -> None:
+        """Raise PoolClosed in a thread or a process that must not call."""
+        if threading.get_ident() == self._thread.ident:
             raise PoolClosed("a session cannot be called from its own thread")
         if os.getpid() != self._pid:
             raise PoolClosed("the session belongs to the process that this one was forked from")
+
+    def _hand_over(self, call: Call[Any]) -> None:
+        self.require_usable()
         with self._lock:
             if self._over:
                 raise PoolClosed("the session is closed") from self._error

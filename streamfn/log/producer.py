@@ -8,14 +8,14 @@ more putters there are, the more share a sync, and a lone one waits for nothing.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from concurrent.futures import Future
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
 from streamfn import limits
 from streamfn.clock import Clock
 from streamfn.errors import LogError
+from streamfn.log.answer import Answer, Placed, settle
 from streamfn.log.batch import check_record
+from streamfn.log.durability import FSYNC, Durability
 from streamfn.log.stream import Shard, Stream
 from streamfn.log.writer import ShardWriter
 from streamfn.types import NewRecord
@@ -24,29 +24,34 @@ from streamfn.types import NewRecord
 QUEUE_BYTES_MAX = 64 * limits.MIB
 # A waiting record's own weight, beside its data and key: objects and column entries.
 _RECORD_BYTES = 256
-
-Placed = list[tuple[str, str]]
+# What is written, at most, between a sync and the answers to it: well under a millisecond.
+_BEFORE_ANSWER_BYTES = 256 * 1024
+# From so many puts in a group on, the next group waits, at most so long, until they have been told.
+_TURN_PUTS = 8
+_TURN_S = 0.001
 
 
 class _Put:
     """One call of `submit`: its future, and what the shards have answered so far."""
 
-    __slots__ = ("future", "parts_left", "placed", "size")
+    __slots__ = ("answer", "parts_left", "placed", "size")
 
-    def __init__(self, records: int, parts: int, size: int) -> None:
-        self.future: Future[Placed] = Future()
-        self.future.set_running_or_notify_cancel()  # what is queued will be appended: no way back
+    def __init__(self, answer: Answer, records: int, parts: int, size: int) -> None:
+        self.answer = answer
         self.placed: Placed = [("", "")] * records
         self.parts_left = parts
         self.size = size
 
 
-class _Part(NamedTuple):
+class _Part:
     """The records of a put that go to one shard, and their places in the put."""
 
-    put: _Put
-    places: Sequence[int]
-    records: Sequence[NewRecord]
+    __slots__ = ("places", "put", "records")
+
+    def __init__(self, put: _Put, places: Sequence[int], records: Sequence[NewRecord]) -> None:
+        self.put = put
+        self.places = places
+        self.records = records
 
 
 class Producer:
@@ -60,11 +65,13 @@ class Producer:
         self,
         stream: Stream,
         *,
+        durability: Durability = FSYNC,
         wait_s: float = 5.0,
         clock: Clock | None = None,
         queue_bytes_max: int = QUEUE_BYTES_MAX,
     ) -> None:
         self.stream = stream
+        self.durability = durability
         self._wait_s = wait_s
         self._clock = clock
         self._queue_bytes_max = queue_bytes_max
@@ -72,6 +79,7 @@ class Producer:
         # One lock for all lanes: held for a few instructions, and a put takes it once.
         self._lock = threading.Lock()
         self._room = threading.Condition(self._lock)
+        self._waiting_for_room = 0
         self._closed = False
         self._lanes: dict[str, _Lane] = {}
 
@@ -86,12 +94,18 @@ class Producer:
         """Roughly how many bytes wait to become durable."""
         return self._queued_bytes
 
-    def submit(self, records: Sequence[NewRecord]) -> Future[Placed]:
+    def submit(
+        self,
+        records: Sequence[NewRecord],
+        then: Callable[[list[Answer]], None] | None = None,
+        durability: Durability | None = None,
+    ) -> Answer:
         """Queue records; the future gives (shard id, sequence number) of each once all are durable.
 
         Waits while too much is queued, so a caller that must not wait looks at `queued_bytes` first.  Records
         for one shard stay in order and together.  The future fails with BusyError (another process writes to
         the shard), DiskFull or another LogError; then it is unknown whether the records are in the log.
+        `then` is described at `Answer`.
 
         Raises:
             RefusedError: a record breaks a limit; nothing was queued.
@@ -100,24 +114,24 @@ class Producer:
         size = 0
         for record in records:
             check_record(record)
-            size += len(record.data) + len(record.partition_key) + _RECORD_BYTES
-        parts = self._by_shard(records)
-        put = _Put(len(records), len(parts), size)
-        if not parts:
-            put.future.set_result([])
-            return put.future
+            size += len(record[0]) + len(record[1]) + _RECORD_BYTES
+        answer = Answer(then)
+        if not records:
+            settle([(answer, [], None)])
+            return answer
         with self._lock:
-            while (
-                self._queued_bytes and self._queued_bytes + size > self._queue_bytes_max and not self._closed
-            ):
-                self._room.wait()
+            if self._queued_bytes and self._queued_bytes + size > self._queue_bytes_max:
+                self._wait_for_room(size)
             if self._closed:
                 raise LogError(f"the producer of stream {self.stream.name!r} is closed")
             self._queued_bytes += size
             # All under the lock: two puts reach all their shards in the same order.
-            for shard, places in parts:
-                self._lane(shard).add(_Part(put, places, [records[place] for place in places]))
-        return put.future
+            if len(records) == 1:
+                put = _Put(answer, 1, 1, size)
+                self._lane(self.stream.shard_for(records[0].partition_key)).add(_Part(put, (0,), records))
+            else:
+                self._divide(answer, records, size)
+        return answer
 
     def close(self) -> None:
         """Wait until everything queued is answered, and release the shards.  Harmless twice.
@@ -135,16 +149,23 @@ class Producer:
         if problems:
             raise problems[0]
 
-    def _by_shard(self, records: Sequence[NewRecord]) -> list[tuple[Shard, Sequence[int]]]:
-        if len(self.stream.open_shards) == 1:
-            return [(self.stream.open_shards[0], range(len(records)))] if records else []
-        if len(records) == 1:
-            return [(self.stream.shard_for(records[0].partition_key), (0,))]
+    def _wait_for_room(self, size: int) -> None:
+        self._waiting_for_room += 1
+        while (
+            self._queued_bytes and self._queued_bytes + size > self._queue_bytes_max and not self._closed
+        ):
+            self._room.wait()
+        self._waiting_for_room -= 1
+
+    def _divide(self, answer: Answer, records: Sequence[NewRecord], size: int) -> None:
         places: dict[str, tuple[Shard, list[int]]] = {}
         for place, record in enumerate(records):
             shard = self.stream.shard_for(record.partition_key)
             places.setdefault(shard.id, (shard, []))[1].append(place)
-        return list(places.values())
+        put = _Put(answer, len(records), len(places), size)
+        for shard, mine in places.values():
+            whole = len(mine) == len(records)
+            self._lane(shard).add(_Part(put, mine, records if whole else [records[place] for place in mine]))
 
     def _lane(self, shard: Shard) -> _Lane:
         lane = self._lanes.get(shard.id)
@@ -152,25 +173,25 @@ class Producer:
             lane = self._lanes[shard.id] = _Lane(self, shard)
         return lane
 
-    def _answered(self, parts: Sequence[_Part], error: BaseException | None) -> None:
+    def _answered(
+        self, parts: Sequence[_Part], error: BaseException | None, turn: threading.Lock | None = None
+    ) -> None:
         """Resolve what has all its parts; called by lanes."""
         done: list[_Put] = []
         with self._lock:
-            for put, _, _ in parts:
-                put.parts_left -= 1
-                if error is not None and put.parts_left >= 0:
-                    put.parts_left = 0  # the first failure answers for all
+            for part in parts:
+                put = part.put
+                # The first failure answers for all parts.
+                put.parts_left = put.parts_left - 1 if error is None or put.parts_left <= 0 else 0
+                if put.parts_left == 0:
                     done.append(put)
                     self._queued_bytes -= put.size
-                elif put.parts_left == 0:
-                    done.append(put)
-                    self._queued_bytes -= put.size
-            self._room.notify_all()
-        for put in done:
-            if error is not None:
-                put.future.set_exception(error)
-            else:
-                put.future.set_result(put.placed)
+            if self._waiting_for_room:
+                self._room.notify_all()
+        if error is None:
+            settle([(put.answer, put.placed, None) for put in done], turn)
+        else:
+            settle([(put.answer, None, error) for put in done])
 
 
 class _Lane:
@@ -183,43 +204,87 @@ class _Lane:
         self._writer: ShardWriter | None = None
         self._waiting: list[_Part] = []
         self._closing = False
-        self._changed = threading.Condition(producer._lock)
+        self._asleep = False
+        # Held while the thread sleeps; who finds it asleep lets it go, once, under the producer's lock.
+        self._wake = threading.Lock()
+        self._wake.acquire()
         self._thread = threading.Thread(target=self._run, name=f"put {shard.id}", daemon=True)
         self._thread.start()
 
     def add(self, part: _Part) -> None:
         """Queue a part, under the producer's lock, and wake the thread if it sleeps."""
         self._waiting.append(part)
-        if len(self._waiting) == 1:
-            self._changed.notify()
+        if self._asleep:
+            self._rouse()
 
     def finish(self) -> None:
         """Answer what is queued, close the writer, end the thread."""
-        with self._changed:
+        with self._producer._lock:
             self._closing = True
-            self._changed.notify()
+            if self._asleep:
+                self._rouse()
         self._thread.join()
 
+    def _rouse(self) -> None:
+        self._asleep = False
+        self._wake.release()
+
     def _run(self) -> None:
-        while parts := self._take():
-            error: BaseException | None = None
-            try:
-                self._append(parts)
-            except Exception as caught:  # the boundary of this thread: who waits is told, whatever it was
-                error = caught
-            self._producer._answered(parts, error)
+        durable: list[_Part] = []
+        while True:
+            parts = self._take(wait=not durable)
+            # Who is answered at once wants the GIL at once, all of them; so the next group is written before
+            # that, while they sleep, unless writing it takes long.
+            if durable and _bytes(parts) > _BEFORE_ANSWER_BYTES:
+                self._producer._answered(durable, None)
+                durable = []
+            error = self._attempt(self._append, parts) if parts else None
+            turn = self._answer(durable)
+            if not parts and not durable:
+                break
+            if parts and error is None:
+                error = self._attempt(self._commit, parts)
+            if error is not None:
+                self._producer._answered(parts, error)
+            durable = parts if error is None else []
+            if turn is not None:
+                turn.acquire(timeout=_TURN_S)
         if self._writer is not None:
             try:
                 self._writer.close()
             except LogError as error:
                 self.problem = error
 
-    def _take(self) -> list[_Part]:
-        with self._changed:
-            while not self._waiting and not self._closing:
-                self._changed.wait()
-            parts, self._waiting = self._waiting, []
-        return parts
+    def _answer(self, durable: list[_Part]) -> threading.Lock | None:
+        """Answer what is durable.  The lock, if any, comes free when all who were answered are awake.
+
+        Many who put and wait, and were answered together, put again together in a moment: waiting for them
+        makes the groups twice as large (16 and 31 of 64 putters), and syncs are what there are fewest of.
+        """
+        turn = None
+        if len(durable) >= _TURN_PUTS:
+            turn = threading.Lock()
+            turn.acquire()
+        if durable:
+            self._producer._answered(durable, None, turn)
+        return turn
+
+    def _attempt(self, step: Callable[[list[_Part]], None], parts: list[_Part]) -> Exception | None:
+        try:
+            step(parts)
+        except Exception as caught:  # the boundary of this thread: who waits is told, whatever it was
+            return caught
+        return None
+
+    def _take(self, *, wait: bool) -> list[_Part]:
+        """Return all that waits: nothing if the lane is closing, or if we are not to `wait` for it."""
+        while True:
+            with self._producer._lock:
+                if self._waiting or self._closing or not wait:
+                    parts, self._waiting = self._waiting, []
+                    return parts
+                self._asleep = True
+            self._wake.acquire()
 
     def _append(self, parts: list[_Part]) -> None:
         producer = self._producer
@@ -227,8 +292,16 @@ class _Lane:
             self._writer = ShardWriter.open(self._shard, wait_s=producer._wait_s, clock=producer._clock)
         writer = self._writer
         offset = writer.append([record for part in parts for record in part.records]).start
-        writer.commit()
-        for put, places, _ in parts:
-            for place in places:
-                put.placed[place] = (self._shard.id, writer.sequence_number(offset))
+        for part in parts:
+            placed = part.put.placed
+            for place in part.places:
+                placed[place] = (self._shard.id, writer.sequence_number(offset))
                 offset += 1
+
+    def _commit(self, parts: list[_Part]) -> None:
+        assert self._writer is not None
+        self._writer.commit()
+
+
+def _bytes(parts: list[_Part]) -> int:
+    return sum(part.put.size for part in parts)
