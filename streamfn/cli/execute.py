@@ -78,7 +78,7 @@ class Run:
                 self.result = await mapping.run(until_caught_up=options.until_caught_up, limit=options.limit)
             finally:
                 self.result = self.result or mapping.result()
-                self._remaining = sum(max(0, lane.end - lane.machine.watermark) for lane in mapping.lanes)
+                self._remaining = mapping.remaining
             nursery.cancel_scope.cancel()
 
     def begun(self, mapping: EventSourceMapping) -> None:
@@ -116,9 +116,8 @@ class Run:
 
     def _snapshot(self, mapping: EventSourceMapping, elapsed_s: float, rate: float) -> Snapshot:
         now_ns, now_ms = mapping.now_ns(), time.time_ns() // 1_000_000
-        lags, ages, retrying = 0, [], []
+        ages, retrying = [], []
         for lane in mapping.lanes:
-            lags += max(0, lane.end - lane.machine.watermark)
             arrival = lane.oldest_arrival_ms()
             if arrival is not None:
                 ages.append(now_ms - arrival)
@@ -138,7 +137,7 @@ class Run:
             elapsed_s=elapsed_s,
             records=mapping.counts.records,
             records_per_second=rate,
-            lag_records=lags,
+            lag_records=mapping.remaining,
             lag_ms=max(ages) if ages else None,
             errors=mapping.counts.errors,
             workers=(len(mapping.function.workers), mapping.function.config.workers),
@@ -153,8 +152,7 @@ class Run:
             return self._options.limit
         if not self._options.until_caught_up:
             return None
-        left = sum(max(0, lane.end - lane.machine.watermark) for lane in mapping.lanes)
-        return mapping.counts.records + left
+        return mapping.counts.records + mapping.remaining
 
     # ---- the end
 

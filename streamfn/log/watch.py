@@ -1,4 +1,4 @@
-"""Being told that shards have new records: one inotify descriptor for any number of commit files.
+"""Being told that shards have new records and streams new shards: one inotify descriptor for all of them.
 
 Readers need not ask a thousand shards in turn, and an idle process makes no system call at all.
 """
@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 
 from streamfn.errors import LogError
 from streamfn.log import libc
-from streamfn.log.stream import Shard
+from streamfn.log.stream import Shard, Stream
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -22,7 +22,7 @@ _READ_BYTES = 1 << 16
 
 
 class CommitWatch(Generic[Key]):
-    """Says which shards were committed to.  Not thread-safe.
+    """Says which shards were committed to, and which streams are described anew.  Not thread-safe.
 
     `fileno()` becomes readable when `drain` has something to say.  A key may be told without news (another
     reader's recovery, a deleted stream): it means "look again".  Add first, then read the commit file, or
@@ -47,22 +47,28 @@ class CommitWatch(Generic[Key]):
         """Return the descriptor to wait for; it is non-blocking."""
         return self._fd
 
-    def add(self, shard: Shard, key: Key) -> None:
-        """Tell `key` when the shard is committed to.  Several keys may watch one shard.
+    def add(self, what: Shard | Stream, key: Key) -> None:
+        """Tell `key` when the shard is committed to, or the stream is described anew.
+
+        Several keys may watch the same.
 
         Raises:
-            LogError: the shard has no commit file, or the system's limit of watches is reached.
+            LogError: it is not there any more, or the system's limit of watches is reached.
         """
         assert key not in self._watches, f"{key!r} is watched already"
+        directory = what.directory
         try:
-            watch = libc.inotify_add(self._fd, str(shard.directory / "commit"), libc.IN_MODIFY)
+            if isinstance(what, Shard):
+                watch = libc.inotify_add(self._fd, str(directory / "commit"), libc.IN_MODIFY)
+            else:  # nothing else is renamed into a stream's directory
+                watch = libc.inotify_add(self._fd, str(directory), libc.IN_MOVED_TO)
         except OSError as error:
             why = (
                 f"{error.strerror}; see /proc/sys/fs/inotify"
                 if error.errno == errno.ENOSPC
                 else error.strerror
             )
-            raise LogError(f"cannot watch shard {shard.id} in {shard.directory.parent}: {why}") from error
+            raise LogError(f"cannot watch {directory}: {why}") from error
         self._keys.setdefault(watch, set()).add(key)
         self._watches[key] = watch
 
@@ -77,7 +83,7 @@ class CommitWatch(Generic[Key]):
             libc.inotify_remove(self._fd, watch)
 
     def drain(self) -> set[Key]:
-        """Return the keys whose shards were committed to since the last call.  Never blocks."""
+        """Return the keys of what has changed since the last call.  Never blocks."""
         told: set[Key] = set()
         while content := self._read():
             at = 0

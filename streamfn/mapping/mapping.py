@@ -1,4 +1,4 @@
-"""An event source mapping at work: its lanes, what they count, and when it is done.
+"""An event source mapping at work: what its lanes count and ask for, and when it is done.
 
 A mapping is bound to its name in the state store, owned by one process at a time (a lock, and an epoch under which
 every checkpoint is committed), and runs until it is told to drain, has caught up, or has handed over its limit.
@@ -17,19 +17,20 @@ import trio
 from streamfn.core.backoff import Backoff
 from streamfn.core.batcher import BatchRules
 from streamfn.core.lane import Lane
-from streamfn.errors import FailedError, Fenced, HandlerImportError, LogDamaged
+from streamfn.errors import FailedError, Fenced, HandlerImportError
 from streamfn.events.kinesis import KinesisSource
 from streamfn.events.size import EVENT_FRAME_BYTES, fixed_bytes
 from streamfn.limits import EVENT_BYTES_MAX
-from streamfn.log.reader import ShardReader
 from streamfn.mapping.histogram import new_histogram
 from streamfn.mapping.lane import ShardLane
+from streamfn.mapping.lanes import Lanes
 from streamfn.mapping.logs import LogLines, peak_memory_mb
 from streamfn.mapping.outcome import Outcome
 from streamfn.mapping.pace import Pace
 from streamfn.mapping.poller import Poller
 
 if TYPE_CHECKING:
+    from streamfn.log.reader import ShardReader
     from streamfn.log.stream import Shard, Stream
     from streamfn.mapping.runtime import Runtime
     from streamfn.pool.function import Function
@@ -37,9 +38,6 @@ if TYPE_CHECKING:
     from streamfn.pool.worker import Worker
     from streamfn.state.owner import Ownership
     from streamfn.state.store import Binding
-
-# How long killed workers may take to die: the kernel needs a few milliseconds.
-ABANDON_S = 1.0
 
 ROLE_ARN = "arn:aws:iam::000000000000:role/lambda-role"
 
@@ -105,7 +103,6 @@ class EventSourceMapping:
         self.counts = Counts()
         self.pace = Pace()
         self.latency, self.duration = new_histogram(), new_histogram()
-        self.lanes: list[ShardLane] = []
         self.durable: dict[str, int] = {}
         self.budget: int | None = None
         self.damage: list[FailedError] = []
@@ -115,6 +112,7 @@ class EventSourceMapping:
         self._logs = logs
         self._watchers: list[Callable[[Outcome], None]] = []
         self._headers: dict[str, bytes] = {}
+        self._lanes = Lanes(self)
         self._over = trio.Event()
         self._deaf = False  # the run was cancelled: what its workers' deaths look like is nobody's business
         self.paused = False  # hand nothing over: one of the next two is so
@@ -132,7 +130,8 @@ class EventSourceMapping:
         """Deliver records until caught up, until `limit` records were handed over, or until `drain` is called.
 
         Caught up means: the committed end of every shard as it was when this began, the last partial batch included,
-        with the checkpoints durable.
+        with the checkpoints durable. Shards that were split or merged before that are finished before their children; a
+        reshard that comes later only adds lanes to a run that follows the stream.
 
         Cancellation: stops at once: workers in the middle of one of this mapping's batches are killed and replaced.
         What was completed and not yet committed is delivered again by the next run.
@@ -147,22 +146,22 @@ class EventSourceMapping:
         self.counts, self.budget = Counts(), limit
         self._first_ns = self._last_ns = 0
         self.stuck, self.paused = None, self._outrun  # an earlier run may have been cancelled while it waited for room
-        await self._seat_lanes(until_caught_up)
+        self._lanes = Lanes(self)
         try:
             self.runtime.adopt(self)
-            self._look()
+            await self._lanes.open(until_caught_up=until_caught_up)
+            self.look()
             async with trio.open_nursery() as nursery:
-                for lane in self.lanes:
-                    nursery.start_soon(self._serve, lane)
+                self._lanes.start(nursery)
                 await self._over.wait()
                 await self._finish()
                 nursery.cancel_scope.cancel()
         finally:
-            if any(lane.busy for lane in self.lanes):
-                await self._abandon()
+            if self._lanes.busy:
+                self._deaf = True
+                await self._lanes.abandon()
+            self._lanes.close()
             self.runtime.release(self)
-            for lane in self.lanes:
-                lane.close()
         if self._fenced is not None:
             raise self._fenced
         if self.damage:
@@ -192,79 +191,50 @@ class EventSourceMapping:
             dict(self.durable),
         )
 
-    async def _seat_lanes(self, until_caught_up: bool) -> None:
-        now = self.now_ns()
-        self.lanes = []
-        self.damage = []
-        for shard, reader in await self.runtime.disk(self._open_readers):
-            machine = Lane(self._rules, Backoff(), reader.position, now, self.runtime.random)
-            lane = ShardLane(self, shard, machine, Poller(reader, fixed_bytes(self._source(shard))))
-            if until_caught_up:
-                lane.finish_at(reader.committed().end_offset)
-            self.lanes.append(lane)
-            self.durable[shard.id] = reader.position
-
-    def _open_readers(self) -> list[tuple[Shard, ShardReader]]:
-        """A reader for every shard, at its checkpoint; a shard that is damaged there gets none. Reads the disk."""
-        checkpoints = self.runtime.store.checkpoints(self.uuid)
-        readers: list[tuple[Shard, ShardReader]] = []
-        try:
-            for shard in self.stream.shards:
-                try:
-                    readers.append((shard, ShardReader.open(shard, checkpoints[shard.id].offset)))
-                except LogDamaged as damage:
-                    self.damage.append(damage)
-        except BaseException:
-            for _, reader in readers:
-                reader.close()
-            raise
-        return readers
-
-    async def _serve(self, lane: ShardLane) -> None:
-        """Run a lane; where it can read no further, it still delivers what it has, and the others go on."""
-        try:
-            await lane.run()
-        except FailedError as damage:
-            self.damage.append(damage)
-            if lane.finish is None:  # nobody knows how long the others go on
-                self.runtime.say(str(damage))
-            lane.end_here()
-            self._look()
-            await lane.run()
-
     async def _finish(self) -> None:
         """Take back what is staged, wait for what runs, make the last checkpoints durable."""
-        for lane in self.lanes:
-            lane.drain()
-        while any(lane.busy for lane in self.lanes):
+        self._lanes.drain()
+        while self._lanes.busy:
             await self.runtime.next_round()
         await self.runtime.checkpointer.flush()
-
-    async def _abandon(self) -> None:
-        """Have nothing in flight any more, at once: a lane must not outlive its run."""
-        self._deaf = True
-        for lane in self.lanes:
-            lane.drain()
-        for lane in self.lanes:
-            if lane.busy and lane.seat is not None:
-                lane.seat.worker.kill()
-        with trio.move_on_after(ABANDON_S, shield=True):
-            while any(lane.busy for lane in self.lanes):
-                await self.runtime.next_round()
 
     def _end(self, why: str) -> None:
         if not self._why:
             self._why = why
             self._over.set()
 
-    def _look(self) -> None:
+    def look(self) -> None:
         """End the run if what it was asked for is done."""
         if self._why:
             return
-        if all(lane.stopping or lane.machine.finished for lane in self.lanes):
+        if self._lanes.over:
             self._end("damage" if self.damage else "caught up")
         elif self.budget == 0 and all(lane.machine.watermark >= lane.high for lane in self.lanes):
             self._end("limit")
+
+    @property
+    def ending(self) -> bool:
+        """Nothing more is begun."""
+        return bool(self._why)
+
+    @property
+    def lanes(self) -> list[ShardLane]:
+        """The lanes that are open now."""
+        return self._lanes.active
+
+    @property
+    def remaining(self) -> int:
+        """How many records are left, those of shards that wait for others included, as far as it is known."""
+        return self._lanes.remaining
+
+    def make_lane(self, shard: Shard, reader: ShardReader) -> ShardLane:
+        """A lane that goes on where the reader stands."""
+        machine = Lane(self._rules, Backoff(), reader.position, self.now_ns(), self.runtime.random)
+        return ShardLane(self, shard, machine, Poller(reader, fixed_bytes(self._source(shard))))
+
+    def resharded(self) -> None:
+        """The stream is described anew."""
+        self._lanes.wake()
 
     # ---- what lanes ask and tell
 
@@ -335,7 +305,7 @@ class EventSourceMapping:
         lane.counted = watermark
         self.runtime.checkpointer.moved(self.uuid, lane.shard.id, watermark, None)
         if lane.machine.finished or self.budget == 0:
-            self._look()
+            self.look()
 
     def failed(self, lane: ShardLane) -> None:
         """An invocation of the lane failed."""
@@ -415,6 +385,7 @@ class EventSourceMapping:
     def committed(self, shard_id: str, offset: int) -> None:
         """A checkpoint is durable."""
         self.durable[shard_id] = offset
+        self._lanes.committed(shard_id, offset)
         self._last_ns = self.now_ns()
 
     def stall(self, why: str) -> None:

@@ -19,7 +19,7 @@ import trio
 
 from streamfn.errors import BusyError, HandlerImportError, RefusedError
 from streamfn.log.datadir import DataDir
-from streamfn.log.stream import Stream
+from streamfn.log.stream import Shard, Stream
 from streamfn.log.watch import CommitWatch
 from streamfn.mapping.checkpointer import Checkpointer
 from streamfn.mapping.context import function_environment
@@ -53,7 +53,7 @@ class Runtime:
         self.random: Callable[[], float] = random.random
         self._sink = sink
         self._watch: CommitWatch[tuple[str, str]] = CommitWatch()
-        self._watched: dict[tuple[str, str], ShardLane] = {}
+        self._watched: dict[tuple[str, str], Callable[[], None]] = {}
         self._queue: deque[ShardLane] = deque()
         self._round = trio.Event()
         self._open: list[EventSourceMapping] = []
@@ -243,32 +243,42 @@ class Runtime:
     # ---- following the log
 
     def adopt(self, mapping: EventSourceMapping) -> None:
-        """Watch the mapping's shards, commit its checkpoints."""
+        """Commit the mapping's checkpoints, and tell it when its stream is resharded."""
         self.checkpointer.own(mapping)
-        for lane in mapping.lanes:
-            key = (mapping.uuid, lane.shard.id)
-            self._watched[key] = lane
-            self._watch.add(lane.shard, key)
+        self._watch_for(mapping.uuid, "", mapping.resharded, mapping.stream)
 
     def release(self, mapping: EventSourceMapping) -> None:
         """Undo `adopt`."""
         self.checkpointer.disown(mapping.uuid)
-        for lane in mapping.lanes:
-            key = (mapping.uuid, lane.shard.id)
-            self._watch.remove(key)
-            self._watched.pop(key, None)
-            if lane.queued:
-                lane.queued = False
-                self._queue.remove(lane)
+        self._forget(mapping.uuid, "")
+
+    def follow(self, mapping: EventSourceMapping, lane: ShardLane) -> None:
+        """Wake the lane when its shard grows."""
+        self._watch_for(mapping.uuid, lane.shard.id, lane.wake, lane.shard)
+
+    def unfollow(self, mapping: EventSourceMapping, lane: ShardLane) -> None:
+        """Undo `follow`; the lane is not pumped any more."""
+        self._forget(mapping.uuid, lane.shard.id)
+        if lane.queued:
+            lane.queued = False
+            self._queue.remove(lane)
+
+    def _watch_for(self, uuid: str, shard_id: str, wake: Callable[[], None], what: Shard | Stream) -> None:
+        self._watched[uuid, shard_id] = wake
+        self._watch.add(what, (uuid, shard_id))
+
+    def _forget(self, uuid: str, shard_id: str) -> None:
+        self._watch.remove((uuid, shard_id))
+        self._watched.pop((uuid, shard_id), None)
 
     async def _follow(self) -> None:
-        """Wake the lanes whose shards have grown."""
+        """Wake the lanes whose shards have grown, and tell mappings whose streams were resharded."""
         while True:
             await trio.lowlevel.wait_readable(self._watch.fileno())
             for key in self._watch.drain():
-                lane = self._watched.get(key)
-                if lane is not None:
-                    lane.wake()
+                wake = self._watched.get(key)
+                if wake is not None:
+                    wake()
 
     async def stop(self, function: Function) -> None:
         """Stop a function; shielded from cancellation, and takes less than a second."""

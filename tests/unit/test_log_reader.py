@@ -240,5 +240,5 @@ def test_a_watch_tells_of_a_deleted_stream_once(tmp_path: Path, stream: Stream) 
         assert watch.drain() == {7}
         assert watch.drain() == set()
         watch.remove(7)
-        with pytest.raises(LogError, match="cannot watch shard"):
+        with pytest.raises(LogError, match="cannot watch"):
             watch.add(stream.shards[0], 7)

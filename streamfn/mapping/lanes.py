@@ -1,0 +1,269 @@
+"""The lanes of a mapping: one for each shard that may be delivered now, and more when a shard is split or merged.
+
+The core's `Lineage` decides; this is its shell. It learns from the checkpointer how far shards are, durably, and from
+the watch on the stream's directory that the stream was resharded, opens the shards that come up, in a thread, and lets
+go of those that are finished.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from streamfn.core.lineage import Lineage
+from streamfn.errors import FailedError, LogDamaged
+from streamfn.log.reader import ShardReader
+from streamfn.mapping.lane import ShardLane
+from streamfn.mapping.position import committed_end
+
+if TYPE_CHECKING:
+    from streamfn.log.stream import Shard, Stream
+    from streamfn.mapping.mapping import EventSourceMapping
+
+_Damaged = list[tuple["Shard", FailedError]]
+
+# How long killed workers may take to die: the kernel needs a few milliseconds.
+ABANDON_S = 1.0
+
+
+class Lanes:
+    """The lanes of one run of a mapping. `active` are those that are open now."""
+
+    def __init__(self, mapping: EventSourceMapping) -> None:
+        self.active: list[ShardLane] = []
+        self._mapping = mapping
+        self._runtime = mapping.runtime
+        self._lineage = Lineage()
+        self._stream: Stream = mapping.stream
+        self._offsets: dict[str, int] = {}  # where each shard's lane begins: its checkpoint
+        self._targets: dict[str, int] | None = None  # until caught up: where each shard ends for this run
+        self._nursery: trio.Nursery | None = None
+        self._scopes: dict[str, trio.CancelScope] = {}
+        self._opening = 0  # shards on their way from ready to active
+        self._resharded = False
+        self._news = trio.Event()
+
+    # ---- the beginning
+
+    async def open(self, *, until_caught_up: bool) -> None:
+        """Learn the stream as it is now, and open the shards that may be delivered; call `start` to serve them.
+
+        Raises:
+            FailedError: the stream or the checkpoints cannot be read.
+        """
+        stream, offsets = await self._runtime.disk(self._look_up)
+        self._learn(stream, offsets)
+        if until_caught_up:
+            self._targets = {}
+        await self._seat()
+        if self._targets is not None:
+            later = self._lineage.within_reach() & self._lineage.waiting()
+            ends, damaged = await self._runtime.disk(_ends, [one for one in stream.shards if one.id in later])
+            self._targets.update(ends)
+            self._damaged(damaged)
+
+    def start(self, nursery: trio.Nursery) -> None:
+        """Serve what is open, and from now on what comes."""
+        self._nursery = nursery
+        for lane in self.active:
+            nursery.start_soon(self._serve, lane)
+        nursery.start_soon(self._extend)
+
+    def _look_up(self) -> tuple[Stream, dict[str, int]]:
+        """Read the stream's description and the mapping's checkpoints."""
+        stream = self._runtime.data.stream_by_id(self._stream.id)
+        checkpoints = self._runtime.store.checkpoints(self._mapping.uuid)
+        return stream, {name: checkpoint.offset for name, checkpoint in checkpoints.items()}
+
+    def _learn(self, stream: Stream, offsets: dict[str, int]) -> None:
+        """Tell the lineage what is new; shards that came after the mapping begin with their first record."""
+        for shard in stream.shards:
+            if shard.id not in self._lineage:
+                offset = self._offsets[shard.id] = offsets.get(shard.id, 0)
+                self._mapping.durable[shard.id] = offset
+                self._lineage.add(shard.id, shard.parents, end=shard.end_offset, offset=offset)
+            elif shard.end_offset is not None and self._stream.shards[shard.number].open:
+                self._lineage.close(shard.id, shard.end_offset)
+                for lane in self.active:
+                    if lane.shard.id == shard.id and lane.finish is None:
+                        lane.finish_at(shard.end_offset)
+                        lane.wake()
+                self._settle(shard.id)
+        self._stream = stream
+
+    # ---- shards that come up
+
+    def wake(self) -> None:
+        """The stream was described anew: read it again."""
+        self._resharded = True
+        self._news.set()
+
+    def committed(self, shard_id: str, offset: int) -> None:
+        """The shard's checkpoint is durable at `offset`."""
+        self._lineage.move(shard_id, offset)
+        self._settle(shard_id)
+
+    def _settle(self, shard_id: str) -> None:
+        """If the shard is finished, let go of its lane, and see what comes up."""
+        if self._lineage.finished(shard_id):
+            scope = self._scopes.get(shard_id)
+            if scope is not None:
+                scope.cancel()
+            self._news.set()
+
+    async def _extend(self) -> None:
+        """Open the shards that come up, until cancelled.
+
+        Raises:
+            FailedError: the stream cannot be read.
+        """
+        while True:
+            await self._news.wait()
+            self._news = trio.Event()
+            if self._resharded:
+                self._resharded = False
+                stream, offsets = await self._runtime.disk(self._look_up)
+                self._learn(stream, offsets)
+            await self._seat()
+            self._mapping.look()
+
+    async def _seat(self) -> None:
+        """Open what is ready, unless the run is ending."""
+        names = [] if self._mapping.ending else self._lineage.take_ready()
+        if self._targets is not None and self._nursery is not None:
+            names = [name for name in names if name in self._targets]  # the others came when the run had begun
+        if not names:
+            return
+        shards = [shard for name in names if (shard := self._stream.shard(name)) is not None]
+        self._opening += len(shards)
+        try:
+            opened, damaged = await self._runtime.disk(self._open_readers, shards)
+        finally:
+            self._opening -= len(shards)
+        self._damaged(damaged)
+        for shard, reader in opened:
+            self._begin(shard, reader)
+
+    def _damaged(self, damaged: _Damaged) -> None:
+        """Go on without these shards and what comes after them."""
+        for shard, damage in damaged:
+            self._mapping.damage.append(damage)
+            self._lineage.bar(shard.id)
+            if self._targets is None:  # nobody knows how long the others go on
+                self._runtime.say(str(damage))
+
+    def _open_readers(self, shards: list[Shard]) -> tuple[list[tuple[Shard, ShardReader]], _Damaged]:
+        """A reader for every shard, at its checkpoint; a shard that is damaged there gets none. Reads the disk."""
+        readers: list[tuple[Shard, ShardReader]] = []
+        damaged: _Damaged = []
+        try:
+            for shard in shards:
+                try:
+                    readers.append((shard, ShardReader.open(shard, self._offsets[shard.id])))
+                except LogDamaged as damage:
+                    damaged.append((shard, damage))
+        except BaseException:
+            for _, reader in readers:
+                reader.close()
+            raise
+        return readers, damaged
+
+    def _begin(self, shard: Shard, reader: ShardReader) -> None:
+        """Make the lane of an open shard, and serve it if the run has begun."""
+        if self._mapping.ending:
+            reader.close()
+            return
+        known = self._stream.shard(shard.id)
+        end = known.end_offset if known is not None else None  # it may have been closed while it was opened
+        if self._targets is not None:
+            end = self._targets.setdefault(shard.id, reader.committed().end_offset)
+        lane = self._mapping.make_lane(shard, reader)
+        if end is not None:
+            lane.finish_at(end)
+        self.active.append(lane)
+        self._runtime.follow(self._mapping, lane)
+        if self._nursery is not None:
+            self._nursery.start_soon(self._serve, lane)
+
+    # ---- serving and letting go
+
+    async def _serve(self, lane: ShardLane) -> None:
+        """Run a lane until its shard is finished; where it can read no further, it still delivers what it has."""
+        with trio.CancelScope() as scope:
+            self._scopes[lane.shard.id] = scope
+            try:
+                await lane.run()
+            except FailedError as damage:
+                self._mapping.damage.append(damage)
+                self._lineage.bar(lane.shard.id)
+                if lane.finish is None:  # nobody knows how long the others go on
+                    self._runtime.say(str(damage))
+                lane.end_here()
+                self._mapping.look()
+                await lane.run()
+        if scope.cancelled_caught:  # finished, and durably
+            self.active.remove(lane)
+            self._let_go(lane)
+            self._mapping.look()
+
+    def _let_go(self, lane: ShardLane) -> None:
+        self._runtime.unfollow(self._mapping, lane)
+        lane.close()
+
+    @property
+    def over(self) -> bool:
+        """Nothing that this run was asked for is left, or nothing of it can be done."""
+        if self._opening or not all(lane.stopping or lane.machine.finished for lane in self.active):
+            return False
+        waiting = self._lineage.waiting()
+        if self._targets is not None:
+            return not self._targets.keys() & waiting
+        return bool(self._mapping.damage) and not waiting
+
+    @property
+    def remaining(self) -> int:
+        """Records up to where the run, or the shard, ends; of open shards that wait for their parents nobody knows."""
+        left = sum(max(0, lane.end - lane.machine.watermark) for lane in self.active)
+        for name in self._lineage.waiting():
+            shard = self._stream.shard(name)
+            end = shard.end_offset if shard is not None and self._targets is None else (self._targets or {}).get(name)
+            left += max(0, (end or 0) - self._offsets[name])
+        return left
+
+    def drain(self) -> None:
+        """Hand over nothing more, and take back what no worker has started."""
+        for lane in self.active:
+            lane.drain()
+
+    @property
+    def busy(self) -> bool:
+        """Something is in flight."""
+        return any(lane.busy for lane in self.active)
+
+    async def abandon(self) -> None:
+        """Have nothing in flight any more, at once: a lane must not outlive its run."""
+        self.drain()
+        for lane in self.active:
+            if lane.busy and lane.seat is not None:
+                lane.seat.worker.kill()
+        with trio.move_on_after(ABANDON_S, shield=True):
+            while self.busy:
+                await self._runtime.next_round()
+
+    def close(self) -> None:
+        """Let everything go; what was active can still be asked how far it was."""
+        for lane in self.active:
+            self._let_go(lane)
+
+
+def _ends(shards: list[Shard]) -> tuple[dict[str, int], _Damaged]:
+    """Where the shards end now, but for those that are damaged. Reads the disk."""
+    ends: dict[str, int] = {}
+    damaged: _Damaged = []
+    for shard in shards:
+        try:
+            ends[shard.id] = committed_end(shard) if shard.end_offset is None else shard.end_offset
+        except LogDamaged as damage:
+            damaged.append((shard, damage))
+    return ends, damaged
