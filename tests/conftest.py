@@ -5,6 +5,8 @@ import pytest
 
 def pytest_addoption(parser):
     parser.addoption("--soak", action="store_true", help="also run what takes long")
+    parser.addoption("--crash-states", type=int, default=200_000, help="how many crash states are judged")
+    parser.addoption("--crash-seed", type=int, default=5, help="what random crashes and faults are drawn with")
 
 
 @pytest.fixture

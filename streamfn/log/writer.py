@@ -240,6 +240,8 @@ class ShardWriter:
         self._epoch = max(tail.epoch, known.epoch if known else 0) + 1
         self._arrival_ms = known.arrival_ms if known else 0
         self._end_offset = tail.end_offset
+        # Who was killed after a rename may have left a name that the next loss of power takes away again.
+        self._sync_directory()
         self._continue(tail)
         self._publish()
         self._sealer.sweep(self._segment)

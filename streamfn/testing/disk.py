@@ -10,11 +10,21 @@ import ctypes
 import errno
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from streamfn.log.disk import Content, FileStatus, Space
-from streamfn.testing.volatile import ROOT, SECTOR_BYTES, Crash, Directory, Entry, File, Image
+from streamfn.testing.volatile import (
+    ROOT,
+    SECTOR_BYTES,
+    Crash,
+    Directory,
+    DirectoryState,
+    Entry,
+    File,
+    FileState,
+    Image,
+)
 
 # Far from any descriptor of the system: one that reaches `os` by mistake is an error there.
 _FIRST_FD = 1 << 20
@@ -38,10 +48,7 @@ class SimDisk:
         self.free_bytes = 1 << 40
         self.boots = image.boots
         self._device = next(_devices)
-        self._nodes: dict[int, File | Directory] = {
-            number: File(node) if isinstance(node, bytes) else Directory(node)
-            for number, node in image.nodes.items()
-        }
+        self._nodes = {number: _node(content, image.unsynced.get(number)) for number, content in image.nodes.items()}
         for node in list(self._nodes.values()):
             if isinstance(node, Directory):
                 for child in node.live.values():
@@ -61,6 +68,13 @@ class SimDisk:
                 named.update(node.durable.values(), node.live.values())
                 named.update(change.node for change in node.changes if change.node is not None)
         return Crash({number: self._nodes[number].state() for number in sorted(named)}, self.boots)
+
+    def content(self, path: Path) -> bytes:
+        """Return what is in a file, as processes see it."""
+        directory, name = self._parent(path)
+        node = self._nodes[self._entry(directory, name, path)]
+        assert isinstance(node, File), f"{path} is a directory"
+        return bytes(node.live)
 
     @property
     def open_files(self) -> int:
@@ -208,8 +222,7 @@ class SimDisk:
         number = self._number(fd)
         node = self._nodes[number]
         size = len(node.live) if isinstance(node, File) else 0
-        stored = next((stop for _, stop in self.data_extents(fd, 0, size)), 0) if size else 0
-        return FileStatus((self._device, number), size, stored, node.links, 0)
+        return FileStatus((self._device, number), size, size, node.links, 0)
 
     def space(self, fd: int) -> Space:
         """See `Disk`."""
@@ -296,6 +309,16 @@ class SimDisk:
         if number is None:
             raise _error(errno.ENOENT, path)
         return number
+
+
+def _node(
+    content: bytes | Mapping[str, int], unsynced: FileState | DirectoryState | None
+) -> File | Directory:
+    if isinstance(content, bytes):
+        assert not isinstance(unsynced, DirectoryState)
+        return File(content, unsynced)
+    assert not isinstance(unsynced, FileState)
+    return Directory(content, unsynced)
 
 
 def _error(number: int, path: Path | None) -> OSError:

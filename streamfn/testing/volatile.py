@@ -17,24 +17,32 @@ for clean); only what is written anew reaches the disk.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from math import prod
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 SECTOR_BYTES = 512
 ROOT = 1
+_CONTENTS_MAX = 32
+
+_Value = TypeVar("_Value")
 
 
 class Image(NamedTuple):
-    """A disk at rest: content of files and entries of directories by node number, and boots so far."""
+    """What is found on a disk: content of files and entries of directories by node number, and boots so far.
+
+    `unsynced` has what was not synced where the system went on: those nodes as they were.
+    """
 
     nodes: Mapping[int, bytes | Mapping[str, int]]
     boots: int
+    unsynced: Mapping[int, FileState | DirectoryState] = {}
 
     def key(self) -> int:
-        """Return a hash of everything that can be reached by name."""
-        return hash(frozenset(self.files().items()))
+        """Return a hash of everything that can be reached by name, and of what could still be lost of it."""
+        unsynced = tuple((number, node.fingerprint()) for number, node in self.unsynced.items())
+        return hash((frozenset(self.files().items()), unsynced))
 
     def files(self) -> dict[str, bytes | None]:
         """Return the content of files by path, and None for each directory."""
@@ -68,33 +76,46 @@ class Entry(NamedTuple):
             entries[self.name] = self.node
 
 
-class Sector(NamedTuple):
-    """A change of one sector of a file; `lost` after a failed sync: no later one writes it."""
+class SectorChange(NamedTuple):
+    """A write to one sector, from byte `start` in it; `lost` after a failed sync: no later one writes it."""
 
-    position: int
+    start: int
     content: bytes
     lost: bool = False
 
 
 class FileState(NamedTuple):
-    """A file at one moment: its content, what of it is durable and what is not, its lengths since the last sync."""
+    """A file at one moment.
+
+    `sectors` has for each sector that was written since the last sync its position and every content it may
+    have, what is durable first and what is live last; `sizes` the same for the length.
+    """
 
     live: bytes
     durable: bytes
-    sectors: tuple[Sector, ...]
+    sectors: tuple[tuple[int, tuple[bytes, ...]], ...]
     sizes: tuple[int, ...]
+    changes: Mapping[int, tuple[SectorChange, ...]]
+
+    def fingerprint(self) -> object:
+        """Return what two equal states have in common, hashable."""
+        return self.durable, self.sectors, self.sizes
+
+    @property
+    def choices(self) -> list[int]:
+        """The number of alternatives of each sector, and of the length."""
+        return [*(len(contents) for _, contents in self.sectors), len(self.sizes)]
 
     def after(self, picks: Sequence[int]) -> bytes:
-        """Return the content where `picks` says of each sector whether it is there, then which length it has."""
-        if len(picks) == 1 and len(self.sizes) == 1:
+        """Return the content for one alternative of each choice."""
+        if not any(picks):
             return self.durable
-        size = self.sizes[picks[-1]]
         content = bytearray(self.durable)
-        for sector, kept in zip(self.sectors, picks, strict=False):
-            if kept:
-                overlay(content, sector.content, sector.position)
-        del content[size:]
-        return bytes(content.ljust(size, b"\0"))
+        for (position, contents), pick in zip(self.sectors, picks, strict=False):
+            if pick:
+                overlay(content, contents[pick], position)
+        size = self.sizes[picks[-1]]
+        return bytes(content[:size].ljust(size, b"\0"))
 
 
 class DirectoryState(NamedTuple):
@@ -103,6 +124,15 @@ class DirectoryState(NamedTuple):
     live: Mapping[str, int]
     durable: Mapping[str, int]
     changes: tuple[Entry, ...]
+
+    def fingerprint(self) -> object:
+        """Return what two equal states have in common, hashable."""
+        return frozenset(self.durable.items()), self.changes
+
+    @property
+    def choices(self) -> list[int]:
+        """Two alternatives of each change."""
+        return [2] * len(self.changes)
 
     def after(self, picks: Sequence[int]) -> Mapping[str, int]:
         """Return the entries where `picks` says of each change whether it has happened."""
@@ -128,24 +158,31 @@ class Crash:
         self._boots = boots
         self.choices: list[int] = []
         for node in nodes.values():
-            if isinstance(node, FileState):
-                self.choices += [2] * len(node.sectors) + [len(node.sizes)]
-            else:
-                self.choices += [2] * len(node.changes)
+            self.choices += node.choices
 
     def killed(self) -> Image:
-        """Return the disk after the processes ended and the system went on: everything is there."""
-        return Image({number: node.live for number, node in self._nodes.items()}, self._boots)
+        """Return the disk after the processes ended and the system went on: all is there, and not yet durable."""
+        live = {number: node.live for number, node in self._nodes.items()}
+        unsynced = {number: node for number, node in self._nodes.items() if node.changes or prod(node.choices) > 1}
+        return Image(live, self._boots, unsynced)
 
     def image(self, picks: Sequence[int]) -> Image:
         """Return the disk after a loss of power; `picks` takes one alternative of each choice."""
         nodes: dict[int, bytes | Mapping[str, int]] = {}
         at = 0
         for number, node in self._nodes.items():
-            taken = len(node.sectors) + 1 if isinstance(node, FileState) else len(node.changes)
+            taken = len(node.choices)
             nodes[number] = node.after(picks[at : at + taken])
             at += taken
         return Image(nodes, self._boots + 1)
+
+    def lost(self) -> Image:
+        """Return the disk after a loss of power that took everything that was not synced."""
+        return self.image([0] * len(self.choices))
+
+    def kept(self) -> Image:
+        """Return the disk after a loss of power that took nothing."""
+        return self.image([number - 1 for number in self.choices])
 
     @property
     def combinations(self) -> int:
@@ -188,63 +225,77 @@ class Crash:
 class File:
     """A file: its content in memory, and what a sync would have to write."""
 
-    __slots__ = ("durable", "links", "live", "sectors", "sizes")
+    __slots__ = ("changes", "durable", "links", "live", "sizes")
 
-    def __init__(self, content: bytes = b"") -> None:
+    def __init__(self, content: bytes = b"", state: FileState | None = None) -> None:
         self.live = bytearray(content)
-        self.durable = content
-        self.sectors: list[Sector] = []
-        self.sizes = [len(content)]
+        self.durable = content if state is None else state.durable
+        self.changes = {number: list(changes) for number, changes in state.changes.items()} if state else {}
+        self.sizes = list(state.sizes) if state else [len(content)]
         self.links = 0
 
     def write(self, content: bytes, position: int) -> None:
         """Change content, and the length where it is written past the end."""
         overlay(self.live, content, position)
-        self._note_size()
-        at = 0
-        while at < len(content):
-            length = SECTOR_BYTES - (position + at) % SECTOR_BYTES
-            self.sectors.append(Sector(position + at, content[at : at + length]))
-            at += length
+        self._note(content, position)
 
     def truncate(self, size: int) -> None:
         """Change the length."""
         if size < len(self.live):
+            cut = bytes(max(*self.sizes, len(self.live)) - size)
             del self.live[size:]
-            # What is cut off must not come back when the file grows again.
-            self.sectors.append(Sector(size, bytes(max(0, max(self.sizes) - size))))
+            self._note(cut, size)  # it must not come back when the file grows again
         else:
             self.live.extend(bytes(size - len(self.live)))
-        self._note_size()
+            self._note(b"", size)
 
-    def _note_size(self) -> None:
+    def _note(self, content: bytes, position: int) -> None:
         if len(self.live) != self.sizes[-1]:
             self.sizes.append(len(self.live))
+        at = 0
+        while at < len(content):
+            number, start = divmod(position + at, SECTOR_BYTES)
+            change = SectorChange(start, content[at : at + SECTOR_BYTES - start])
+            self.changes.setdefault(number, []).append(change)
+            at += SECTOR_BYTES - start
 
     def sync(self) -> None:
         """Make everything durable but what an earlier sync has lost."""
-        lost = [sector for sector in self.sectors if sector.lost]
-        if lost:
-            content = bytearray(self.durable)
-            written = set()
-            for sector in self.sectors:
-                if not sector.lost:
-                    overlay(content, sector.content, sector.position)
-                    written.add(sector.position // SECTOR_BYTES)
-            self.durable = bytes(content[: len(self.live)].ljust(len(self.live), b"\0"))
-            self.sectors = [sector for sector in lost if sector.position // SECTOR_BYTES not in written]
-        else:
-            self.durable = bytes(self.live)
-            self.sectors = []
+        lost = {}
+        durable = bytearray(self.durable)
+        for number, changes in self.changes.items():
+            for change in changes:
+                if not change.lost:
+                    overlay(durable, change.content, number * SECTOR_BYTES + change.start)
+            if all(change.lost for change in changes):
+                lost[number] = changes
+        self.durable = bytes(durable[: len(self.live)].ljust(len(self.live), b"\0")) if lost else bytes(self.live)
+        self.changes = lost
         self.sizes = [len(self.live)]
 
     def sync_failed(self) -> None:
         """Take everything for written that was not."""
-        self.sectors = [sector._replace(lost=True) for sector in self.sectors]
+        for changes in self.changes.values():
+            changes[:] = [change._replace(lost=True) for change in changes]
 
     def state(self) -> FileState:
         """Freeze this moment."""
-        return FileState(bytes(self.live), self.durable, tuple(self.sectors), tuple(self.sizes))
+        sectors = tuple((number * SECTOR_BYTES, self._contents(number)) for number in sorted(self.changes))
+        sizes = _from_first_to_last(self.sizes[0], self.sizes, self.sizes[-1])
+        changes = {number: tuple(self.changes[number]) for number in self.changes}
+        return FileState(bytes(self.live), self.durable, sectors, sizes, changes)
+
+    def _contents(self, number: int) -> tuple[bytes, ...]:
+        """Return what a sector may hold; of very many possibilities only the first."""
+        at = number * SECTOR_BYTES
+        durable = self.durable[at : at + SECTOR_BYTES].ljust(SECTOR_BYTES, b"\0")
+        found = dict.fromkeys([durable])
+        last = bytearray(durable)
+        for start, content, _ in self.changes[number]:
+            overlay(last, content, start)
+            for known in list(found)[:_CONTENTS_MAX]:
+                found[known[:start] + content + known[start + len(content) :]] = None
+        return _from_first_to_last(durable, found, bytes(last))
 
 
 class Directory:
@@ -252,10 +303,10 @@ class Directory:
 
     __slots__ = ("changes", "durable", "links", "live")
 
-    def __init__(self, entries: Mapping[str, int]) -> None:
+    def __init__(self, entries: Mapping[str, int], state: DirectoryState | None = None) -> None:
         self.live = dict(entries)
-        self.durable = dict(entries)
-        self.changes: list[Entry] = []
+        self.durable = dict(entries if state is None else state.durable)
+        self.changes = list(state.changes) if state else []
         self.links = 0
 
     def change(self, entry: Entry) -> None:
@@ -271,6 +322,14 @@ class Directory:
     def state(self) -> DirectoryState:
         """Freeze this moment."""
         return DirectoryState(dict(self.live), self.durable, tuple(self.changes))
+
+
+def _from_first_to_last(first: _Value, between: Iterable[_Value], last: _Value) -> tuple[_Value, ...]:
+    """Return all values once, with these at the ends; one that is at both ends twice, unless it is alone."""
+    others = dict.fromkeys(between)
+    others.pop(first, None)
+    others.pop(last, None)
+    return (first,) if first == last and not others else (first, *others, last)
 
 
 def overlay(content: bytearray, written: bytes, position: int) -> None:

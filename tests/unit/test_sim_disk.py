@@ -161,7 +161,7 @@ def test_a_killed_process_loses_nothing_and_its_locks_are_free():
     fd = after.open(Path("/a"), os.O_RDWR)
     assert after.try_lock(fd)
     assert after.pread(fd, 9, 0) == b"x"
-    lost = SimDisk(disk.crash().image([0] * len(disk.crash().choices)))
+    lost = SimDisk(after.crash().lost())
     assert lost.boot_id() != disk.boot_id()
     assert lost.list_directory(Path("/")) == []
 

@@ -1,0 +1,38 @@
+"""What the crash states have found in the log: one test for each, as short as it gets."""
+
+from __future__ import annotations
+
+from crash_judge import judge
+from crash_world import Life, Moment, Told, newborn
+
+from streamfn.testing.disk import SimDisk
+
+
+def killed_at(call: str, *steps: str) -> Moment:
+    """The moment before the last call of this name of the last step (no step: of opening a new shard)."""
+    moments: list[Moment] = []
+    found: list[Moment] = []
+    disk = SimDisk(newborn()[0])
+    disk.before = lambda name: found.append(life_or_opening()) if name == call else None
+
+    def life_or_opening() -> Moment:
+        return life.moment() if life is not None else Moment(disk.crash(), Told())
+
+    life: Life | None = None
+    life = Life(disk, Told(), moments=moments)
+    for step in steps:
+        found.clear()
+        life.step(step)
+    disk.before = None
+    life.end()
+    return found[-1]
+
+
+def test_a_new_segment_whose_name_was_not_synced_stays_after_the_next_writers_acknowledgement():
+    moment = killed_at("sync_directory")
+    judge(moment.crash.killed(), moment.told, reader_first=False, power=False, later=1000)
+
+
+def test_both_forms_of_a_segment_are_not_lost_when_sealing_was_killed_before_the_name_was_synced():
+    moment = killed_at("sync_directory", "append", "roll", "seal")
+    judge(moment.crash.killed(), moment.told, reader_first=False, power=False, later=1000)
