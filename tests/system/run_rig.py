@@ -174,13 +174,13 @@ class Process:
 
 
 def keys_of(stream):
-    """A partition key for each shard."""
+    """A partition key for each open shard."""
     keys = {}
     for number in range(100_000):
         keys.setdefault(stream.shard_for(f"key-{number}").id, f"key-{number}")
-        if len(keys) == len(stream.shards):
+        if len(keys) == len(stream.open_shards):
             break
-    return [keys[shard.id] for shard in stream.shards]
+    return [keys[shard.id] for shard in stream.open_shards]
 
 
 def _bytes(content):
