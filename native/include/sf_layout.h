@@ -33,8 +33,9 @@ enum { SF_TEXT = 0, SF_FIXED = 1, SF_NULLABLE = 2 };
 enum { SF_COLUMNS_MAX = 11 };
 
 typedef struct sf_layout {
-    uint8_t columns; /* how many there are */
-    uint8_t time;    /* which one is the time of arrival or creation, in milliseconds */
+    uint8_t columns;       /* how many there are */
+    uint8_t arrow_buffers; /* how many buffers Arrow counts: a validity bitmap for every column */
+    uint8_t time;          /* which one is the time of arrival or creation, in milliseconds */
     uint8_t form[11];
 } sf_layout;
 
@@ -58,9 +59,10 @@ enum {
 };
 
 static const sf_layout sf_layout_table[SF_LAYOUTS] = {
-    [SF_KINESIS] = {4, 2, {SF_TEXT, SF_TEXT, SF_FIXED, SF_TEXT}},
-    [SF_KINESIS_SOURCE] = {6, 2, {SF_TEXT, SF_TEXT, SF_FIXED, SF_TEXT, SF_TEXT | SF_NULLABLE, SF_FIXED | SF_NULLABLE}},
+    [SF_KINESIS] = {4, 11, 2, {SF_TEXT, SF_TEXT, SF_FIXED, SF_TEXT}},
+    [SF_KINESIS_SOURCE] = {6, 16, 2, {SF_TEXT, SF_TEXT, SF_FIXED, SF_TEXT, SF_TEXT | SF_NULLABLE, SF_FIXED | SF_NULLABLE}},
     [SF_DYNAMODB] = {11,
+                     31,
                      SF_CREATION,
                      {SF_TEXT, SF_TEXT, SF_TEXT, SF_TEXT, SF_FIXED, SF_TEXT, SF_TEXT | SF_NULLABLE, SF_TEXT | SF_NULLABLE,
                       SF_FIXED, SF_TEXT, SF_TEXT | SF_NULLABLE}},

@@ -38,24 +38,42 @@ void sf_rebase_offsets(const int32_t *offsets, size_t count, int32_t *out) {
 }
 
 /* The columns of a scanned message: its body begins where column[0] says, in every layout. */
-static const sf_layout *columns_of(const uint8_t *base, const sf_message *message, sf_column *columns) {
+static void find_columns(const uint8_t *base, const sf_message *message, sf_column *columns) {
     static_assert(SF_BODY == 0 && SF_SEQUENCE_OFFSETS == 0, "the first buffer is no longer the body's first");
     const sf_layout *layout = &sf_layout_table[message->layout];
     bool found = sf_find_columns(base, message->position + message->length, message->column[0], message->rows, layout, columns);
     assert(found);
     (void)found;
-    return layout;
+}
+
+/* Where the buffers of a scanned message lie, in canonical order; `space` is used where the message does not say. */
+static const uint64_t *find_buffers(const uint8_t *base, const sf_message *message, uint64_t *space) {
+    if (message->layout == SF_KINESIS) return message->column;
+    const sf_layout *layout = &sf_layout_table[message->layout];
+    sf_column columns[SF_COLUMNS_MAX];
+    uint64_t *buffer = space;
+    find_columns(base, message, columns);
+    for (unsigned i = 0; i < layout->columns; i++) {
+        if (layout->form[i] & SF_NULLABLE) *buffer++ = columns[i].validity;
+        if (!(layout->form[i] & SF_FIXED)) *buffer++ = columns[i].offsets;
+        *buffer++ = columns[i].values;
+    }
+    return space;
 }
 
 void sf_measure(const uint8_t *base, const sf_message *messages, size_t count, uint64_t *totals) {
-    sf_column columns[SF_COLUMNS_MAX];
+    uint64_t space[3 * SF_COLUMNS_MAX];
     memset(totals, 0, (1 + SF_COLUMNS_MAX) * sizeof *totals);
     for (size_t i = 0; i < count; i++) {
-        const sf_layout *layout = columns_of(base, &messages[i], columns);
+        const sf_layout *layout = &sf_layout_table[messages[i].layout];
+        const uint64_t *buffer = find_buffers(base, &messages[i], space);
         uint64_t *total = totals;
         *total++ += messages[i].rows;
-        for (unsigned column = 0; column < layout->columns; column++)
-            if (!(layout->form[column] & SF_FIXED)) *total++ += columns[column].bytes;
+        for (unsigned column = 0; column < layout->columns; column++) {
+            if (layout->form[column] & SF_NULLABLE) buffer++;
+            if (!(layout->form[column] & SF_FIXED)) *total++ += (uint64_t)sf_offset(base, *buffer++, messages[i].rows);
+            buffer++;
+        }
     }
 }
 
@@ -63,26 +81,30 @@ static void gather_bits(const uint8_t *from, uint64_t rows, uint8_t *to, uint64_
     for (uint64_t i = 0; i < rows; i++) to[(row + i) / 8] |= (uint8_t)((from[i / 8] >> (i % 8) & 1) << ((row + i) % 8));
 }
 
-static void gather_offsets(const uint8_t *base, const sf_column *column, uint64_t rows, uint8_t *to, uint64_t row) {
-    const int32_t *from = (const int32_t *)(const void *)(base + column->offsets);
-    int32_t *offsets = (int32_t *)(void *)to + row;
-    int32_t used = row == 0 ? 0 : *offsets;
-    for (uint64_t i = 0; i <= rows; i++) offsets[i] = from[i] + used;
+/* Appends the offsets of `rows` texts; returns how many bytes they have, and in *used how many were there before. */
+static inline int32_t gather_offsets(const uint8_t *from_bytes, uint64_t rows, uint8_t *to_bytes, uint64_t row, int32_t *used) {
+    const int32_t *from = (const int32_t *)(const void *)from_bytes;
+    int32_t *to = (int32_t *)(void *)to_bytes + row;
+    int32_t before = row == 0 ? 0 : *to;
+    for (uint64_t i = 0; i <= rows; i++) to[i] = from[i] + before;
+    *used = before;
+    return from[rows];
 }
 
 /* Appends the rows of one message behind `row` rows that are there already. */
-static void gather_message(const uint8_t *base, const sf_message *message, uint8_t *const *buffers, uint64_t row) {
-    sf_column columns[SF_COLUMNS_MAX];
-    const sf_layout *layout = columns_of(base, message, columns);
+static inline void gather_message(const uint8_t *base, const sf_message *message, uint8_t *const *to, uint64_t row) {
+    uint64_t space[3 * SF_COLUMNS_MAX], rows = message->rows;
+    const sf_layout *layout = &sf_layout_table[message->layout];
+    const uint64_t *from = find_buffers(base, message, space);
     for (unsigned i = 0; i < layout->columns; i++) {
-        const sf_column *column = &columns[i];
-        uint64_t used = 8 * row;
-        if (layout->form[i] & SF_NULLABLE) gather_bits(base + column->validity, message->rows, *buffers++, row);
-        if (!(layout->form[i] & SF_FIXED)) {
-            gather_offsets(base, column, message->rows, *buffers, row);
-            used = (uint64_t)sf_offset(*buffers++, 0, row);
+        int32_t used;
+        if (layout->form[i] & SF_NULLABLE) gather_bits(base + *from++, rows, *to++, row);
+        if (layout->form[i] & SF_FIXED) {
+            memcpy(*to++ + 8 * row, base + *from++, 8 * rows);
+        } else {
+            int32_t bytes = gather_offsets(base + *from++, rows, *to++, row, &used);
+            memcpy(*to++ + used, base + *from++, (size_t)bytes);
         }
-        memcpy(*buffers++ + used, base + column->values, column->bytes);
     }
 }
 
@@ -94,8 +116,8 @@ void sf_gather(const uint8_t *base, const sf_message *messages, size_t count, ui
 static const int64_t *arrivals(const uint8_t *base, const sf_message *message) {
     sf_column columns[SF_COLUMNS_MAX];
     if (message->layout != SF_DYNAMODB) return (const int64_t *)(const void *)(base + message->column[SF_ARRIVAL]);
-    const sf_layout *layout = columns_of(base, message, columns);
-    return (const int64_t *)(const void *)(base + columns[layout->time].values);
+    find_columns(base, message, columns);
+    return (const int64_t *)(const void *)(base + columns[sf_layout_table[message->layout].time].values);
 }
 
 int64_t sf_first_arrival(const uint8_t *base, const sf_message *message, int64_t at_ms) {

@@ -97,21 +97,23 @@ static uint64_t find_value(view fb, uint64_t message) {
     return 0;
 }
 
+/* What a character is worth as a lower-case hexadecimal digit, plus 1; 0 for all others. */
+static const uint8_t digit_plus_one[256] = {
+    ['0'] = 1, ['1'] = 2,  ['2'] = 3,  ['3'] = 4,  ['4'] = 5,  ['5'] = 6,  ['6'] = 7,  ['7'] = 8,
+    ['8'] = 9, ['9'] = 10, ['a'] = 11, ['b'] = 12, ['c'] = 13, ['d'] = 14, ['e'] = 15, ['f'] = 16,
+};
+
 /* `digits` hexadecimal digits and the separator before them. */
-static bool hexadecimal(const uint8_t **cursor, unsigned digits, uint64_t *out) {
+static inline bool hexadecimal(const uint8_t **cursor, unsigned digits, uint64_t *out) {
     uint64_t value = 0;
-    if (*(*cursor)++ != ':') return false;
+    uint8_t wrong = (uint8_t)(*(*cursor)++ ^ ':');
     while (digits--) {
-        uint8_t c = *(*cursor)++;
-        if (c >= '0' && c <= '9')
-            value = value << 4 | (uint64_t)(c - '0');
-        else if (c >= 'a' && c <= 'f')
-            value = value << 4 | (uint64_t)(c - 'a' + 10);
-        else
-            return false;
+        uint8_t digit = (uint8_t)(digit_plus_one[*(*cursor)++] - 1);
+        wrong |= digit & 0xf0;
+        value = value << 4 | digit;
     }
     *out = value;
-    return true;
+    return wrong == 0;
 }
 
 static bool read_value(const uint8_t *value, header *out, uint64_t *rows, uint64_t *body_bytes) {
@@ -119,13 +121,6 @@ static bool read_value(const uint8_t *value, header *out, uint64_t *rows, uint64
     return memcmp(value, "SFN1", 4) == 0 && hexadecimal(&cursor, 8, &out->crc) && hexadecimal(&cursor, 8, &out->epoch) &&
            hexadecimal(&cursor, 16, &out->first_offset) && hexadecimal(&cursor, 8, rows) &&
            hexadecimal(&cursor, 16, body_bytes) && hexadecimal(&cursor, 16, &out->durable_upto);
-}
-
-/* How many buffers Arrow counts: a validity bitmap for every column, offsets for a text, values. */
-static uint64_t arrow_buffers(const sf_layout *layout) {
-    uint64_t count = 0;
-    for (unsigned i = 0; i < layout->columns; i++) count += layout->form[i] & SF_FIXED ? 2 : 3;
-    return count;
 }
 
 static bool read_nodes(view fb, uint64_t batch, const sf_layout *layout, header *out) {
@@ -154,7 +149,7 @@ static bool read_header(const uint8_t *message, uint64_t room, const sf_layout *
     if (!follow(fb, field(fb, root, MESSAGE_HEADER), &batch) || !scalar(fb, batch, BATCH_LENGTH, 8, &out->rows)) return false;
     if (field(fb, batch, BATCH_COMPRESSION) != 0) return false;
     if (!read_nodes(fb, batch, layout, out)) return false;
-    if (!vector(fb, batch, BATCH_BUFFERS, 16, &out->buffers_at, &count) || count != arrow_buffers(layout)) return false;
+    if (!vector(fb, batch, BATCH_BUFFERS, 16, &out->buffers_at, &count) || count != layout->arrow_buffers) return false;
     out->value_at = find_value(fb, root);
     if (out->value_at == 0 || !read_value(fb.bytes + out->value_at, out, &rows, &body_bytes)) return false;
     out->value_at += PREFIX_BYTES;
@@ -162,26 +157,13 @@ static bool read_header(const uint8_t *message, uint64_t room, const sf_layout *
     return rows == out->rows && body_bytes == out->body_bytes && rows >= 1 && rows < INT32_MAX;
 }
 
-/* The buffers of a message, taken in canonical order: `next` is where in the body the next one must begin. */
-typedef struct shelf {
-    const uint8_t *message;
-    const header *head;
-    uint64_t buffer, next;
-} shelf;
-
-/* Takes the next buffer, which must have *length bytes where `exact`: its position relative to the message goes to *at. */
-static bool take(shelf *from, bool exact, uint64_t *length, uint64_t *at) {
-    const uint8_t *buffer = from->message + from->head->buffers_at + 16 * from->buffer++;
-    uint64_t offset = load(buffer, 8), bytes = load(buffer + 8, 8), body = from->head->body_bytes;
-    if (exact && bytes != *length) return false;
-    if (offset != from->next || offset > body || bytes > body - offset) return false;
-    *length = bytes;
-    *at = PREFIX_BYTES + from->head->metadata_bytes + offset;
-    from->next = sf_padded(offset + bytes);
+/* Whether an entry of Arrow's list of buffers says `bytes` bytes at the body's offset *next, which then moves on behind them. */
+static inline bool lies_next(const uint8_t *entry, uint64_t bytes, uint64_t body_bytes, uint64_t *next) {
+    uint64_t at = *next;
+    if (load(entry, 8) != at || load(entry + 8, 8) != bytes || at > body_bytes || bytes > body_bytes - at) return false;
+    *next = sf_padded(at + bytes);
     return true;
 }
-
-static bool no_bitmap(shelf *from) { return load(from->message + from->head->buffers_at + 16 * from->buffer++ + 8, 8) == 0; }
 
 static bool rising(const int32_t *offsets, uint64_t rows) {
     int32_t fell = offsets[0] != 0;
@@ -196,37 +178,38 @@ static uint64_t nulls_in(const uint8_t *bitmap, uint64_t rows) {
     return rows - valid;
 }
 
-/* Column `i`: positions of its values, and of its offsets where it is a text. */
-static bool take_column(shelf *from, unsigned i, uint8_t form, bool proven, uint64_t *offsets_at, uint64_t *values_at) {
-    const uint8_t *message = from->message;
-    uint64_t rows = from->head->rows, bitmap_bytes = (rows + 7) / 8, bitmap_at;
-    if (!(form & SF_NULLABLE)) {
-        if (!no_bitmap(from)) return false;
-    } else {
-        if (!take(from, true, &bitmap_bytes, &bitmap_at)) return false;
-        uint64_t nulls = load(message + from->head->nodes_at + 16 * (uint64_t)i + 8, 8);
-        if (!proven && nulls_in(message + bitmap_at, rows) != nulls) return false;
-    }
-    uint64_t values_bytes = 8 * rows, offsets_bytes = 4 * (rows + 1);
-    if (form & SF_FIXED) return take(from, true, &values_bytes, values_at);
-    if (!take(from, true, &offsets_bytes, offsets_at) || !take(from, false, &values_bytes, values_at)) return false;
-    const int32_t *offsets = (const int32_t *)(const void *)(message + *offsets_at);
-    return (int64_t)offsets[rows] == (int64_t)values_bytes && (proven || rising(offsets, rows));
-}
-
-/* Fills column[] of sf_message with positions relative to the message. */
+/* Checks that all buffers lie in canonical order and hold what they must; column[] of sf_message gets the positions of the
+   first ones, relative to the message. */
 static bool take_columns(const uint8_t *message, const header *head, const sf_layout *layout, bool proven, uint64_t *column) {
-    shelf from = {message, head, 0, 0};
-    uint64_t at[2 * SF_COLUMNS_MAX];
+    const uint8_t *entry = message + head->buffers_at, *node = message + head->nodes_at;
+    const uint8_t *body = message + PREFIX_BYTES + head->metadata_bytes;
+    uint64_t rows = head->rows, room = head->body_bytes, next = 0;
+    uint64_t at[3 * SF_COLUMNS_MAX];
     unsigned found = 0;
-    for (unsigned i = 0; i < layout->columns; i++) {
+    for (unsigned i = 0; i < layout->columns; i++, entry += 16, node += 16) {
         uint8_t form = layout->form[i];
-        unsigned buffers = form & SF_FIXED ? 1 : 2;
-        if (!take_column(&from, i, form, proven, &at[found], &at[found + buffers - 1])) return false;
-        found += buffers;
+        if (!(form & SF_NULLABLE)) {
+            if (load(entry + 8, 8) != 0) return false;
+        } else {
+            const uint8_t *bitmap = body + next;
+            if (!lies_next(entry, (rows + 7) / 8, room, &next)) return false;
+            if (!proven && nulls_in(bitmap, rows) != load(node + 8, 8)) return false;
+        }
+        entry += 16;
+        uint64_t bytes = 8 * rows;
+        if (!(form & SF_FIXED)) {
+            const int32_t *offsets = (const int32_t *)(const void *)(body + next);
+            at[found++] = next;
+            if (!lies_next(entry, 4 * (rows + 1), room, &next)) return false;
+            if (offsets[rows] < 0 || !(proven || rising(offsets, rows))) return false;
+            bytes = (uint64_t)offsets[rows];
+            entry += 16;
+        }
+        at[found++] = next;
+        if (!lies_next(entry, bytes, room, &next)) return false;
     }
-    memcpy(column, at, SF_COLUMN_BUFFERS * sizeof *column);
-    return from.next == head->body_bytes;
+    for (unsigned i = 0; i < SF_COLUMN_BUFFERS; i++) column[i] = PREFIX_BYTES + head->metadata_bytes + at[i];
+    return next == room;
 }
 
 /* The whole message at file offset `position`, proven unless it ends at or below `proven`. */

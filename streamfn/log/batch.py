@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from streamfn import limits
 from streamfn.errors import RefusedError
-from streamfn.log.layout import KINESIS, KINESIS_SOURCE, Buffer, Layout
+from streamfn.log.layout import KINESIS, KINESIS_SOURCE, Layout
 from streamfn.log.schema import COUNTER_DIGITS, Draft, message_bytes, numbers
 from streamfn.types import NewRecord
 
@@ -28,7 +28,7 @@ Values = Sequence[bytes | None] | Sequence[int | None] | None
 
 
 class Rows(NamedTuple):
-    """Rows in memory, as the buffers of their layout in canonical order; offsets begin at 0.
+    """Rows in memory, as the buffers of their layout in canonical order, all in bytes; offsets begin at 0.
 
     None stands for what the append gives: in both buffers of the sequence number for those of the shard, in the
     time for the time of the append.  `captured` are the first and the last sequence number where the rows brought
@@ -40,24 +40,19 @@ class Rows(NamedTuple):
     buffers: tuple[Content | None, ...]
     captured: tuple[str, str] | None = None
 
-    def message_bytes(self, sequence_base: bytes) -> int:
-        """Return how many bytes the message takes."""
-        return message_bytes(self.layout, self.rows, self._texts(sequence_base))
-
     def draft(self, first_offset: int, sequence_base: bytes, arrival_ms: int) -> Draft:
         """Lay the rows out as a message that begins at a shard offset; it still has to be finished."""
         layout, buffers = self.layout, self.buffers
         draft = Draft(layout, first_offset, self.rows, self._texts(sequence_base))
         if buffers[layout.sequence] is None:
             draft.number(sequence_base)
-        for index, at in enumerate(draft.columns):
-            content = buffers[index]
-            if content is None:
-                if index != layout.time:
-                    continue
-                content = self._times(arrival_ms)
-            view = memoryview(content).cast("B")
-            draft.buffer[at : at + len(view)] = view
+        view = memoryview(draft.buffer)
+        for at, content in zip(draft.columns, buffers, strict=True):
+            if content is not None:
+                view[at : at + len(content)] = content
+        if buffers[layout.time] is None:
+            at = draft.columns[layout.time]
+            view[at : at + 8 * self.rows] = self._times(arrival_ms)
         return draft
 
     def loose(self, first_offset: int, sequence_base: bytes, arrival_ms: int) -> list[memoryview]:
@@ -70,8 +65,17 @@ class Rows(NamedTuple):
             buffers[layout.time] = self._times(arrival_ms)
         return [memoryview(buffer) for buffer in buffers if buffer is not None]
 
-    def _times(self, arrival_ms: int) -> memoryview:
-        return memoryview(array("q", [arrival_ms]) * self.rows)
+    def message_bytes(self, sequence_base: bytes) -> int:
+        """Return how many bytes the message takes."""
+        return message_bytes(self.layout, self.rows, self._texts(sequence_base))
+
+    def _texts(self, sequence_base: bytes) -> list[int]:
+        given = (len(sequence_base) + COUNTER_DIGITS) * self.rows
+        buffers = self.buffers
+        return [given if (text := buffers[index]) is None else len(text) for index in self.layout.texts]
+
+    def _times(self, arrival_ms: int) -> bytes:
+        return array("q", [arrival_ms]).tobytes() * self.rows
 
     def widened(self, layout: Layout) -> Rows:
         """Return the same rows in a layout that `holds` theirs, with nulls in what they have not."""
@@ -79,13 +83,8 @@ class Rows(NamedTuple):
         more = tuple(empty[what] for what, _ in layout.buffers[len(self.buffers) :])
         return Rows(layout, self.rows, self.buffers + more, self.captured)
 
-    def _texts(self, sequence_base: bytes) -> list[int]:
-        given = (len(sequence_base) + COUNTER_DIGITS) * self.rows
-        contents = [self.buffers[index] for index in self.layout.texts]
-        return [given if content is None else len(content) for content in contents]
 
-
-def from_records(records: Sequence[NewRecord], arrival_ms: int) -> Iterator[Rows]:
+def from_records(records: Sequence[NewRecord], arrival_ms: int) -> Iterable[Rows]:
     """Cut records into messages; those without an arrival time get `arrival_ms`.
 
     Everything is checked before the first message is given out.
@@ -170,39 +169,59 @@ def require_rising(numbers: Sequence[str], rows: int) -> None:
 
 def assemble(
     layout: Layout, rows: int, columns: Sequence[Values], captured: Sequence[str] = ()
-) -> Iterator[Rows]:
+) -> Iterable[Rows]:
     """Cut columns of Python values, which have been checked, into messages.
 
     `captured` are the sequence numbers that the rows brought along, of all or none.
     """
-    if not rows:
-        return
-    texts: dict[int, tuple[Sequence[bytes], list[int]]] = {}
-    for number, (column, values) in enumerate(zip(layout.columns, columns, strict=True)):
-        if values is not None and not column.fixed:
-            content = [value or b"" for value in values] if column.nullable else values
-            texts[number] = (content, [0, *accumulate(map(len, content))])  # type: ignore[assignment, arg-type]
-    fixed = fixed_bytes(layout)
-    for start, stop in pairwise(cuts(rows, fixed, [offsets for _, offsets in texts.values()])):
-        buffers: list[Content | None] = []
-        for number, (column, values) in enumerate(zip(layout.columns, columns, strict=True)):
-            if column.nullable:
-                buffers.append(_bitmap(values[start:stop]))  # type: ignore[index]
-            if values is None:
-                buffers += [None] if column.fixed else [None, None]
-            elif column.fixed:
-                part: Any = values[start:stop]
-                filled = [value or 0 for value in part] if column.nullable else part
-                buffers.append(memoryview(array("q", filled)))
-            else:
-                content, offsets = texts[number]
-                base = offsets[start]
-                part_offsets = offsets if stop - start == rows else offsets[start : stop + 1]
-                buffers.append(_int32([at - base for at in part_offsets] if base else part_offsets))
-                buffers.append(b"".join(content[start:stop]))
-        yield Rows(
-            layout, stop - start, tuple(buffers), (captured[start], captured[stop - 1]) if captured else None
-        )
+    offsets: list[list[int] | None] = []
+    weight = row_bytes(layout) * rows
+    for column, values in zip(layout.columns, columns, strict=True):
+        if values is None or column.fixed:
+            offsets.append(None)
+            continue
+        sizes = [len(value or b"") for value in values] if column.nullable else map(len, values)  # type: ignore[arg-type]
+        offsets.append([0, *accumulate(sizes)])
+        weight += offsets[-1][-1]  # type: ignore[index]
+    if rows and weight <= limits.MESSAGE_BYTES_TARGET and rows <= limits.MESSAGE_ROWS_MAX:
+        ends = (captured[0], captured[-1]) if captured else None
+        return (Rows(layout, rows, _buffers(layout, columns, offsets), ends),)  # nearly always: one message
+    return _parts(layout, rows, columns, offsets, captured)
+
+
+def _parts(
+    layout: Layout,
+    rows: int,
+    columns: Sequence[Values],
+    offsets: Sequence[list[int] | None],
+    captured: Sequence[str],
+) -> Iterator[Rows]:
+    weights = [column for column in offsets if column is not None]
+    for start, stop in pairwise(cuts(rows, row_bytes(layout), weights)):
+        part = [values and values[start:stop] for values in columns]
+        rebased = [
+            None if column is None else [at - column[start] for at in column[start : stop + 1]]
+            for column in offsets
+        ]
+        ends = (captured[start], captured[stop - 1]) if captured else None
+        yield Rows(layout, stop - start, _buffers(layout, part, rebased), ends)
+
+
+def _buffers(
+    layout: Layout, columns: Sequence[Any], offsets: Sequence[list[int] | None]
+) -> tuple[Content | None, ...]:
+    buffers: list[Content | None] = []
+    for column, values, ends in zip(layout.columns, columns, offsets, strict=True):
+        if column.nullable:
+            buffers.append(_bitmap(values))
+            values = [value or (0 if column.fixed else b"") for value in values]
+        if ends is not None:
+            buffers += (array("i", ends).tobytes(), b"".join(values))
+        elif values is not None:
+            buffers.append(array("q", values).tobytes())
+        else:
+            buffers += (None,) if column.fixed else (None, None)
+    return tuple(buffers)
 
 
 def _bitmap(values: Sequence[bytes | int | None]) -> bytes:
@@ -211,14 +230,10 @@ def _bitmap(values: Sequence[bytes | int | None]) -> bytes:
     return bits.to_bytes((len(values) + 7) >> 3, "little")
 
 
-def _int32(offsets: list[int]) -> memoryview:
-    return memoryview(array("i", offsets))
-
-
-def fixed_bytes(layout: Layout) -> int:
+def row_bytes(layout: Layout) -> int:
     """Return roughly what a row takes beside its texts: offsets, numbers, and a sequence number given here."""
-    per_buffer = {Buffer.VALIDITY: 1, Buffer.OFFSETS: 4, Buffer.BYTES: 0, Buffer.VALUES: 8}
-    return sum(per_buffer[what] for what, _ in layout.buffers) + limits.SEQUENCE_DIGITS_GIVEN
+    sizes = (1, 4, 0, 8)
+    return sum(sizes[what] for what, _ in layout.buffers) + limits.SEQUENCE_DIGITS_GIVEN
 
 
 def cuts(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from streamfn import limits
 from streamfn._native import ffi, lib
 from streamfn.errors import RefusedError
-from streamfn.log.batch import Content, Rows, cuts, fixed_bytes
+from streamfn.log.batch import Content, Rows, cuts, row_bytes
 from streamfn.log.layout import KINESIS, KINESIS_SOURCE
 
 if TYPE_CHECKING:
@@ -127,13 +127,14 @@ def _slices(
     texts = [None if column is None else _Texts(column) for column in (sequence, keys, data, source)]
     offsets = [text.offsets for text in texts if text is not None]
     times = None if arrival is None else _int64s(arrival)
-    for start, stop in pairwise(cuts(len(data), fixed_bytes(layout), offsets, message_bytes)):
+    for start, stop in pairwise(cuts(len(data), row_bytes(layout), offsets, message_bytes)):
         numbers, key, content, origin = (
             (None, None) if text is None else text.slice(start, stop) for text in texts
         )
-        buffers: tuple[Content | None, ...] = (*numbers, *key, times and times[start:stop], *content)
+        time = None if times is None else times[8 * start : 8 * stop]
+        buffers: tuple[Content | None, ...] = (*numbers, *key, time, *content)
         if source is not None and subsequence is not None:
-            places = _int64s(subsequence)[start:stop]
+            places = _int64s(subsequence)[8 * start : 8 * stop]
             buffers += (_bitmap(source, start, stop), *origin, _bitmap(subsequence, start, stop), places)
         captured = None
         if sequence is not None:
@@ -158,8 +159,9 @@ class _Texts:
 
 
 def _int64s(column: pa.Array) -> memoryview:
-    values = column.buffers()[1]
-    return memoryview(values).cast("B").cast("q")[column.offset : column.offset + len(column)]
+    """Return the values, as bytes."""
+    values = memoryview(column.buffers()[1]).cast("B")
+    return values[8 * column.offset : 8 * (column.offset + len(column))]
 
 
 def _bitmap(column: pa.Array, start: int, stop: int) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from streamfn import limits
@@ -17,7 +17,7 @@ EVENT_NAMES = ("INSERT", "MODIFY", "REMOVE")
 VIEW_TYPES = ("KEYS_ONLY", "NEW_IMAGE", "OLD_IMAGE", "NEW_AND_OLD_IMAGES")
 
 
-def from_changes(changes: Sequence[NewChange], creation_ms: int) -> Iterator[Rows]:
+def from_changes(changes: Sequence[NewChange], creation_ms: int) -> Iterable[Rows]:
     """Cut change records into messages; those without a creation time get `creation_ms`.
 
     An event id and the size are made where they are not given.  Everything is checked before the first message

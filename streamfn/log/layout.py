@@ -7,7 +7,6 @@ a message's buffers lie.
 
 from __future__ import annotations
 
-from enum import IntEnum
 from typing import NamedTuple
 
 from streamfn._native import lib
@@ -15,59 +14,60 @@ from streamfn.log.flatbuffer import Scalar, Table, Text
 
 
 class Column(NamedTuple):
-    """A column: its name, its type in Arrow's Schema.fbs (number and table), whether it may be null."""
+    """A column: its name and its type in Arrow's Schema.fbs (number and table).
+
+    `fixed` says that it has 8 bytes a value (otherwise it is text or bytes, with offsets), `nullable` that it may
+    be null.
+    """
 
     name: str
     arrow_type: int
     type_table: Table
+    fixed: bool = False
     nullable: bool = False
 
-    @property
-    def fixed(self) -> bool:
-        """Whether it has 8 bytes a value; otherwise it is text or bytes, with offsets."""
-        return self.arrow_type in (_INT, _TIMESTAMP)
 
-
-class Buffer(IntEnum):
-    """What a buffer of a message holds."""
-
-    VALIDITY = 0
-    OFFSETS = 1
-    BYTES = 2
-    VALUES = 3
+# What a buffer of a message holds.
+VALIDITY, OFFSETS, BYTES, VALUES = range(4)
 
 
 class Layout:
     """The columns of a segment, and what follows from them.
 
-    `id` is sf_layout.h's number.  `buffers` are the buffers that a message carries, in canonical order, each with
-    its place among those that Arrow counts (`arrow_buffers`: it counts a validity bitmap for every column).
-    `sequence` is the index in `buffers` of the sequence number's offsets, `time` that of the time of arrival or
-    creation; `texts` are those of the bytes of texts.
+    `id` is sf_layout.h's number.  `buffers` are the buffers that a message carries, in canonical order: what each
+    holds, and its place among those that Arrow counts (`arrow_buffers`: it counts a validity bitmap for every column).
+    `nullable` are the columns that may be null, each with the index of its bitmap in `buffers`.  `sequence` is the
+    index in `buffers` of the sequence number's offsets, `time` that of the time of arrival or creation; `texts` are
+    those of the bytes of texts.
     """
 
-    __slots__ = ("arrow_buffers", "buffers", "columns", "id", "name", "names", "sequence", "texts", "time")
+    __slots__ = (
+        "arrow_buffers", "buffers", "columns", "id", "name", "names", "nullable", "sequence", "texts", "time",
+    )  # fmt: skip
 
     def __init__(self, number: int, name: str, columns: tuple[Column, ...], time: str) -> None:
         self.id = number
         self.name = name
         self.columns = columns
         self.names = tuple(column.name for column in columns)
-        buffers: list[tuple[Buffer, int]] = []
+        buffers: list[tuple[int, int]] = []
         starts: dict[str, int] = {}
         self.arrow_buffers = 0
-        for column in columns:
+        nullable: list[tuple[int, int]] = []
+        for index, column in enumerate(columns):
             place = self.arrow_buffers
             if column.nullable:
-                buffers.append((Buffer.VALIDITY, place))
+                nullable.append((index, len(buffers)))
+                buffers.append((VALIDITY, place))
             starts[column.name] = len(buffers)
             if column.fixed:
-                buffers.append((Buffer.VALUES, place + 1))
+                buffers.append((VALUES, place + 1))
             else:
-                buffers += [(Buffer.OFFSETS, place + 1), (Buffer.BYTES, place + 2)]
+                buffers += [(OFFSETS, place + 1), (BYTES, place + 2)]
             self.arrow_buffers += 2 if column.fixed else 3
         self.buffers = tuple(buffers)
-        self.texts = tuple(index for index, (what, _) in enumerate(buffers) if what is Buffer.BYTES)
+        self.nullable = tuple(nullable)
+        self.texts = tuple(index for index, (what, _) in enumerate(buffers) if what == BYTES)
         self.sequence = starts["sequence_number"]
         self.time = starts[time]
 
@@ -85,15 +85,15 @@ _NOTHING = Table({})
 
 
 def _text(name: str, *, nullable: bool = False) -> Column:
-    return Column(name, _UTF8, _NOTHING, nullable)
+    return Column(name, _UTF8, _NOTHING, nullable=nullable)
 
 
 def _int64(name: str, *, nullable: bool = False) -> Column:
-    return Column(name, _INT, Table({0: Scalar("i", 64), 1: Scalar("B", 1)}), nullable)
+    return Column(name, _INT, Table({0: Scalar("i", 64), 1: Scalar("B", 1)}), fixed=True, nullable=nullable)
 
 
 def _time(name: str) -> Column:
-    return Column(name, _TIMESTAMP, Table({0: Scalar("h", _MILLISECOND), 1: Text("UTC")}))
+    return Column(name, _TIMESTAMP, Table({0: Scalar("h", _MILLISECOND), 1: Text("UTC")}), fixed=True)
 
 
 _RECORD = (

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from streamfn._native import ffi, lib
 from streamfn.log.flatbuffer import Scalar, Structs, Table, Tables, Text, write
-from streamfn.log.layout import KINESIS, LAYOUTS, Buffer, Layout
+from streamfn.log.layout import BYTES, KINESIS, LAYOUTS, Layout
 
 FORMAT_VERSION = "1"
 
@@ -119,42 +119,45 @@ def _template(layout: Layout) -> _Template:
     )
 
 
+_INT64 = struct.Struct("<q")
 _TEMPLATES = {layout.id: _template(layout) for layout in LAYOUTS}
 
 
 def _sizes(layout: Layout, rows: int, texts: Sequence[int]) -> list[int]:
     """Return the bytes of each buffer, in canonical order."""
     fixed = ((rows + 7) >> 3, 4 * (rows + 1), 0, 8 * rows)
-    sizes = [fixed[what] for what, _ in layout.buffers]
-    for index, size in zip(layout.texts, texts, strict=True):
-        sizes[index] = size
-    return sizes
+    left = iter(texts)
+    return [next(left) if what == BYTES else fixed[what] for what, _ in layout.buffers]
 
 
 def message_bytes(layout: Layout, rows: int, texts: Sequence[int]) -> int:
     """Return how long a message is whose text columns have `texts` bytes, each in turn."""
-    return len(_TEMPLATES[layout.id].encoded) + sum(
-        (size + 7) & ~7 for size in _sizes(layout, rows, texts)
-    )
+    return len(_TEMPLATES[layout.id].encoded) + sum((size + 7) & ~7 for size in _sizes(layout, rows, texts))
 
 
-def _laid_out(layout: Layout, rows: int, sizes: Sequence[int]) -> tuple[bytearray, list[int], int]:
-    """Return prefix and metadata of a message without its SFN1 value, where its buffers go, and how long it is."""
+def _laid_out(
+    layout: Layout, rows: int, sizes: Sequence[int], *, whole: bool
+) -> tuple[bytearray, list[int], int]:
+    """Return prefix and metadata of a message without its SFN1 value, where its buffers go, and how long it is.
+
+    With room for all of it if it is to be `whole`.
+    """
     template = _TEMPLATES[layout.id]
-    head = bytearray(template.encoded)
-    position = 0
+    start = at = len(template.encoded)
     places = [0] * (2 * layout.arrow_buffers)
     columns = []
     for size, (_, index) in zip(sizes, layout.buffers, strict=True):
-        places[2 * index] = position
+        places[2 * index] = at - start
         places[2 * index + 1] = size
-        columns.append(len(head) + position)
-        position += (size + 7) & ~7
-    struct.pack_into("<q", head, template.rows_at, rows)
-    struct.pack_into("<q", head, template.body_at, position)
-    template.nodes.pack_into(head, template.nodes_at, *(rows, 0) * len(layout.columns))
-    template.places.pack_into(head, template.buffers_at, *places)
-    return head, columns, len(head) + position
+        columns.append(at)
+        at += (size + 7) & ~7
+    buffer = bytearray(at if whole else start)
+    buffer[:start] = template.encoded
+    _INT64.pack_into(buffer, template.rows_at, rows)
+    _INT64.pack_into(buffer, template.body_at, at - start)
+    template.nodes.pack_into(buffer, template.nodes_at, *(rows, 0) * len(layout.columns))
+    template.places.pack_into(buffer, template.buffers_at, *places)
+    return buffer, columns, at
 
 
 def loose_message(
@@ -165,8 +168,8 @@ def loose_message(
     `buffers` are those of the layout, whose columns may not be null, in canonical order.  Written one behind the
     other the pieces are what a `Draft` would be.
     """
-    assert not any(column.nullable for column in layout.columns), "nobody has counted the nulls"
-    head, _, length = _laid_out(layout, rows, [buffer.nbytes for buffer in buffers])
+    assert not layout.nullable, "nobody has counted the nulls"
+    head, _, length = _laid_out(layout, rows, [buffer.nbytes for buffer in buffers], whole=False)
     at = _TEMPLATES[layout.id].value_at
     head[at : at + _VALUE_BYTES] = _value(epoch, first_offset, rows, length - len(head), durable_upto)
     pieces = [memoryview(head)]
@@ -212,16 +215,13 @@ class Draft:
     __slots__ = ("_template", "buffer", "columns", "first_offset", "layout", "rows")
 
     def __init__(self, layout: Layout, first_offset: int, rows: int, texts: Sequence[int]) -> None:
-        template = _TEMPLATES[layout.id]
-        head, columns, length = _laid_out(layout, rows, _sizes(layout, rows, texts))
-        buffer = bytearray(length)
-        buffer[: len(head)] = head
+        buffer, columns, _ = _laid_out(layout, rows, _sizes(layout, rows, texts), whole=True)
         self.buffer = buffer
         self.columns = columns
         self.first_offset = first_offset
         self.layout = layout
         self.rows = rows
-        self._template = template
+        self._template = _TEMPLATES[layout.id]
 
     def number(self, sequence_base: bytes) -> None:
         """Fill the sequence number column: `sequence_base` (at most 109 digits), then the offset in 20."""
@@ -239,7 +239,8 @@ class Draft:
     def finish(self, epoch: int, durable_upto: int) -> bytearray:
         """Count nulls, write the SFN1 value with the CRC of everything else, and return the message."""
         buffer, template = self.buffer, self._template
-        self._count_nulls()
+        if self.layout.nullable:
+            self._count_nulls()
         body_bytes = len(buffer) - len(template.encoded)
         at = template.value_at
         buffer[at : at + _VALUE_BYTES] = _value(epoch, self.first_offset, self.rows, body_bytes, durable_upto)
@@ -248,15 +249,8 @@ class Draft:
         return buffer
 
     def _count_nulls(self) -> None:
-        nullable = [number for number, column in enumerate(self.layout.columns) if column.nullable]
-        if not nullable:
-            return
-        bitmaps = [
-            at for at, (what, _) in zip(self.columns, self.layout.buffers, strict=True) if what is Buffer.VALIDITY
-        ]
         length = (self.rows + 7) >> 3
-        for number, at in zip(nullable, bitmaps, strict=True):
+        for column, bitmap in self.layout.nullable:
+            at = self.columns[bitmap]
             valid = int.from_bytes(self.buffer[at : at + length], "little").bit_count()
-            struct.pack_into(
-                "<q", self.buffer, self._template.nodes_at + 16 * number + 8, self.rows - valid
-            )
+            _INT64.pack_into(self.buffer, self._template.nodes_at + 16 * column + 8, self.rows - valid)

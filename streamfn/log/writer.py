@@ -280,10 +280,9 @@ class ShardWriter:
         for rows in messages:
             if rows.layout is not self._layout and self._layout.holds(rows.layout):
                 rows = rows.widened(self._layout)
-            size = rows.message_bytes(base)
-            self._require_space(size)
-            self._make_room(size, rows.layout)
             draft = rows.draft(self._end_offset, base, arrival_ms)
+            self._require_space(len(draft.buffer))
+            self._make_room(len(draft.buffer), rows.layout)
             message = draft.finish(self._epoch, self._committed.end_offset)
             assert self._position + len(message) + _END_BYTES <= self._size, "a message outgrew its segment"
             self._write(message)
