@@ -1,18 +1,48 @@
 """Records on their way from a file into a stream, and what a bad one means.
 
-Every reader yields `Rows`: good records, in the file's order.  At a bad one it yields what came before and
-raises `BadRecord`, or, told to skip bad ones, counts it and goes on.  A record that is bad says why in a
-`ValueError`.
+Every reader yields `Rows` or `Changes`: good records, in the file's order.  At a bad one it yields what came
+before and raises `BadRecord`, or, told to skip bad ones, counts it and goes on.  A record that is bad says why
+in a `ValueError`.
+
+Records are counted from 1, as lines are in an editor; what is counted depends on the format: lines of text, rows
+of columns, records of documents.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from streamfn.formats.fields import KeyOf, TimeOf
 from streamfn.limits import RECORD_BYTES_MAX
+from streamfn.types import NewChange
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Column: TypeAlias = "Sequence[Any] | pa.Array"
+"""Values of one column, one for each record: in Python, or in Arrow without an object for each."""
+
+
+class Origin(NamedTuple):
+    """Where captured records come from.  `shard_id` and `arn` are None where the file does not say.
+
+    `shards` is what the file says of the shards of its stream: their ids, hash keys and parents.
+    """
+
+    shard_id: str | None = None
+    arn: str | None = None
+    shards: tuple[ShardOrigin, ...] = ()
+
+
+class ShardOrigin(NamedTuple):
+    """A shard as a file describes it; the hash keys, ends included, are None where it has none."""
+
+    id: str
+    start_hash: int | None = None
+    end_hash: int | None = None
+    parents: tuple[str, ...] = ()
 
 
 class Rows(NamedTuple):
@@ -21,32 +51,55 @@ class Rows(NamedTuple):
     `arrivals` is milliseconds since 1970, UTC; None takes the time of the append.  `last_line` is the last
     line looked at, good, bad or blank; `bad` how many were skipped as bad.  Without any record it only says
     that the source is quiet.
+
+    Captured records bring their sequence `numbers` and are all of one shard, that of `origin`.  Records out of
+    aggregated ones bring the numbers of those in `sources` and their places there in `subsources`.
     """
 
-    data: list[bytes]
-    keys: list[str]
-    arrivals: list[int] | None
+    data: Column
+    keys: Column
+    arrivals: Column | None
     last_line: int
     bad: int
+    numbers: Column | None = None
+    sources: Column | None = None
+    subsources: Column | None = None
+    origin: Origin | None = None
+
+
+class Changes(NamedTuple):
+    """The same for DynamoDB change records.  Those without sequence numbers are no captured ones."""
+
+    changes: list[NewChange]
+    last_line: int
+    bad: int
+    origin: Origin | None = None
 
 
 class BadRecord(Exception):
-    """A record that cannot be taken; everything before it has been yielded."""
+    """A record that cannot be taken; everything before it has been yielded.  `where` may say more of its place."""
 
-    def __init__(self, line: int, reason: str) -> None:
+    def __init__(self, line: int, reason: str, where: str = "") -> None:
         super().__init__(f"line {line}: {reason}")
         self.line = line
         self.reason = reason
+        self.where = where
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How records are read: where keys and times come from, and what happens to bad ones."""
+    """How records are read: where keys and times come from, and what happens to bad ones.
+
+    With `new_numbers` captured records come without their sequence numbers and shards; with `deaggregate` too, and
+    aggregated ones are taken apart.
+    """
 
     key_of: KeyOf
     time_of: TimeOf | None = None
     skip_bad: bool = False
     skip_lines: int = 0
+    new_numbers: bool = False
+    deaggregate: bool = False
 
 
 class Collector:
@@ -90,10 +143,10 @@ class Collector:
             self.arrivals += [arrival for _, arrival in found]
         self.data += lines
 
-    def refuse(self, line: int, error: Exception) -> BadRecord | None:
+    def refuse(self, line: int, error: Exception, where: str = "") -> BadRecord | None:
         """Count a bad record, or return what ends the import."""
         if not self._reading.skip_bad:
-            return BadRecord(line, str(error))
+            return BadRecord(line, str(error), where)
         self.bad += 1
         return None
 
