@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import orjson
 
-from streamfn.cli.loading import StreamLoader
+from streamfn.doors.loading import StreamLoader
 from streamfn.errors import FailedError, RefusedError
 from streamfn.formats.rows import Rows
 from streamfn.formats.times import parse_time_ms

@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from streamfn.cli.openfiles import allow_open_files
 from streamfn.cli.options import Settings
 from streamfn.cli.output import count_of, print_json, printable, shown_age, shown_size
+from streamfn.doors.openfiles import allow_open_files
 from streamfn.formats.times import format_time
 from streamfn.log.datadir import DataDir
 from streamfn.log.reader import SegmentInfo, ShardReader, horizon, records, segments

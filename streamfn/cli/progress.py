@@ -22,8 +22,9 @@ from streamfn.limits import MIB
 
 
 class Measured(Protocol):
-    """Something that knows how far into how many bytes it is."""
+    """A file that knows how far into how many bytes it is."""
 
+    name: str
     size: int | None
 
     @property
@@ -32,15 +33,15 @@ class Measured(Protocol):
 
 
 class ImportProgress:
-    """A context manager; disabled, or where standard error is no terminal, it shows nothing."""
+    """A context manager, and what an import calls; where standard error is no terminal, it shows nothing."""
 
-    def __init__(self, name: str, source: Measured, *, enabled: bool = True) -> None:
-        self._source = source
+    def __init__(self) -> None:
+        self._source: Measured | None = None
         self._records = 0
         self._started = time.monotonic()
         self._progress: Progress | None = None
         self._task = TaskID(0)
-        if enabled and sys.stderr.isatty():
+        if sys.stderr.isatty():
             self._progress = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -50,9 +51,6 @@ class ImportProgress:
                 console=Console(stderr=True),
                 transient=True,
             )
-            shown = "standard input" if name == "-" else name.rpartition("/")[2]
-            total = source.size if source.position is not None else None
-            self._task = self._progress.add_task(shown, total=total, counts="")
 
     def __enter__(self) -> ImportProgress:
         if self._progress is not None:
@@ -65,14 +63,20 @@ class ImportProgress:
         if self._progress is not None:
             self._progress.stop()
 
-    def advance(self, records: int, total_bytes: int) -> None:
-        """Say that `records` more have been read, `total_bytes` of data in all."""
+    def __call__(self, source: Measured, records: int, total_bytes: int) -> None:
+        """Say that `records` more have been read from a file, `total_bytes` of data from all."""
         self._records += records
-        if self._progress is not None:
-            seconds = max(time.monotonic() - self._started, 1e-9)
-            rate = f"{total_bytes / MIB / seconds:,.0f} MiB/s"
-            counts = f"{self._records:,} records, {rate}"
-            self._progress.update(self._task, completed=self._source.position, counts=counts)
+        if self._progress is None:
+            return
+        if source is not self._source:
+            if self._source is not None:
+                self._progress.remove_task(self._task)
+            total = source.size if source.position is not None else None
+            self._task = self._progress.add_task(source.name.rpartition("/")[2], total=total, counts="")
+            self._source = source
+        seconds = max(time.monotonic() - self._started, 1e-9)
+        rate = f"{total_bytes / MIB / seconds:,.0f} MiB/s"
+        self._progress.update(self._task, completed=source.position, counts=f"{self._records:,} records, {rate}")
 
 
 class ByteProgress:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import orjson
 
-from streamfn.cli.openfiles import allow_open_files
 from streamfn.cli.options import Settings
+from streamfn.doors.openfiles import allow_open_files
 from streamfn.errors import RefusedError
 from streamfn.formats.fields import data_key
 from streamfn.formats.lines import read_blocks, split_lines

@@ -12,9 +12,9 @@ from contextlib import ExitStack
 
 import orjson
 
-from streamfn.cli.openfiles import allow_open_files
 from streamfn.cli.options import Settings
 from streamfn.cli.output import printable, shown_bytes
+from streamfn.doors.openfiles import allow_open_files
 from streamfn.errors import FailedError, RefusedError
 from streamfn.formats.times import format_time, parse_time_ms
 from streamfn.log.cursor import ShardCursor, merged

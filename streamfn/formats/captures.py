@@ -57,7 +57,6 @@ class _Gathered:
         self._origin = Origin()
         self._records: list[NewRecord] = []
         self._changes: list[NewChange] = []
-        self._bad = 0
 
     def read(self, document: Document) -> Iterator[Rows | Changes]:
         """Read one document; what is handed on before its end is yielded."""
@@ -88,13 +87,13 @@ class _Gathered:
 
     def take(self) -> Iterator[Rows | Changes]:
         """Hand on what is gathered, and start again."""
-        records, changes, bad = self._records, self._changes, self._bad
-        self._records, self._changes, self._bad = [], [], 0
+        records, changes = self._records, self._changes
+        self._records, self._changes = [], []
         origin = self._origin if self._keeps_numbers else None
         if changes:
-            yield Changes(changes, self.number, bad, origin)
-        elif records or bad:
-            yield rows_of(records, self.number, bad, origin)
+            yield Changes(changes, self.number, 0, origin)
+        elif records:
+            yield rows_of(records, self.number, origin)
 
     def _record(self, value: Any, text: bytes, shard_id: str | None) -> tuple[NewRecord | NewChange, Origin]:
         form = form_of(value)
@@ -130,16 +129,16 @@ class _Gathered:
     def _refuse(self, error: ValueError, where: str) -> Iterator[Rows | Changes]:
         if self.number <= self._reading.skip_lines:
             return
-        if self._reading.skip_bad:
-            self._bad += 1
-            return
-        bad = BadRecord(self.number, str(error), where)
+        # Those before are handed on: so what is handed on together was counted without a gap.
         self.number -= 1
         yield from self.take()
-        raise bad
+        self.number += 1
+        if not self._reading.skip_bad:
+            raise BadRecord(self.number, str(error), where)
+        yield Rows([], [], None, self.number, 1)
 
 
-def rows_of(records: Sequence[NewRecord], last_line: int, bad: int, origin: Origin | None) -> Rows:
+def rows_of(records: Sequence[NewRecord], last_line: int, origin: Origin | None) -> Rows:
     """Return records, all of which have an arrival time, as columns."""
     sourced = any(
         record.source_sequence_number is not None or record.source_subsequence_number is not None
@@ -150,7 +149,7 @@ def rows_of(records: Sequence[NewRecord], last_line: int, bad: int, origin: Orig
         [record.partition_key for record in records],
         [record.arrival_ms for record in records],
         last_line,
-        bad,
+        0,
         [record.sequence_number for record in records] if origin is not None else None,
         [record.source_sequence_number for record in records] if sourced else None,
         [record.source_subsequence_number for record in records] if sourced else None,

@@ -34,6 +34,7 @@ class Input:
         """
         self.name = "standard input" if file == STANDARD_INPUT else file
         self.path = None if file == STANDARD_INPUT else Path(file)
+        self._copy: BinaryIO | None = None
         self.fd = _open(file)
         try:
             status = os.fstat(self.fd)
@@ -82,13 +83,12 @@ class Input:
         """
         if self.plain_path is not None:
             return self.plain_path
-        copy = tempfile.TemporaryFile()  # noqa: SIM115  the caller closes it
+        self._copy = copy = tempfile.TemporaryFile()  # noqa: SIM115  `close` closes it
         try:
             for block in self.blocks():
                 copy.write(block)
             copy.seek(0)
         except OSError as error:
-            copy.close()
             raise FailedError(
                 f"cannot keep a copy of {self.name}, which its format needs, in {tempfile.gettempdir()}: "
                 f"{error.strerror}"
@@ -96,7 +96,9 @@ class Input:
         return copy
 
     def close(self) -> None:
-        """Close the file, but not standard input."""
+        """Close the file, but not standard input, and let the copy go."""
+        if self._copy is not None:
+            self._copy.close()
         if self.path is not None:
             os.close(self.fd)
 

@@ -310,6 +310,11 @@ def test_an_unknown_stream_is_named_with_the_ones_there_are(cli: Cli, command: t
         ("import", "-", "--stream", "x", "--format", "parquet"),
         ("import", "-", "--stream", "x", "--format", "csv"),
         ("import", "good.jsonl", "--stream", "x", "--format", "lines", "--time-field", "t"),
+        ("import", "good.jsonl", "-", "--stream", "x"),
+        ("import", ".", "--stream", "x", "--format", "csv"),
+        ("import", "good.jsonl", "--stream", "x", "--deaggregate"),
+        ("import", "good.jsonl", "--stream", "x", "--format", "lambda-event", "--partition-key", "k"),
+        ("import", "good.jsonl", "--stream", "x", "--format", "kinesis-get-records", "--shards", "2"),
         ("put", "../x", "data"),
         ("put", "x", "data", "--partition-key", ""),
         ("put", "x", "data", "--partition-key", "k" * 257),
@@ -318,7 +323,7 @@ def test_an_unknown_stream_is_named_with_the_ones_there_are(cli: Cli, command: t
 )
 def test_what_is_refused_makes_nothing(cli: Cli, command: tuple[str, ...]) -> None:
     cli.file("good.jsonl", "{}\n")
-    cli.file("data.json", "{}\n")
+    cli.file("data.json", "text\n")
     cli.refused(2, *command)
     assert not cli.data_dir.exists()
 

@@ -20,8 +20,9 @@ from streamfn.formats import lines as lines_module
 from streamfn.formats.detect import format_of
 from streamfn.formats.fields import field, key_of, time_of
 from streamfn.formats.lines import read_blocks, split_lines
-from streamfn.formats.parquet import ParquetRows
+from streamfn.formats.opening import Input
 from streamfn.formats.rows import BadRecord, Reading, Rows
+from streamfn.formats.tables import open_table, read_objects
 from streamfn.formats.text import read_csv, read_jsonl, read_plain
 
 Reader = Callable[[Iterable[list[bytes]], Reading], Iterator[Rows]]
@@ -233,12 +234,12 @@ def test_a_parquet_row_becomes_a_compact_object(tmp_path: Path) -> None:
     )
     path = tmp_path / "t.parquet"
     pq.write_table(table, path)
-    (rows,) = ParquetRows(path, Reading(key_of("id"), time_of("at")))
+    (rows,) = read_objects(open_table(Input(str(path)), "parquet"), Reading(key_of("id"), time_of("at")))
     assert rows.keys == ["1", "2", "3"]
     assert rows.arrivals == [0, 1500, 2_000_000_000_000]
     assert json.loads(rows.data[1]) == {"id": 2, "at": "1970-01-01T00:00:01.500000Z", "raw": None, "x": None}
     assert b'"raw":"/w=="' in rows.data[0]
-    (rest,) = ParquetRows(path, Reading(key_of("id"), skip_lines=2))
+    (rest,) = read_objects(open_table(Input(str(path)), "parquet"), Reading(key_of("id"), skip_lines=2))
     assert (rest.keys, rest.last_line) == (["3"], 3)
 
 
@@ -246,7 +247,7 @@ def test_a_file_that_is_not_parquet_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     path.write_bytes(b"no")
     with pytest.raises(RefusedError, match="not a Parquet file"):
-        ParquetRows(path, BY_DATA)
+        open_table(Input(str(path)), "parquet")
 
 
 # ---- names ----
@@ -255,19 +256,44 @@ def test_a_file_that_is_not_parquet_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("-", "jsonl"),
         ("a/B.JSONL", "jsonl"),
         ("x.ndjson", "jsonl"),
         ("x.csv", "csv"),
         ("x.log", "lines"),
         ("x.parquet", "parquet"),
+        ("x.arrows", "arrow"),
+        ("x.feather", "arrow"),
     ],
 )
-def test_a_files_name_says_its_format(name: str, expected: str) -> None:
-    assert format_of(name) == expected
+def test_a_files_name_says_its_format_whatever_it_holds(name: str, expected: str) -> None:
+    assert format_of(name, b'{"Records": [{"kinesis": {}}]}') == expected
 
 
-@pytest.mark.parametrize("name", ["x", "x.json", "csv", "x.csv.gz"])
-def test_a_name_that_does_not_say_needs_the_option(name: str) -> None:
+@pytest.mark.parametrize("head", [b"", b"plain text", b"{broken", b"a,b\n1,2\n"])
+def test_a_name_and_a_content_that_do_not_say_need_the_option(head: bytes) -> None:
     with pytest.raises(RefusedError, match="--format"):
-        format_of(name)
+        format_of("x.json", head)
+    assert format_of("-", head, piped=True) == "jsonl"
+
+
+@pytest.mark.parametrize(
+    ("head", "expected"),
+    [
+        (b"ARROW1\0\0...", "arrow"),
+        (b"\xff\xff\xff\xff\x78\0\0\0", "arrow"),
+        (b"PAR1...", "parquet"),
+        (b'{"a":1}\n{"a":2}\n', "jsonl"),
+        (b'{"a":1}{"a":2}', "firehose"),
+        (b'{\n "a": 1\n}\n', "firehose"),
+        (b'{"Records":[{"SequenceNumber":"1","Data":"","PartitionKey":"k"}]}', "kinesis-get-records"),
+        (b'{"SequenceNumber":"1","Data":"","PartitionKey":"k"}\n', "kinesis-get-records"),
+        (b'{"Records":[],"MillisBehindLatest":0}', "kinesis-get-records"),
+        (b'{"Records":[{"eventID":"1","dynamodb":{},"eventSource":"aws:dynamodb"}]}', "dynamodb-get-records"),
+        (b'{"Records":[{"eventID":"1","dynamodb":{},"eventSourceARN":"arn:..."}]}', "lambda-event"),
+        (b'{"Records":[{"kinesis":{},"eventSource":"aws:kinesis"}, {"cut off', "lambda-event"),
+        (b'START\n2024-01-01 {"Records": [{"kinesis": {}}]}\nEND\n', "lambda-event"),
+        (b'{"Records":[{"body":"of SQS"}]}\n', "jsonl"),
+    ],
+)
+def test_content_says_the_format_where_the_name_does_not(head: bytes, expected: str) -> None:
+    assert format_of("x", head) == expected

@@ -1,0 +1,326 @@
+"""Many records into a stream, fast, with a known last durable line.
+
+Rows are gathered into groups of some tens of MiB.  A group is divided among the shards, appended and
+committed by a thread while the next one is being read; a group that the disk has no room for is refused
+whole, before anything of it is appended.  So after each group, and after any failure but one, exactly the
+records up to `durable_line` are in the stream.  The one: something else takes the room, or a disk fails,
+in the middle of a group; then `partly_stored` says that some shards have records from behind that line.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import lru_cache
+from types import TracebackType
+from typing import NamedTuple, Self, TypeAlias
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from streamfn.doors.openfiles import allow_open_files
+from streamfn.errors import DiskFull, FailedError
+from streamfn.formats.rows import Changes, Column, Rows
+from streamfn.limits import FREE_BYTES_MIN, MIB
+from streamfn.log.stream import Shard, Stream
+from streamfn.log.writer import ShardWriter
+from streamfn.types import NewChange
+
+GROUP_BYTES = 32 * MIB
+# What a record weighs beside its data and key: in memory two objects and three list entries; on disk, less.
+_RECORD_BYTES = 128
+# The same for a change: its numbers, names and offsets.
+_CHANGE_BYTES = 256
+# What a group takes on disk beside its records: messages' metadata, and a new segment's header a shard.
+_SHARD_BYTES = 16 * 1024
+# Keys repeat where they come from a field, and then looking them up costs a tenth of hashing them.
+_KEYS_REMEMBERED = 65_536
+
+Item: TypeAlias = Rows | Changes
+
+
+class Loader(ABC):
+    """Gathers rows and has them stored by a thread.  One thread's; a context manager that stores what it was given.
+
+    `durable_line` is the last line of the file whose records are durable, `records` and `bytes` what was stored and
+    what was taken.  Left with an exception, it stores nothing more, and what is gathered is dropped.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        self.durable_line = 0
+        self.records = 0
+        self.bytes = 0
+        self.partly_stored = False
+        self._failed = False
+        self._open = ExitStack()
+        self._thread = ThreadPoolExecutor(1, "streamfn-loader")
+        self._storing: Future[None] | None = None
+        self._group: list[Item] = []
+        self._group_bytes = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                self.flush()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Release the shards; what was taken and is not durable yet is dropped."""
+        self._thread.shutdown()
+        self._open.close()
+
+    def add(self, item: Item) -> None:
+        """Take rows or changes; now and then wait until those before are durable.
+
+        Raises:
+            DiskFull: there is no room; see the top of the file.
+            LogError: a disk failed.
+        """
+        _, size = weight(item)
+        self.bytes += size
+        self._group.append(item)
+        self._group_bytes += size + _overhead(item)
+        if self._group_bytes >= GROUP_BYTES:
+            self._submit()
+
+    def flush(self) -> None:
+        """Wait until everything that was taken is durable; errors as of `add`.
+
+        After an error nothing more is stored, and this does nothing.
+        """
+        self._submit()
+        self._wait()
+
+    def begin_file(self) -> None:
+        """Count lines from the begin again; what was taken before is durable when this returns."""
+        self.flush()
+        self.durable_line = 0
+
+    @abstractmethod
+    def _writers(self) -> Collection[ShardWriter]:
+        """Return the writers that are open."""
+
+    @abstractmethod
+    def _append(self, group: list[Item]) -> None:
+        """Append a group to its shards, in the order of the file."""
+
+    def _submit(self) -> None:
+        self._wait()
+        group, self._group, size, self._group_bytes = self._group, [], self._group_bytes, 0
+        if group and not self._failed:
+            self._storing = self._thread.submit(self._store, group, size)
+
+    def _wait(self) -> None:
+        storing, self._storing = self._storing, None
+        if storing is not None:
+            try:
+                storing.result()
+            except BaseException:
+                self._failed = True
+                raise
+
+    def _store(self, group: list[Item], size: int) -> None:
+        """Append and commit one group; runs in the loader's thread."""
+        self._require_room(size)
+        try:
+            self._append(group)
+        except BaseException:
+            self.partly_stored = any(writer.end_offset > writer.committed_offset for writer in self._writers())
+            raise
+        self.partly_stored = True
+        for writer in self._writers():
+            writer.commit()
+        self.partly_stored = False
+        self.records += sum(weight(item)[0] for item in group)
+        self.durable_line = group[-1].last_line
+
+    def _require_room(self, size: int) -> None:
+        """Raise DiskFull unless all of a group fits, so that none of it is stored on one shard only."""
+        need = size + _SHARD_BYTES * len(self._writers())
+        status = os.statvfs(self.stream.directory)
+        floor = min(FREE_BYTES_MIN, status.f_blocks * status.f_frsize // 4)
+        free = status.f_bavail * status.f_frsize
+        if free < need + floor:
+            raise DiskFull(
+                f"no space left in {self.stream.directory}: {free} bytes are free, {need + floor} are needed"
+            )
+
+
+class StreamLoader(Loader):
+    """Into all open shards of a stream, as the records' keys say."""
+
+    def __init__(self, stream: Stream) -> None:
+        """Take the lock of every open shard.
+
+        Raises:
+            BusyError: another process writes to one; the text names its pid.
+            LogError: a shard is damaged or cannot be written.
+        """
+        super().__init__(stream)
+        self._shard_index = lru_cache(_KEYS_REMEMBERED)(stream.shard_index)
+        self._by_index: list[ShardWriter] = []
+        allow_open_files(4 * len(stream.open_shards))
+        with ExitStack() as opening:
+            for shard in stream.open_shards:
+                self._by_index.append(opening.enter_context(ShardWriter.open(shard)))
+            self._open = opening.pop_all()
+
+    def _writers(self) -> Collection[ShardWriter]:
+        return self._by_index
+
+    def _append(self, group: list[Item]) -> None:
+        rows = [item for item in group if isinstance(item, Rows)]
+        if rows:
+            self._append_columns(columns_of(rows), (_listed(some.keys) for some in rows))
+        changes = [change for item in group if isinstance(item, Changes) for change in item.changes]
+        by_shard: dict[int, list[NewChange]] = {}
+        for change in changes:
+            by_shard.setdefault(self._shard_index(change.keys.decode()), []).append(change)
+        for number, mine in by_shard.items():
+            self._by_index[number].append_changes(mine)
+
+    def _append_columns(self, columns: Columns, keys: Iterable[Sequence[str]]) -> None:
+        if len(self._by_index) == 1:
+            columns.append_to(self._by_index[0])
+            return
+        # Filtering lets the GIL go, so that the next group is being read meanwhile.
+        numbers = map(self._shard_index, itertools.chain.from_iterable(keys))
+        shard_numbers = pa.array(numbers, pa.int16(), size=len(columns.data))
+        for number in set(shard_numbers.unique().to_pylist()):
+            columns.filtered(pc.equal(shard_numbers, number)).append_to(self._by_index[number])
+
+
+class CapturedLoader(Loader):
+    """Into the shards that captured records come from, with the sequence numbers that they have."""
+
+    def __init__(self, stream: Stream) -> None:
+        super().__init__(stream)
+        self._by_id: dict[str, ShardWriter] = {}
+
+    def use(self, stream: Stream, shard: Shard) -> None:
+        """Take a shard's lock; `stream` is the stream as it is with that shard.
+
+        Raises:
+            BusyError: another process writes to it; the text names its pid.
+            LogError: it is damaged or cannot be written.
+        """
+        self.stream = stream
+        if shard.id not in self._by_id:
+            self.flush()  # the thread goes through the writers
+            allow_open_files(4 * (len(self._by_id) + 1))
+            self._by_id[shard.id] = self._open.enter_context(ShardWriter.open(shard))
+
+    def _writers(self) -> Collection[ShardWriter]:
+        return self._by_id.values()
+
+    def _append(self, group: list[Item]) -> None:
+        by_shard: dict[str, list[Item]] = {}
+        for item in group:
+            assert item.origin is not None, "captured rows have an origin"
+            by_shard.setdefault(item.origin.shard_id or "", []).append(item)
+        for shard_id, items in by_shard.items():
+            writer = self._by_id[shard_id]
+            rows = [item for item in items if isinstance(item, Rows)]
+            if rows:
+                columns_of(rows).append_to(writer)
+            else:
+                writer.append_changes([c for item in items if isinstance(item, Changes) for c in item.changes])
+
+
+def weight(item: Item) -> tuple[int, int]:
+    """Return how many records there are, and the bytes of their data (of changes: keys and images)."""
+    if isinstance(item, Changes):
+        contents = (part for c in item.changes for part in (c.keys, c.new_image, c.old_image) if part is not None)
+        return len(item.changes), sum(map(len, contents))
+    if isinstance(item.data, pa.Array):
+        return len(item.data), pc.sum(pc.binary_length(item.data)).as_py() or 0
+    return len(item.data), sum(map(len, item.data))
+
+
+def _overhead(item: Item) -> int:
+    """Return what an item weighs beside its data, at most."""
+    if isinstance(item, Changes):
+        return _CHANGE_BYTES * len(item.changes)
+    texts = (item.keys, item.numbers, item.sources)
+    return _RECORD_BYTES * len(item.data) + sum(map(_text_bytes, texts))
+
+
+def _text_bytes(column: Column | None) -> int:
+    if column is None:
+        return 0
+    if isinstance(column, pa.Array):
+        return int(column.nbytes)
+    return sum(len(text) for text in column if text is not None)
+
+
+def _listed(column: Column) -> Sequence[str]:
+    return column.to_pylist() if isinstance(column, pa.Array) else column
+
+
+class Columns(NamedTuple):
+    """Records as Arrow arrays; `arrivals` in ms since 1970, UTC, None for the time of the append."""
+
+    data: pa.Array
+    keys: pa.Array
+    arrivals: pa.Array | None
+    numbers: pa.Array | None
+    sources: pa.Array | None
+    subsources: pa.Array | None
+
+    def append_to(self, writer: ShardWriter) -> None:
+        """Append them to a shard."""
+        writer.append_columns(
+            self.data,
+            self.keys,
+            self.arrivals,
+            sequence=self.numbers,
+            source_sequence=self.sources,
+            source_subsequence=self.subsources,
+        )
+
+    def filtered(self, mask: pa.Array) -> Columns:
+        """Return the records of which `mask` is true."""
+        return Columns(*(None if column is None else column.filter(mask) for column in self))
+
+
+def columns_of(group: Sequence[Rows]) -> Columns:
+    """Return rows as one set of columns.
+
+    Raises:
+        FailedError: some bring sequence numbers and others do not.
+    """
+    if len({rows.numbers is None for rows in group}) > 1:
+        raise FailedError("some of the records are captured ones, and others are not")
+    return Columns(
+        _joined((rows.data for rows in group), pa.binary()),
+        _joined((rows.keys for rows in group), pa.string()),
+        _joined((rows.arrivals for rows in group if rows.arrivals is not None), pa.int64()),
+        _joined((rows.numbers for rows in group if rows.numbers is not None), pa.string()),
+        _optional([(rows.sources, len(rows.data)) for rows in group], pa.string()),
+        _optional([(rows.subsources, len(rows.data)) for rows in group], pa.int64()),
+    )
+
+
+def _joined(parts: Iterable[Column], kind: pa.DataType) -> pa.Array | None:
+    arrays = [part if isinstance(part, pa.Array) else pa.array(part, kind) for part in parts]
+    if len(arrays) == 1:
+        return arrays[0]
+    return pa.concat_arrays(arrays) if arrays else None
+
+
+def _optional(parts: Sequence[tuple[Column | None, int]], kind: pa.DataType) -> pa.Array | None:
+    """Return a column that some rows do not have, None if none has it."""
+    if all(part is None for part, _ in parts):
+        return None
+    return _joined((pa.nulls(rows, kind) if part is None else part for part, rows in parts), kind)
