@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import click
 
-from streamfn.cli.openfiles import allow_open_files
 from streamfn.cli.options import Settings
 from streamfn.cli.output import count_of, print_json
+from streamfn.doors.openfiles import allow_open_files
 from streamfn.log.datadir import DataDir
 from streamfn.log.listing import list_shards
 from streamfn.log.stream import Stream

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import click
 
-from streamfn.cli.openfiles import allow_open_files
 from streamfn.cli.options import Settings
 from streamfn.cli.output import count_of, print_json, printable, shown_size
 from streamfn.cli.progress import ByteProgress
+from streamfn.doors.openfiles import allow_open_files
 from streamfn.errors import FailedError, RefusedError
 from streamfn.log.datadir import DataDir
 from streamfn.log.gaps import Gap

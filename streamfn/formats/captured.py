@@ -54,8 +54,8 @@ def get_records_record(value: Mapping[str, Any]) -> Captured:
     )
     if "SourceSequenceNumber" in value or "SourceSubsequenceNumber" in value:
         record = _with_source(record, value)
-    shard_id = value.get("ShardId")
-    return Captured(record, Origin(_shard_id(shard_id) if shard_id is not None else None))
+    shard = value.get("ShardId")
+    return Captured(record, Origin(shard_id(shard) if shard is not None else None))
 
 
 def _with_source(record: NewRecord, value: Mapping[str, Any]) -> NewRecord:
@@ -77,10 +77,10 @@ def lambda_record(value: Mapping[str, Any]) -> Captured:
         _time(kinesis, "approximateArrivalTimestamp"),
         number,
     )
-    shard_id, _, labelled = _member(value, "eventID", str).rpartition(":")
+    shard, _, labelled = _member(value, "eventID", str).rpartition(":")
     if labelled != number:
         raise ValueError(f"its eventID is not SHARD:{number}")
-    return Captured(record, Origin(_shard_id(shard_id), stream_arn(_member(value, "eventSourceARN", str))))
+    return Captured(record, Origin(shard_id(shard), stream_arn(_member(value, "eventSourceARN", str))))
 
 
 def stream_arn(arn: str) -> str:
@@ -100,7 +100,8 @@ def sequence_number(text: object, what: str) -> str:
     raise ValueError(f"{what} is 1 to {SEQUENCE_DIGITS_MAX} decimal digits, not {str(text)[:140]!r}")
 
 
-def _shard_id(text: object) -> str:
+def shard_id(text: object) -> str:
+    """Return the id of a shard; ValueError unless it can be one."""
     if isinstance(text, str) and 1 <= len(text) <= 128 and text.isascii() and text.isprintable():
         return text
     raise ValueError(f"{str(text)[:140]!r} is not the id of a shard")

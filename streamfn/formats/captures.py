@@ -9,15 +9,17 @@ import orjson
 
 from streamfn.formats.aggregated import Deaggregator
 from streamfn.formats.captured import (
-    DYNAMODB_GET_RECORDS,
     GET_RECORDS,
-    Captured,
     form_of,
     get_records_record,
     lambda_record,
+    sequence_number,
+    shard_id,
+    stream_arn,
 )
+from streamfn.formats.changes import members, parse_change
 from streamfn.formats.documents import Document
-from streamfn.formats.json_values import elements, member
+from streamfn.formats.json_values import elements
 from streamfn.formats.rows import BadRecord, Changes, Origin, Reading, Rows
 from streamfn.types import NewChange, NewRecord
 
@@ -61,7 +63,7 @@ class _Gathered:
     def read(self, document: Document) -> Iterator[Rows | Changes]:
         """Read one document; what is handed on before its end is yielded."""
         try:
-            records, texts, shard_id = _opened(document)
+            records, texts, document_shard = _opened(document)
         except ValueError as error:
             self.number += 1
             yield from self._refuse(error, document.where)
@@ -71,7 +73,7 @@ class _Gathered:
             if self.number <= self._reading.skip_lines:
                 continue
             try:
-                record, origin = self._record(value, text, shard_id)
+                record, origin = self._record(value, text, document_shard)
             except ValueError as error:
                 yield from self._refuse(error, document.where)
                 continue
@@ -83,7 +85,7 @@ class _Gathered:
             if isinstance(record, NewRecord):
                 self._records += self._taken_apart(record)
             else:
-                self._changes.append(record)
+                self._changes.append(record if self._keeps_numbers else record._replace(sequence_number=None))
 
     def take(self) -> Iterator[Rows | Changes]:
         """Hand on what is gathered, and start again."""
@@ -95,7 +97,9 @@ class _Gathered:
         elif records:
             yield rows_of(records, self.number, origin)
 
-    def _record(self, value: Any, text: bytes, shard_id: str | None) -> tuple[NewRecord | NewChange, Origin]:
+    def _record(
+        self, value: Any, text: bytes, document_shard: str | None
+    ) -> tuple[NewRecord | NewChange, Origin]:
         form = form_of(value)
         if self._form not in (None, form):
             raise ValueError(f"it is of format {form}, not {self._form}")
@@ -105,13 +109,14 @@ class _Gathered:
         elif self._kind != kind:
             raise ValueError(f"it is {_CALLED[kind]}, and those before are of the other kind")
         if kind == "kinesis":
-            found = get_records_record(value) if form == GET_RECORDS else lambda_record(value)
+            record, origin = get_records_record(value) if form == GET_RECORDS else lambda_record(value)
+        elif self._deaggregator is not None:
+            raise ValueError("it is a DynamoDB change record, and those are not aggregated: leave out --deaggregate")
         else:
-            found = _change(value, text, form)
-        record, origin = found
-        if origin.shard_id is None and shard_id is not None:
-            origin = origin._replace(shard_id=shard_id)
-        return record, origin
+            change, origin = _change(value, text)
+        if origin.shard_id is None and document_shard is not None:
+            origin = origin._replace(shard_id=document_shard)
+        return (record if kind == "kinesis" else change), origin
 
     def _taken_apart(self, record: NewRecord) -> Sequence[NewRecord]:
         if self._deaggregator is None:
@@ -169,26 +174,37 @@ def _opened(document: Document) -> tuple[list[Any], list[bytes], str | None]:
         value = orjson.loads(document.text)
     except orjson.JSONDecodeError as error:
         raise ValueError(f"it is not JSON: {error.msg}") from None
-    shard_id = None
+    shard = None
+    text = document.text
     if isinstance(value, dict) and "Records" in value:
         records = value["Records"]
         named = value.get("shardId", value.get("ShardId"))
-        shard_id = named if isinstance(named, str) else None
-        found = member(document.text, b"Records")
-        text = found.text if found is not None else b""
+        shard = shard_id(named) if named is not None else None
+        if isinstance(records, list) and _are_changes(records):
+            text = members(text)["Records"]
     elif isinstance(value, list):
-        records, text = value, document.text
+        records = value
     else:
         return [value], [document.text], None
     if not isinstance(records, list):
         raise ValueError("its Records are not an array")
-    if not any(isinstance(record, dict) and "dynamodb" in record for record in records):
-        return records, [b""] * len(records), shard_id
-    texts = [each.text for each in elements(text)]
-    if len(texts) != len(records):
-        raise ValueError("it has Records twice")
-    return records, texts, shard_id
+    if not _are_changes(records):
+        return records, [b""] * len(records), shard
+    return records, [each.text for each in elements(text)], shard
 
 
-def _change(value: Any, text: bytes, form: str) -> Captured:
-    raise ValueError(f"{form} of DynamoDB is not read yet: {DYNAMODB_GET_RECORDS}")
+def _are_changes(records: list[Any]) -> bool:
+    """Whether there are changes among them: of those the text is needed."""
+    return any(isinstance(record, dict) and "dynamodb" in record for record in records)
+
+
+def _change(value: Any, text: bytes) -> tuple[NewChange, Origin]:
+    """Read a DynamoDB change record of either form; ValueError says what is wrong with it."""
+    change = parse_change(text)
+    sequence_number(change.sequence_number, "its SequenceNumber")
+    if change.creation_ms is None:
+        raise ValueError("it has no ApproximateCreationDateTime")
+    arn, shard = value.get("eventSourceARN"), value.get("ShardId")
+    return change, Origin(
+        shard_id(shard) if shard is not None else None, stream_arn(arn) if isinstance(arn, str) else None
+    )

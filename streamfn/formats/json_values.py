@@ -17,7 +17,6 @@ from streamfn.limits import MIB
 # A document may be this long: GetRecords answers with at most 10 MiB of data, which is 14 MiB of JSON.
 VALUE_BYTES_MAX = 64 * MIB
 
-_BLANK = re.compile(rb"[ \t\r\n]*")
 _BETWEEN = re.compile(rb"[ \t\r\n,]*")
 # From a place outside of strings to the next bracket, over whole strings.
 _TO_BRACKET = re.compile(rb'(?:[^{}\[\]"]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
@@ -203,32 +202,6 @@ def elements(array: bytes) -> Iterator[Value]:
         end = value_end(array, at)
         yield Value(array[at:end], at)
         at = _skip(_BETWEEN, array, end)
-
-
-def member(text: bytes, name: bytes) -> Value | None:
-    """Return the value of an object's member, None if it has none of that name.
-
-    `name` is compared with the key as written.  An object of several such members has the first one.
-
-    Raises:
-        ValueError: the text is no object.
-    """
-    if text[:1] != b"{":
-        raise ValueError("it is not an object")
-    at = _skip(_BETWEEN, text, 1)
-    while text[at : at + 1] not in (b"}", b""):
-        key = _STRING.match(text, at)
-        if key is None:
-            raise ValueError(f"no key at byte {at}")
-        at = _skip(_BLANK, text, key.end())
-        if text[at : at + 1] != b":":
-            raise ValueError(f"no colon at byte {at}")
-        start = _skip(_BLANK, text, at + 1)
-        end = value_end(text, start)
-        if key.group()[1:-1] == name:
-            return Value(text[start:end], start)
-        at = _skip(_BETWEEN, text, end)
-    return None
 
 
 def _skip(pattern: re.Pattern[bytes], text: bytes, at: int) -> int:
