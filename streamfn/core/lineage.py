@@ -2,10 +2,11 @@
 
     waiting    a parent of it is not finished
     ready      its parents are finished; told once, by `take_ready`
-    finished   it is closed, and every record below its end has a disposition that is durable
+    finished   so are its parents, it is closed, and every record below its end has a disposition that is durable
     barred     it cannot be finished, or an ancestor cannot: nothing behind it is delivered in this run
 
-A parent that is not known counts as finished: its records are gone from the source.  What moves a shard is
+That a shard is delivered to its end is not enough: one that never had a record would let its children pass its
+parents.  A parent that is not known counts as finished: its records are gone from the source.  What moves a shard is
 its durable checkpoint, so that a child's first record is never handed over before that of its parents would
 survive a crash; where several lanes share a shard, it is where the last of them is.
 """
@@ -24,9 +25,10 @@ class _Shard:
     offset: int
     told: bool = False
     barred: bool = False
+    finished: bool = False
 
     @property
-    def finished(self) -> bool:
+    def at_its_end(self) -> bool:
         return self.end is not None and self.offset >= self.end
 
 
@@ -55,6 +57,7 @@ class Lineage:
         if any(self._shards[parent].barred for parent in parents if parent in self._shards):
             self._bar(shard)
         self._candidates[shard] = None
+        self._check(shard)
 
     def close(self, shard: str, end: int) -> None:
         """The shard was closed: `end` is the offset behind its last record."""
@@ -80,7 +83,7 @@ class Lineage:
         return ready
 
     def finished(self, shard: str) -> bool:
-        """Whether all of the shard has been delivered, durably."""
+        """Whether all of the shard and of its ancestors has been delivered, durably."""
         return self._shards[shard].finished
 
     def waiting(self) -> set[str]:
@@ -110,13 +113,21 @@ class Lineage:
 
     def _ready(self, shard: str) -> bool:
         known = self._shards[shard]
-        if known.told or known.finished or known.barred:
-            return False
-        return all(self._shards[parent].finished for parent in known.parents if parent in self._shards)
+        return not (known.told or known.at_its_end or known.barred) and self._after_parents(known)
+
+    def _after_parents(self, shard: _Shard) -> bool:
+        return all(self._shards[parent].finished for parent in shard.parents if parent in self._shards)
 
     def _check(self, shard: str) -> None:
-        if self._shards[shard].finished:
-            self._candidates.update(dict.fromkeys(self._children[shard]))
+        """See whether the shard is finished, and by that others."""
+        changed = [shard]
+        while changed:
+            name = changed.pop()
+            known = self._shards[name]
+            if not known.finished and known.at_its_end and self._after_parents(known):
+                known.finished = True
+                self._candidates.update(dict.fromkeys(self._children[name]))
+                changed += self._children[name]
 
     def _bar(self, shard: str) -> None:
         doomed = [shard]

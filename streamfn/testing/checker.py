@@ -16,6 +16,9 @@ evidence and does not occur.  The rules and their names:
          delivered-after-checkpoint the current owner delivers nothing below a checkpoint
     R8   epoch-not-increasing       every owner has a higher epoch than the one before
          stale-epoch-checkpoint     nothing is committed by an owner that has been replaced
+    R9   child-before-parent        nothing of a shard is handed over while a record of one that was split or merged
+                                    into it, generations back, lacks its disposition
+         child-before-checkpoint    nor before that is durable: after a crash the parent's records would come again
     R10  unexplained-duplicate      a record is delivered once, plus once for every failed delivery of it,
                                     plus once for every change of owner while it was not checkpointed
     R13  lag                        at the end the checkpoint is at the end
@@ -64,7 +67,14 @@ class Committed(NamedTuple):
     offset: int
 
 
-Event: TypeAlias = Owned | Seen | Ended | Committed
+class Resharded(NamedTuple):
+    """Shards were closed, each at its end, and all their keys went to new ones, which begin at offset 0."""
+
+    parents: Mapping[str, int]
+    children: Sequence[str]
+
+
+Event: TypeAlias = Owned | Seen | Ended | Committed | Resharded
 
 
 class Violation(NamedTuple):
@@ -89,6 +99,7 @@ class _Shard:
     failed: dict[int, range] = field(default_factory=dict)  # by epoch: the batch that must come again
     deliveries: defaultdict[int, int] = field(default_factory=lambda: defaultdict(int))
     failures: defaultdict[int, int] = field(default_factory=lambda: defaultdict(int))
+    ancestors: Mapping[str, int] = field(default_factory=dict)  # with their ends
 
 
 class Checker:
@@ -116,6 +127,8 @@ class Checker:
                 self._committed(event)
             case Owned():
                 self._owned(event)
+            case Resharded():
+                self._resharded(event)
 
     def finish(self, ends: Mapping[str, int]) -> None:
         """The history is over, and everything below `ends[shard]` should be done and checkpointed."""
@@ -137,6 +150,13 @@ class Checker:
             shard.position[event.epoch] = shard.checkpoint
         self._epoch = event.epoch
 
+    def _resharded(self, event: Resharded) -> None:
+        ancestors = dict(event.parents)
+        for parent in event.parents:
+            ancestors |= self._shards[parent].ancestors
+        for child in event.children:
+            self._shards[child] = _Shard(0, 0, 0, ancestors=ancestors)
+
     def _seen(self, event: Seen) -> None:
         shard, epoch, offsets = self._shards[event.shard], event.epoch, event.offsets
         first, end = offsets[0], offsets[-1] + 1
@@ -152,6 +172,14 @@ class Checker:
             self._report("R4", "skip", f"{where} although {shard.position[epoch]} is not done")
         if first > shard.disposed:
             self._report("R4", "skip", f"{where} although nobody has done {shard.disposed}")
+        for parent, parent_end in shard.ancestors.items():
+            before = self._shards[parent]
+            if before.disposed < parent_end:
+                self._report(
+                    "R9", "child-before-parent", f"{where} although {parent} is at {before.disposed} of {parent_end}"
+                )
+            elif before.checkpoint < parent_end:
+                self._report("R9", "child-before-checkpoint", f"{where}, {parent} durable to {before.checkpoint}")
         if epoch == self._epoch and first < shard.checkpoint:
             self._report("R7", "delivered-after-checkpoint", f"{where}, checkpoint at {shard.checkpoint}")
         if epoch in shard.live:

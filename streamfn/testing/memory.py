@@ -62,5 +62,5 @@ class MemoryStore:
         if epoch != self.epoch:
             raise Fenced(f"epoch {self.epoch}, ours is {epoch}")
         for shard, offset in offsets.items():
-            if offset > self.offsets[shard]:
+            if offset > self.offsets.get(shard, 0):
                 self.offsets[shard] = offset

@@ -10,13 +10,15 @@ Method  The core machines run under a seeded generator and a virtual clock: no e
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import pytest
 from world import Plan, Runtime, World
 
 from streamfn.core.batcher import BatchRules
 from streamfn.core.lane import Lane
-from streamfn.testing.checker import Committed, Ended, Owned, Seen
+from streamfn.core.lineage import Lineage
+from streamfn.testing.checker import Committed, Ended, Owned, Resharded, Seen
 from streamfn.testing.memory import MemoryStore
 from streamfn.testing.pool import Outcome
 from streamfn.types import Run
@@ -42,7 +44,7 @@ def test_a_seed_replays_exactly() -> None:
 
 
 def test_the_worlds_have_in_them_what_they_are_for() -> None:
-    owners = failures = commits = seen = 0
+    owners = failures = commits = seen = reshards = across = 0
     for seed in range(100):
         world = World(Plan.draw(seed), Runtime)
         world.run()
@@ -50,10 +52,18 @@ def test_the_worlds_have_in_them_what_they_are_for() -> None:
         failures += sum(isinstance(event, Ended) and not event.ok for event in world.history)
         commits += sum(isinstance(event, Committed) for event in world.history)
         seen += sum(isinstance(event, Seen) for event in world.history)
+        reshards += sum(isinstance(event, Resharded) for event in world.history)
+        across += len({event.shard for event in world.history if isinstance(event, Seen)}) > plan_shards(world)
+    assert reshards > 100
+    assert across > 20
     assert owners > 100
     assert failures > 250
     assert commits > 1000
     assert seen > 10_000
+
+
+def plan_shards(world: World) -> int:
+    return world.plan.shards
 
 
 # ---- canaries: bugs that the harness must be able to see ----
@@ -132,7 +142,7 @@ class ResumesBehindTheCheckpoint(Runtime):
 
 class ResumesAtTheStart(Runtime):
     def resume_at(self, name: str, checkpoint: int) -> int:
-        return self.world.starts[name]
+        return self.world.starts.get(name, 0)
 
 
 class TakesACrashForSuccess(Runtime):
@@ -152,6 +162,66 @@ class MovesALaneThatIsInFlight(Runtime):
             return None
         self.seats[name] = self.world.draw.choice(alive)
         return self.seats[name]
+
+
+def lineages(kind: type[Lineage]) -> type[Runtime]:
+    return type(kind.__name__, (Runtime,), {"lineage_type": kind})
+
+
+class DeliversChildrenAtOnce(Lineage):
+    """Does not wait for parents."""
+
+    def _ready(self, shard: str) -> bool:
+        known = self._shards[shard]
+        return not known.told and not known.finished
+
+
+class LetsEmptyShardsPass(Lineage):
+    """Takes a shard that has no records for finished before its parents are."""
+
+    def _check(self, shard: str) -> None:
+        known = self._shards[shard]
+        known.finished = known.at_its_end
+        self._candidates.update(dict.fromkeys(self._children[shard]))
+
+
+class WaitsForOneParent(Lineage):
+    """Takes the first parent of a merge for both."""
+
+    def add(self, shard: str, parents: Sequence[str], *, end: int | None, offset: int) -> None:
+        super().add(shard, parents[:1], end=end, offset=offset)
+
+
+class TakesTheWatermarkForTheCheckpoint(Runtime):
+    """Delivers children before their parents' ends are durable."""
+
+    def moved(self, name: str) -> None:
+        self.lineage.move(name, self.lanes[name].watermark)
+        self.lanes.update({name: self.lanes[name]})
+        for child in self.lineage.take_ready():
+            self.lanes[child] = self.make_lane(self.rules, self.start_of(child))
+
+
+class ForgetsParentsWhenItRestarts(Runtime):
+    """Knows of a reshard while it runs, and not when it reads the description anew."""
+
+    def parents_of(self, name: str) -> tuple[str, ...]:
+        return super().parents_of(name) if self.lanes else ()
+
+
+class StartsChildrenAtTheirEnd(Runtime):
+    """Takes children for LATEST."""
+
+    def start_of(self, name: str) -> int:
+        return self.world.store.offsets.get(name, self.world.logs[name].end_offset)
+
+
+class NeverHearsOfAReshard(Runtime):
+    """Learns its shards once."""
+
+    def learn(self) -> None:
+        if not self.lanes:
+            super().learn()
 
 
 class WithoutFence(MemoryStore):
@@ -185,6 +255,13 @@ BUGS = [
     (TakesACrashForSuccess, MemoryStore, {"skip", "checkpoint-ahead", "AssertionError"}),
     (RevokesAndTellsNobody, MemoryStore, {"AssertionError", "skip"}),
     (MovesALaneThatIsInFlight, MemoryStore, {"skip", "overlapping-invocations", "AssertionError"}),
+    (lineages(DeliversChildrenAtOnce), MemoryStore, {"child-before-parent", "child-before-checkpoint"}),
+    (lineages(LetsEmptyShardsPass), MemoryStore, {"child-before-parent"}),
+    (lineages(WaitsForOneParent), MemoryStore, {"child-before-parent"}),
+    (TakesTheWatermarkForTheCheckpoint, MemoryStore, {"child-before-checkpoint"}),
+    (ForgetsParentsWhenItRestarts, MemoryStore, {"child-before-parent"}),
+    (StartsChildrenAtTheirEnd, MemoryStore, {"skip", "lost-delivery"}),
+    (NeverHearsOfAReshard, MemoryStore, {"lost-delivery"}),
     (Runtime, WithoutFence, {"stale-epoch-checkpoint"}),
     (Runtime, MovesBack, {"checkpoint-backwards"}),
     (Runtime, OldEpochAgain, {"epoch-not-increasing"}),

@@ -1,4 +1,5 @@
-"""A whole mapping in virtual time: producers, a runtime that dies, workers that fail and crash, a store.
+"""A whole mapping in virtual time: producers, a runtime that dies, workers that fail and crash, a store; and
+shards that are split and merged meanwhile.
 
 The machines are the real ones (streamfn/core); everything around them is scripted by one seeded generator.
 `Plan.draw(seed)` decides what kind of world it is, so that some worlds have no faults at all and others
@@ -14,13 +15,16 @@ from collections import defaultdict
 from dataclasses import dataclass, fields
 from random import Random
 
+from family import Family
+
 from streamfn.core.backoff import Backoff
 from streamfn.core.batcher import BatchRules
 from streamfn.core.lane import Lane
+from streamfn.core.lineage import Lineage
 from streamfn.errors import Fenced
 from streamfn.testing.checker import Committed, Ended, Event, Owned, Seen, Violation, check
 from streamfn.testing.clock import NS_PER_MS, NS_PER_S, Agenda, VirtualClock
-from streamfn.testing.memory import MemoryShard, MemoryStore
+from streamfn.testing.memory import MemoryStore
 from streamfn.testing.pool import Answer, Entry, Outcome, ScriptedWorker
 from streamfn.types import Fault, Run
 
@@ -53,6 +57,7 @@ class Plan:
     commit_ns_max: int
     backoff_ns: int  # the first bound
     heal_ns: int
+    reshards: int
 
     @classmethod
     def draw(cls, seed: int) -> Plan:
@@ -77,6 +82,7 @@ class Plan:
             commit_ns_max=draw.choice([1, 3, 100]) * NS_PER_MS,
             backoff_ns=draw.choice([1, 500]) * NS_PER_MS,
             heal_ns=draw.choice([50, 200, 2000]) * NS_PER_MS,
+            reshards=draw.choice([0, 0, 1, 3, 8]),
         )
 
     def __str__(self) -> str:
@@ -93,7 +99,8 @@ class World:
         self.history: list[Event] = []
         names = [f"shardId-{number:012}" for number in range(plan.shards)]
         self.starts = {name: self.draw.choice([0, 17]) for name in names}
-        self.logs = {name: MemoryShard(start) for name, start in self.starts.items()}
+        self.family = Family(self.starts, Random(plan.seed ^ 0xFA11))
+        self.logs = self.family.logs
         self.store = store(self.starts)
         self.healed = False
         self.invocations = 0
@@ -103,43 +110,45 @@ class World:
     def run(self) -> list[Violation]:
         """Live through it all, and be judged."""
         plan = self.plan
-        for log in self.logs.values():
+        for name in self.starts:
             for _ in range(plan.messages):
-                self.agenda.after(self.some(plan.heal_ns), lambda log=log: self._append(log))  # type: ignore[misc]
+                self.agenda.after(self.some(plan.heal_ns), lambda name=name: self._append(name))  # type: ignore[misc]
         for _ in range(plan.runtime_crashes):
             self.agenda.after(self.some(plan.heal_ns), self._crash)
         for _ in range(plan.revokes):
             self.agenda.after(self.some(plan.heal_ns), self._revoke)
+        for _ in range(plan.reshards):
+            self.agenda.after(self.some(plan.heal_ns), self._reshard)
         self._start()
         self.agenda.run(plan.heal_ns)
         self.healed = True
         ends = {name: log.end_offset for name, log in self.logs.items()}
         if self.runtime is not None:
-            self.runtime.finish_at(ends)
-        self.agenda.run(plan.heal_ns + LIVENESS_NS, lambda: self.store.offsets == ends)
-        return check(
+            self.runtime.finish()
+        done = lambda: all(self.store.offsets.get(name, 0) >= end for name, end in ends.items())  # noqa: E731
+        self.agenda.run(plan.heal_ns + LIVENESS_NS, done)
+        found = check(
             self.history,
             starts=self.starts,
             ends=ends,
             batch_size=plan.batch_size,
             event_bytes_max=plan.event_bytes_max,
         )
+        return found + self.family.out_of_order(self.history)
 
     def some(self, most: int) -> int:
         """A number from 0 to `most`."""
         return int(self.draw.random() * (most + 1))
 
-    def _append(self, log: MemoryShard) -> None:
+    def _append(self, name: str) -> None:
         weights = [self.draw.randint(1, 49) for _ in range(self.draw.randint(1, self.plan.message_rows_max))]
-        log.append(weights)
+        self.family.append(name, weights)
         if self.runtime is not None:
             self.runtime.pump_all()
 
     def _start(self) -> None:
         if self.runtime is None:
             self.runtime = self._runtime_type(self)
-            if self.healed:
-                self.runtime.finish_at({name: log.end_offset for name, log in self.logs.items()})
 
     def _crash(self) -> None:
         """The runtime dies.  Its workers may live on for a moment, and so may a commit under way."""
@@ -152,6 +161,18 @@ class World:
         if self.runtime is not None:
             self.runtime.revoke_one()
 
+    def _reshard(self) -> None:
+        """Split a shard or merge two; the runtime, if one lives, hears of it a moment later."""
+        names = self.family.open
+        merging = len(names) > 1 and self.draw.random() < 0.4
+        event = (
+            self.family.merge(*self.draw.sample(names, 2)) if merging else self.family.split(self.draw.choice(names))
+        )
+        if event is not None:
+            self.history.append(event)
+            if (runtime := self.runtime) is not None:
+                self.agenda.after(self.some(20 * NS_PER_MS), runtime.learn)
+
 
 class Runtime:
     """The least that a mapping needs around its lanes.  One life of it: from `acquire` to its death."""
@@ -163,23 +184,23 @@ class Runtime:
         self.alive = True
         self.epoch = world.store.acquire()
         world.history.append(Owned(self.epoch))
-        rules = BatchRules(
+        self.rules = BatchRules(
             self.plan.batch_size, self.plan.window_ns, self.plan.event_bytes_max, frame_bytes=FRAME_BYTES
         )
-        self.lanes = {
-            name: self.make_lane(rules, self.resume_at(name, offset))
-            for name, offset in world.store.offsets.items()
-        }
+        self.lineage = self.lineage_type()
+        self.ends: dict[str, int] = {}  # of the closed shards it knows
+        self.lanes: dict[str, Lane] = {}
         self.workers = [self._worker() for _ in range(self.plan.workers)]
         self.seats: dict[str, ScriptedWorker] = {}
         self.seat_epochs: defaultdict[str, int] = defaultdict(int)
         self.wakes: dict[str, int] = {}
         self.commit_is_due = False
-        self.pump_all()
+        self.learn()
 
     # ---- what planted bugs override ----
 
     lane_type: type[Lane] = Lane
+    lineage_type: type[Lineage] = Lineage
 
     def make_lane(self, rules: BatchRules, offset: int) -> Lane:
         return self.lane_type(
@@ -204,6 +225,54 @@ class Runtime:
     def recalled(self, name: str) -> None:
         self.lanes[name].recall()
 
+    def start_of(self, name: str) -> int:
+        return self.world.store.offsets.get(name, 0)
+
+    def parents_of(self, name: str) -> tuple[str, ...]:
+        return self.world.family.parents[name]
+
+    # ---- which shards ----
+
+    def learn(self) -> None:
+        """Read the stream's description, and serve what comes up by it."""
+        if not self.alive:
+            return
+        family = self.world.family
+        for name in family.logs:
+            if name not in self.lineage:
+                self.lineage.add(name, self.parents_of(name), end=family.ends.get(name), offset=self.start_of(name))
+            elif name in family.ends and name not in self.ends:
+                self.lineage.close(name, family.ends[name])
+                if name in self.lanes:
+                    self.lanes[name].finish_at(family.ends[name])
+        self.ends = dict(family.ends)
+        self.serve()
+
+    def serve(self) -> None:
+        """Let go of the lanes that are finished, make those that come up, and pump them all."""
+        for name in [name for name in self.lanes if self.lineage.finished(name)]:
+            del self.lanes[name]
+        for name in self.lineage.take_ready():
+            self.lanes[name] = self.make_lane(self.rules, self.resume_at(name, self.start_of(name)))
+            if name in self.ends:
+                self.lanes[name].finish_at(self.ends[name])
+            elif self.world.healed:
+                self.lanes[name].finish_at(self.world.logs[name].end_offset)
+        self.pump_all()
+
+    def moved(self, name: str) -> None:
+        """The watermark of a shard moved."""
+
+    def durable(self, name: str, offset: int) -> None:
+        """A checkpoint is durable."""
+        self.lineage.move(name, offset)
+
+    def finish(self) -> None:
+        """Nothing will be appended any more: close the last batches."""
+        for name, lane in self.lanes.items():
+            lane.finish_at(self.world.logs[name].end_offset)
+        self.pump_all()
+
     # ---- records to workers ----
 
     def pump_all(self) -> None:
@@ -212,6 +281,8 @@ class Runtime:
 
     def pump(self, name: str) -> None:
         """Offer what there is, hand over what may go, and come back when the lane says so."""
+        if name not in self.lanes:
+            return
         lane, log = self.lanes[name], self.world.logs[name]
         while lane.buffered_records < self.plan.buffered_max and (chunk := log.chunk(lane.next_offset)):
             before = lane.next_offset
@@ -247,11 +318,6 @@ class Runtime:
             self.wakes[name] = wake_ns
             self.agenda.after(wake_ns - now_ns, lambda: self.pump(name) if self.alive else None)
 
-    def finish_at(self, ends: dict[str, int]) -> None:
-        for name, end in ends.items():
-            self.lanes[name].finish_at(end)
-        self.pump_all()
-
     def _seat(self, name: str) -> ScriptedWorker | None:
         """The lane's worker: any one while nothing is in flight, else the one it is on."""
         if self.lanes[name].in_flight:
@@ -264,6 +330,8 @@ class Runtime:
         return self.seats[name]
 
     def revoke_one(self) -> None:
+        if not self.lanes:
+            return
         name = self.world.draw.choice(list(self.lanes))
         if name in self.seats and self.seats[name].alive:
             self.seats[name].revoke(name)
@@ -277,6 +345,7 @@ class Runtime:
         now_ns = self.agenda.now_ns
         for answer in answers:
             self.answered(self.lanes[str(answer.entry.lane)], answer.outcome, now_ns)
+            self.moved(str(answer.entry.lane))
         if not worker.alive and worker in self.workers:
             self.workers.remove(worker)
             self.agenda.after(self.world.some(5 * NS_PER_MS), self._replace)
@@ -307,8 +376,12 @@ class Runtime:
             assert not self.alive
             return
         for name, offset in self.world.store.offsets.items():
-            if offset != before[name]:
+            if offset != before.get(name, 0):
                 self.world.history.append(Committed(name, self.epoch, offset))
+        if self.alive:
+            for name, offset in offsets.items():
+                self.durable(name, offset)
+            self.serve()
 
     # ---- workers ----
 

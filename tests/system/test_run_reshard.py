@@ -45,10 +45,18 @@ def judge(place):
     for moment, (shard, number) in enumerate(moments):
         first.setdefault(shard, moment)
         done.setdefault((shard, number), moment)
-    for shard in place.opened().shards:
-        for ancestor in shard.parents:
+    stream = place.opened()
+    for shard in stream.shards:
+        for ancestor in ancestors(stream, shard):
             for number in log[ancestor]:
                 assert shard.id not in first or done[ancestor, number] < first[shard.id]
+
+
+def ancestors(stream, shard):
+    found = set(shard.parents)
+    for parent in shard.parents:
+        found |= ancestors(stream, stream.shard(parent))
+    return found
 
 
 def seen(place):

@@ -50,6 +50,15 @@ def test_an_empty_parent_is_passed_and_several_generations_at_once() -> None:
     assert lineage.take_ready() == ["d"]
 
 
+def test_a_shard_without_records_does_not_let_its_children_pass_its_parents() -> None:
+    lineage = family(("a", "", 3, 0), ("b", "a", 0, 0), ("c", "b", 0, 0), ("d", "c", None, 0))
+    assert lineage.take_ready() == ["a"]
+    assert not lineage.finished("b")
+    lineage.move("a", 3)
+    assert lineage.finished("c")
+    assert lineage.take_ready() == ["d"]
+
+
 def test_a_parent_that_nobody_knows_is_finished() -> None:
     assert family(("b", "gone", None, 0)).take_ready() == ["b"]
 
@@ -95,8 +104,11 @@ def test_in_any_order_of_events_a_child_is_ready_exactly_when_its_parents_are_fi
     closed: set[int] = set()
     told: set[int] = set()
 
-    def finished(number: int) -> bool:
+    def at_its_end(number: int) -> bool:
         return number in closed and offsets[number] >= (ends[number] or 0)
+
+    def finished(number: int) -> bool:
+        return at_its_end(number) and all(map(finished, parents[number]))
 
     def check() -> None:
         for name in lineage.take_ready():
@@ -106,7 +118,8 @@ def test_in_any_order_of_events_a_child_is_ready_exactly_when_its_parents_are_fi
             told.add(number)
         for number in range(count):
             ready = all(finished(parent) for parent in parents[number])
-            assert not ready or number in told or finished(number)
+            assert not ready or number in told or at_its_end(number)
+            assert lineage.finished(str(number)) == finished(number)
         assert lineage.waiting() == {str(n) for n in range(count) if n not in told and not finished(n)}
 
     check()
