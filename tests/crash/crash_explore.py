@@ -157,12 +157,14 @@ class Explorer:
             raise Enough
 
 
-def explore(seed: int, wanted: int, share: int = 0, shares: int = 1, **options: Any) -> Explorer:
+def explore(
+    seed: int, wanted: int, share: int = 0, shares: int = 1, operations: Iterable[str] = OPERATIONS, **options: Any
+) -> Explorer:
     """Judge `wanted` states, or until too many promises are broken, and return what was found."""
     explorer = Explorer(seed, wanted, share, shares, **options)
     try:
-        explorer.short()
-        explorer.long()
+        explorer.short(operations)
+        explorer.long(operations)
     except Enough:
         pass
     return explorer

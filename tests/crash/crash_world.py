@@ -85,6 +85,7 @@ def newborn() -> tuple[Image, Shard]:
 _SIZES = (60, 560, 150, 290)
 
 
+@functools.cache
 def made(offset: int, life: int) -> NewRecord:
     """The record that this life appends at this offset; no two are alike, and they end anywhere in a sector."""
     size = _SIZES[offset] if offset < len(_SIZES) else (offset * 149 + life * 61) % 700
