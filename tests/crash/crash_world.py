@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
-from streamfn.log import commit, segment
+from streamfn.log import commit
 from streamfn.log.commit import Commit
 from streamfn.log.datadir import FORMAT_VERSION, DataDir
 from streamfn.log.disk import write_synced
@@ -27,9 +27,6 @@ from streamfn.testing.volatile import Crash, Image
 from streamfn.types import NewRecord, Record
 
 SEGMENT_BYTES = 8192  # seven messages or so
-
-# A header is the same for every segment of the shard, and making it takes as long as a whole recovery.
-segment.schema_message = functools.lru_cache(segment.schema_message)
 
 
 class Violation(Exception):
@@ -67,7 +64,7 @@ class Moment(NamedTuple):
 
 
 @functools.cache
-def newborn() -> tuple[Image, Shard]:
+def newborn(kind: str = "kinesis") -> tuple[Image, Shard]:
     """A disk with a stream of one shard, all of it durable, and the shard."""
     disk = SimDisk()
     for path in ("/data", "/data/streams"):
@@ -77,7 +74,7 @@ def newborn() -> tuple[Image, Shard]:
         mock.patch("secrets.token_hex", return_value="00c0ffee00c0ffee"),
         mock.patch.multiple(DataDir, require_writable=mock.DEFAULT, _sweep=mock.DEFAULT),
     ):
-        stream = DataDir(Path("/data"), disk).create_stream("s")
+        stream = DataDir(Path("/data"), disk).create_stream("s", kind=kind)
     return disk.crash().kept(), stream.shards[0]
 
 
