@@ -53,6 +53,9 @@ class LiveStream:
         self.empty_answers = 0  # so many answers are empty although there is something
         self.tells_children = True  # in the last answer of a shard
         self.page_records = None  # a smaller page than the limit
+        self.calls_per_s = CALLS_PER_S
+        self.bytes_per_s = KINESIS_BYTES_PER_S if kind == "kinesis" else None
+        self.refused = []  # what was asked too often, or too much
         self._seq = 49590338271490256608559692538361571095921575989136588898 if kind == "kinesis" else 10**20
         self._recent = defaultdict(deque)
         self._blocked_until = {}
@@ -142,12 +145,13 @@ class LiveStream:
         while recent and recent[0] <= now - 1:
             recent.popleft()
         recent.append(now)
-        if len(recent) > CALLS_PER_S:
-            raise Refusal(self._throttle, f"Rate exceeded for shard {shard_id}")
+        if len(recent) > self.calls_per_s:
+            raise self._throttle(operation, shard_id)
 
-    @property
-    def _throttle(self):
-        return "ProvisionedThroughputExceededException" if self.kind == "kinesis" else "LimitExceededException"
+    def _throttle(self, operation, shard_id):
+        self.refused.append((operation, shard_id))
+        code = "ProvisionedThroughputExceededException" if self.kind == "kinesis" else "LimitExceededException"
+        return Refusal(code, f"Rate exceeded for shard {shard_id}")
 
     def listed(self):
         return list(self.shards.values())
@@ -187,7 +191,7 @@ class LiveStream:
         if now - float(issued) > self.limits["iterator_s"]:
             raise Refusal("ExpiredIteratorException", "Iterator expired")
         if now < self._blocked_until.get(shard_id, 0):
-            raise Refusal(self._throttle, f"Rate exceeded for shard {shard_id}")
+            raise self._throttle("records", shard_id)
         if index < shard.horizon:
             if self.kind == "dynamodb":
                 raise Refusal("TrimmedDataAccessException", "trimmed")
@@ -202,8 +206,8 @@ class LiveStream:
                     break
                 page.append(record)
                 size += record["size"]
-        if self.kind == "kinesis":
-            self._blocked_until[shard_id] = now + size / KINESIS_BYTES_PER_S
+        if self.bytes_per_s is not None:
+            self._blocked_until[shard_id] = now + size / self.bytes_per_s
         index += len(page)
         at_end = index == len(shard.records)
         behind = 0 if at_end else max(1, int(now * 1000) - shard.records[index]["at_ms"])

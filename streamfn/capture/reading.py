@@ -25,8 +25,9 @@ from enum import Enum
 from typing import NamedTuple, TypeAlias
 
 from streamfn.capture.pace import Pace
-from streamfn.capture.source import Answer, Captured, Position, SourceShard, Trouble, TroubleKind, rank, time_of
+from streamfn.capture.source import Answer, Captured, Position, SourceShard, Trouble, TroubleKind, time_of
 from streamfn.core.backoff import Draw
+from streamfn.log.stream import sequence_order
 
 
 class Beginning(NamedTuple):
@@ -269,7 +270,7 @@ class ShardReading:
         for record in answer.records:
             number = str(record.sequence_number)
             at_ms = time_of(record)
-            if last is not None and rank(number) <= rank(last):
+            if last is not None and sequence_order(number) <= sequence_order(last):
                 if self._iterator_is_new and not taken:
                     continue  # the record that the iterator stands at, or a source that is generous
                 text = f"shard {self.shard.id}: sequence number {number} came after {last}"
@@ -313,6 +314,6 @@ class ShardReading:
         ending = self.shard.ending_sequence_number
         if ending is None:
             return False
-        if self.stored is not None and rank(self.stored.sequence_number) >= rank(ending):
+        if self.stored is not None and sequence_order(self.stored.sequence_number) >= sequence_order(ending):
             return True
         return answer.behind_ms == 0 and self._empty_answers >= self._pace.empty_answers

@@ -96,7 +96,10 @@ class Trouble(Exception):
 
 
 class Source(Protocol):
-    """A live stream.  Thread-safe; every call may block, raises `Trouble`, and is never repeated by itself."""
+    """A live stream.  Thread-safe; every call may block, raises `Trouble`, and is never repeated by itself.
+
+    Close it when it is not needed any more.
+    """
 
     def describe(self) -> Description:
         """Say what the stream is, now."""
@@ -110,6 +113,9 @@ class Source(Protocol):
     def records(self, iterator: str) -> Answer:
         """Return what is at an iterator (GetRecords)."""
 
+    def close(self) -> None:
+        """Let its connections go."""
+
 
 def time_of(record: Captured) -> int | None:
     """Return when the source took a record, in ms since 1970, UTC."""
@@ -121,8 +127,3 @@ def data_bytes(record: Captured) -> int:
     if isinstance(record, NewRecord):
         return len(record.data) + len(record.partition_key.encode())
     return record.size_bytes or 0
-
-
-def rank(sequence_number: str) -> tuple[int, str]:
-    """Return what sequence numbers are compared by: they are integers of any length."""
-    return len(sequence_number), sequence_number

@@ -44,6 +44,7 @@ COMMANDS = {
     "demo": _Entry("demo", "demo", "Run a real handler on 336,776 real flights and show what it found."),
     "run": _Entry("run", "run", "Run a Lambda handler on a stream."),
     "import": _Entry("importing", "import_", "Import a file's records into a stream."),
+    "record": _Entry("record", "record", "Record a live Kinesis or DynamoDB stream into a stream."),
     "put": _Entry("put", "put", "Put records into a stream, from arguments or standard input."),
     "tail": _Entry("tail", "tail", "Show a stream's records."),
     "list": _Entry("inspecting", "list_", "List the streams."),

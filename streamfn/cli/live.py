@@ -218,19 +218,24 @@ class LiveDisplay:
 
     def update(self, snapshot: Snapshot) -> None:
         """Show a snapshot: on a terminal at once, else every PLAIN_INTERVAL_S and when a retry begins."""
-        if not self._enabled:
-            return
-        if self._live is not None:
-            self._live.update(picture(snapshot), refresh=True)
+        self.show(snapshot.elapsed_s, picture(snapshot), line(snapshot))
+        if not self._enabled or self._live is not None:
             return
         retrying = {shard.shard_id for shard in snapshot.retrying}
         news = [shard for shard in snapshot.retrying if shard.shard_id not in self._last_retrying]
         self._last_retrying = retrying
-        if snapshot.elapsed_s >= self._next_line_s:
-            self._next_line_s = snapshot.elapsed_s + PLAIN_INTERVAL_S
-            click.echo(line(snapshot), err=True)
         for shard in news[:RETRYING_SHOWN]:
             click.echo(retry_line(shard), err=True)
+
+    def show(self, elapsed_s: float, drawn: RenderableType, text: str) -> None:
+        """Show `drawn` on a terminal at once; elsewhere `text`, every PLAIN_INTERVAL_S."""
+        if not self._enabled:
+            return
+        if self._live is not None:
+            self._live.update(drawn, refresh=True)
+        elif elapsed_s >= self._next_line_s:
+            self._next_line_s = elapsed_s + PLAIN_INTERVAL_S
+            click.echo(text, err=True)
 
     def write(self, text: str) -> None:
         """Write whole lines, of logs or news, above the changing line.  They go out as they are."""

@@ -217,6 +217,19 @@ def members(text: bytes) -> dict[str, bytes]:
     return dict(_members(text))
 
 
+def elements(text: bytes) -> list[bytes]:
+    """Return the text of each element of an array, which must be valid JSON."""
+    found = []
+    at = _end(_BLANK, text, _end(_BLANK, text, 0) + 1)
+    while text[at] != 0x5D:  # ]
+        end = _value_end(text, at)
+        found.append(text[at:end])
+        at = _end(_BLANK, text, end)
+        if text[at] == 0x2C:  # ,
+            at = _end(_BLANK, text, at + 1)
+    return found
+
+
 def _members(text: bytes) -> Iterator[tuple[str, bytes]]:
     at = _end(_BLANK, text, _end(_BLANK, text, 0) + 1)
     while text[at] != 0x7D:  # }

@@ -24,7 +24,8 @@ from streamfn.errors import LogError, RefusedError, ShardClosed
 from streamfn.log.broker import request_release
 from streamfn.log.commit import CommitFile
 from streamfn.log.datadir import DataDir
-from streamfn.log.reader import ShardReader, records
+from streamfn.log.reader import ShardReader
+from streamfn.log.rows import changes, records
 from streamfn.log.stream import (
     DYNAMODB,
     OFFSET_DIGITS,
@@ -240,7 +241,12 @@ def _last_sequence_number(shard: Shard, end: int) -> str | None:
         return None
     with ShardReader.open(shard, end - 1) as reader:
         found = reader.poll(1, end, 1)
-        return records(found[0], end - 1 - found[0].first_offset, 1)[0].sequence_number if found else None
+        if not found:
+            return None
+        row = end - 1 - found[0].first_offset
+        if shard.kind == DYNAMODB:
+            return changes(found[0], row, 1)[0].sequence_number
+        return records(found[0], row, 1)[0].sequence_number
 
 
 def _applied(stream: Stream, steps: list[Step], ends: dict[int, _End], now_ms: int) -> Stream:

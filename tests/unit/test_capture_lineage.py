@@ -43,14 +43,19 @@ def test_children_of_a_shard_that_was_stopped_before_its_end_are_not_begun_and_t
     assert lineage.done
 
 
-def test_learning_again_tells_only_what_is_new_and_that_a_shard_was_closed():
+def test_learning_again_tells_that_a_shard_was_closed_and_starts_nothing_twice():
     lineage = Lineage()
     lineage.learn([SourceShard("a")])
     lineage.start_ready()
-    closed = SourceShard("a", ending_sequence_number="9")
-    assert ids(lineage.learn([closed, SourceShard("b", ("a",))])) == ["b"]
-    assert lineage.shards["a"].closed
-    assert lineage.reading == 1
+    lineage.learn([SourceShard("a", ending_sequence_number="9"), SourceShard("b", ("a",))])
+    assert lineage.shards["a"].ending_sequence_number == "9"
+    assert lineage.start_ready() == []
+
+
+def test_what_an_earlier_run_has_finished_is_not_read_again_and_its_children_may_be():
+    lineage = Lineage()
+    lineage.learn([SourceShard("b", ("a",)), SourceShard("a"), SourceShard("c", ("b",))], {"a"}.__contains__)
+    assert ids(lineage.start_ready()) == ["b"]
 
 
 def test_a_finished_shard_without_known_children_says_that_the_list_is_not_complete():
