@@ -47,6 +47,7 @@ COMMANDS = {
     "record": _Entry("record", "record", "Record a live Kinesis or DynamoDB stream into a stream."),
     "put": _Entry("put", "put", "Put records into a stream, from arguments or standard input."),
     "tail": _Entry("tail", "tail", "Show a stream's records."),
+    "export": _Entry("export", "export", "Write a stream's records to a file."),
     "list": _Entry("inspecting", "list_", "List the streams."),
     "inspect": _Entry("inspecting", "inspect", "Show a stream's shards, segments and mappings."),
     "split-shard": _Entry("resharding", "split_shard", "Split a shard in two."),

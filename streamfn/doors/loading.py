@@ -221,6 +221,16 @@ class CapturedLoader(Loader):
             allow_open_files(4 * (len(self._by_id) + 1))
             self._by_id[shard.id] = self._open.enter_context(ShardWriter.open(shard))
 
+    def writes(self, shard_id: str) -> bool:
+        """Whether a shard is open for appends."""
+        return shard_id in self._by_id
+
+    def let_go(self, shard_id: str) -> None:
+        """Release a shard; what it was given has been flushed."""
+        writer = self._by_id.pop(shard_id, None)
+        if writer is not None:
+            writer.close()
+
     def _writers(self) -> Collection[ShardWriter]:
         return self._by_id.values()
 

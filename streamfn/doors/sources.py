@@ -99,7 +99,7 @@ class Source:
         self._input.close()
 
     def _check_options(self, request: ImportRequest) -> None:
-        fields = request.partition_key or request.time_field
+        self._fields = fields = request.partition_key or request.time_field
         if self.format == "lines" and fields:
             raise RefusedError("lines have no fields: --partition-key and --time-field need another format")
         if self.format in CAPTURES and fields:
@@ -107,7 +107,7 @@ class Source:
                 f"captured records ({self.format}) have keys and times of their own: "
                 "--partition-key and --time-field need another format"
             )
-        if request.deaggregate and self.format not in (*CAPTURES, *COLUMNS):
+        if request.deaggregate and self.format not in CAPTURES:
             raise RefusedError(f"--deaggregate takes captured Kinesis records apart, not {self.format}")
 
     def _open(self) -> Iterator[Rows | Changes]:
@@ -135,17 +135,20 @@ class Source:
         return read_captures(documents, self._reading, self.format if self._given else None)
 
     def _open_columns(self) -> Iterator[Rows | Changes]:
-        from streamfn.formats import log_columns, tables
+        from streamfn.formats import change_columns, log_columns, tables
 
         table = tables.open_table(self._input, self.format)
         kind = log_columns.kind_of(table.schema)
-        fields = self._reading.time_of is not None
         if kind is None:
             return tables.read_objects(table, self._reading)
-        if fields:
-            raise RefusedError(f"{self._input.name} has a shard log's columns: it takes no --time-field")
+        if self._fields:
+            raise RefusedError(
+                f"{self._input.name} has a shard log's columns, keys and times among them: "
+                "--partition-key and --time-field do not go with it"
+            )
         self.captured = "sequence_number" in table.schema.names and not self._reading.new_numbers
-        return log_columns.read_records(table, self._reading)
+        read = change_columns.read_changes if kind == "dynamodb" else log_columns.read_records
+        return read(table, self._reading)
 
 
 def expanded(files: tuple[str, ...], format_name: str | None) -> list[str]:

@@ -13,6 +13,7 @@ from streamfn.doors.loading import CapturedLoader, Item, Loader, StreamLoader
 from streamfn.doors.sources import ImportRequest
 from streamfn.errors import RefusedError
 from streamfn.formats.rows import BadRecord, Changes, Origin, Rows
+from streamfn.log import reshard
 from streamfn.log.datadir import DataDir, check_name, check_shards
 from streamfn.log.stream import ARN_DEFAULT, DYNAMODB, KINESIS, CapturedShard, Stream, shard_id
 
@@ -129,6 +130,7 @@ class CapturedTarget(Target):
                 "captured records keep their shards: --shards goes with --new-sequence-numbers or --deaggregate"
             )
         self._doors: dict[str, Admission] = {}
+        self._to_close: set[str] = set()
         stream = self._found()
         self._loader = None if stream is None else CapturedLoader(stream)
 
@@ -140,7 +142,8 @@ class CapturedTarget(Target):
     def take(self, item: Item) -> int:
         """Take records; see `Target`."""
         origin = item.origin or Origin()
-        origin = origin._replace(shard_id=self._request.shard_id or origin.shard_id or SHARD_DEFAULT)
+        named = self._request.shard_id or origin.shard_id or SHARD_DEFAULT
+        origin = origin._replace(shard_id=named)
         door = self._door(item, origin)
         assert self._loader is not None
         size = len(item.changes) if isinstance(item, Changes) else len(item.data)
@@ -151,6 +154,8 @@ class CapturedTarget(Target):
                 if not self._request.skip_bad:
                     raise BadRecord(before + run.stop, run.fell)
                 bad += 1
+            elif run.new and not self._loader.writes(named):
+                raise BadRecord(before + run.start + 1, f"shard {named} is closed: nothing is appended to it")
             elif run.new:
                 self._loader.add(_part(item, run, before, origin))
             else:
@@ -162,6 +167,11 @@ class CapturedTarget(Target):
         if self._loader is None:
             self._make(KINESIS, Origin(self._request.shard_id or SHARD_DEFAULT))
         assert self._loader is not None
+        self._loader.flush()
+        for shard in sorted(self._to_close):
+            self._loader.let_go(shard)
+            data = DataDir.open(self._data_dir, create=True)
+            self._loader.stream = reshard.close_shard(data, self._loader.stream, shard)
         return self._loader
 
     def _door(self, item: Item, origin: Origin) -> Admission:
@@ -182,7 +192,10 @@ class CapturedTarget(Target):
             stream = data.add_captured_shards(stream, _captured(origin))
         shard = stream.shard(origin.shard_id)
         assert shard is not None
-        self._loader.use(stream, shard)
+        if shard.open:
+            self._loader.use(stream, shard)
+        if any(known.id == shard.id and known.closed for known in origin.shards):
+            self._to_close.add(shard.id)
         door = self._doors[shard.id] = Admission(stream, shard, self._loader.flush)
         return door
 

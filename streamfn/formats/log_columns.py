@@ -28,12 +28,13 @@ TIME = "approximate_arrival_timestamp"
 SOURCES = ("source_sequence_number", "source_subsequence_number")
 _NEEDED = {"data", "partition_key"}
 _KNOWN = {*_NEEDED, TIME, "sequence_number", *SOURCES, "shard_id"}
+CREATED = "approximate_creation_date_time"
 CHANGE_COLUMNS = (
     "event_id",
     "event_name",
     "event_version",
     "sequence_number",
-    "approximate_creation_date_time",
+    CREATED,
     "keys",
     "new_image",
     "old_image",
@@ -91,6 +92,7 @@ def _shards(text: bytes | None) -> tuple[ShardOrigin, ...]:
                 None if shard["start_hash"] is None else int(shard["start_hash"]),
                 None if shard["end_hash"] is None else int(shard["end_hash"]),
                 tuple(map(str, shard["parents"])),
+                bool(shard["closed"]),
             )
             for shard in json.loads(text)
         )
@@ -158,10 +160,14 @@ def _columns(batch: pa.RecordBatch, *, keep_numbers: bool) -> _Columns:
         column("partition_key", pa.string()),
         None if arrivals is None else arrivals.view(pa.int64()),
         column("sequence_number", pa.string()) if keep_numbers else None,
-        column(SOURCES[0], pa.string()),
-        column(SOURCES[1], pa.int64()),
+        _unless_empty(column(SOURCES[0], pa.string())),
+        _unless_empty(column(SOURCES[1], pa.int64())),
         column("shard_id", pa.string()) if keep_numbers else None,
     )
+
+
+def _unless_empty(column: pa.Array | None) -> pa.Array | None:
+    return None if column is not None and column.null_count == len(column) else column
 
 
 def _wrong(columns: _Columns) -> tuple[pa.Array | None, list[tuple[pa.Array, str]]]:
@@ -189,7 +195,7 @@ def _wrong(columns: _Columns) -> tuple[pa.Array | None, list[tuple[pa.Array, str
         )
     if numbers is not None:
         check(_are_numbers(numbers), f"its sequence number is not 1 to {SEQUENCE_DIGITS_MAX} decimal digits")
-    if sources is not None and sources.null_count < len(sources):
+    if sources is not None:
         check(
             pc.or_(pc.is_null(sources), _are_numbers(sources)),
             f"its source's sequence number is not 1 to {SEQUENCE_DIGITS_MAX} decimal digits",

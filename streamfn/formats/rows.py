@@ -37,12 +37,16 @@ class Origin(NamedTuple):
 
 
 class ShardOrigin(NamedTuple):
-    """A shard as a file describes it; the hash keys, ends included, are None where it has none."""
+    """A shard as a file describes it; the hash keys, ends included, are None where it has none.
+
+    `closed` says that the file has all that will ever be in it.
+    """
 
     id: str
     start_hash: int | None = None
     end_hash: int | None = None
     parents: tuple[str, ...] = ()
+    closed: bool = False
 
 
 class Rows(NamedTuple):
