@@ -19,6 +19,9 @@ from typing import TYPE_CHECKING, Any
 from streamfn.version import VERSION as __version__
 
 if TYPE_CHECKING:
+    from streamfn.doors.exporting import ExportReport
+    from streamfn.doors.files import ExportOptions, ImportOptions
+    from streamfn.doors.importing import ImportReport
     from streamfn.doors.mapping import Mapping, Outcomes
     from streamfn.doors.options import FunctionOptions, MappingOptions
     from streamfn.doors.putting import Put
@@ -45,12 +48,16 @@ if TYPE_CHECKING:
 _HOMES = {
     "BusyError": "streamfn.errors",
     "DiskFull": "streamfn.errors",
+    "ExportOptions": "streamfn.doors.files",
+    "ExportReport": "streamfn.doors.exporting",
     "FailedError": "streamfn.errors",
     "Fault": "streamfn.types",
     "Fenced": "streamfn.errors",
     "Function": "streamfn.session",
     "FunctionOptions": "streamfn.doors.options",
     "HandlerImportError": "streamfn.errors",
+    "ImportOptions": "streamfn.doors.files",
+    "ImportReport": "streamfn.doors.importing",
     "LogDamaged": "streamfn.errors",
     "LogError": "streamfn.errors",
     "Mapping": "streamfn.doors.mapping",
@@ -79,12 +86,16 @@ _HOMES = {
 __all__ = [
     "BusyError",
     "DiskFull",
+    "ExportOptions",
+    "ExportReport",
     "FailedError",
     "Fault",
     "Fenced",
     "Function",
     "FunctionOptions",
     "HandlerImportError",
+    "ImportOptions",
+    "ImportReport",
     "LogDamaged",
     "LogError",
     "Mapping",

@@ -27,7 +27,9 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, Unpack
 
 import trio
 
+from streamfn.doors import files
 from streamfn.doors.errors import bare, beside, explain
+from streamfn.doors.files import ExportOptions, ImportOptions
 from streamfn.doors.handlers import find
 from streamfn.doors.mapping import Mapping
 from streamfn.doors.options import FunctionOptions, MappingOptions, code_directory, function_options, mapping_options
@@ -46,6 +48,8 @@ from streamfn.mapping.runtime import Runtime, open_runtime
 from streamfn.types import NewRecord
 
 if TYPE_CHECKING:
+    from streamfn.doors.exporting import ExportReport
+    from streamfn.doors.importing import ImportReport
     from streamfn.mapping.mapping import EventSourceMapping
     from streamfn.pool.function import Function as PoolFunction
 
@@ -217,6 +221,42 @@ class Session:
         records = Records(lambda: self._runtime.data.stream(stream), start, follow=follow)
         self._readers.add(records)
         return records
+
+    async def import_file(
+        self, path: str | os.PathLike[str], stream: str, **options: Unpack[ImportOptions]
+    ) -> ImportReport:
+        """Import a file, or a directory of captured files, into a stream, which is made if there is none.
+
+        What is read, and the options, are those of `streamfn import`. All of it is durable when this returns.
+
+        Cancellation: what was read so far is stored, and then it ends.
+
+        Raises:
+            RefusedError: an option is unknown or does not fit; nothing was made.
+            BusyError: another process writes to the stream; its pid is named.
+            FailedError: a bad record, a damaged file, a full disk: the text says where, why, and up to where records
+                are durable.
+        """
+        self._check_open()
+        await self.putter.let_go(stream)
+        return await files.import_file(self._runtime.data, path, stream, options)
+
+    async def export(
+        self, stream: str, path: str | os.PathLike[str], **options: Unpack[ExportOptions]
+    ) -> ExportReport:
+        """Write the committed records of a stream, or a selection of them, to a file: whole, or not at all.
+
+        The formats, and the options, are those of `streamfn export`.
+
+        Cancellation: no file is there.
+
+        Raises:
+            RefusedError: there is no such stream or shard, or an option is unknown or does not fit.
+            FailedError: a record cannot be written in that format, or the disk is full; no file is there.
+            LogDamaged: the log is damaged; no file is there.
+        """
+        self._check_open()
+        return await files.export(self._runtime.data, stream, path, options)
 
     # ---- functions
 

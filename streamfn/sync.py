@@ -18,10 +18,11 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import Self, Unpack
+from typing import TYPE_CHECKING, Self, Unpack
 
 import trio
 
+from streamfn.doors.files import ExportOptions, ImportOptions
 from streamfn.doors.mapping import Mapping, Outcomes
 from streamfn.doors.options import FunctionOptions, MappingOptions
 from streamfn.doors.portal import Call, Portal
@@ -36,6 +37,10 @@ from streamfn.mapping.outcome import Outcome
 from streamfn.session import Function, MappingState, SupportsWrite
 from streamfn.session import open as open_async
 from streamfn.types import NewRecord
+
+if TYPE_CHECKING:
+    from streamfn.doors.exporting import ExportReport
+    from streamfn.doors.importing import ImportReport
 
 
 class SyncSession:
@@ -116,6 +121,18 @@ class SyncSession:
     def records(self, stream: str, *, start: Start = "TRIM_HORIZON", follow: bool = False) -> SyncRecords:
         """See `Session.records`; an iterator, and the place to start from is fixed by this call."""
         return SyncRecords(self._portal, self._session.records(stream, start=start, follow=follow))
+
+    def import_file(
+        self, path: str | os.PathLike[str], stream: str, **options: Unpack[ImportOptions]
+    ) -> ImportReport:
+        """See `Session.import_file`."""
+        return self._portal.call(lambda: self._session.import_file(path, stream, **options))
+
+    def export(
+        self, stream: str, path: str | os.PathLike[str], **options: Unpack[ExportOptions]
+    ) -> ExportReport:
+        """See `Session.export`."""
+        return self._portal.call(lambda: self._session.export(stream, path, **options))
 
     # ---- functions and mappings
 

@@ -66,7 +66,7 @@ def run_import(data_dir: Path, request: ImportRequest, progress: Progress | None
         for file in files[1:]:
             with closing(importing.open_next(file)) as source:
                 importing.run(source)
-        loader = target.finish()
+        loader = target.finish(first.kind, first.origin)
         return ImportReport(
             request.stream,
             len(loader.stream.open_shards),

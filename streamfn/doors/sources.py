@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from streamfn.errors import RefusedError
-from streamfn.formats.captured import CAPTURES, LAMBDA_EVENT
+from streamfn.formats.captured import CAPTURES, DYNAMODB_GET_RECORDS, LAMBDA_EVENT
 from streamfn.formats.captures import read_captures
 from streamfn.formats.detect import COLUMNS, DIRECTORIES, format_of
 from streamfn.formats.documents import is_logged, logged_events, whole_documents
@@ -16,7 +16,7 @@ from streamfn.formats.fields import key_of, time_of
 from streamfn.formats.firehose import read_firehose
 from streamfn.formats.lines import split_lines
 from streamfn.formats.opening import STANDARD_INPUT, Input
-from streamfn.formats.rows import Changes, Reading, Rows
+from streamfn.formats.rows import Changes, Origin, Reading, Rows
 from streamfn.formats.text import read_csv, read_jsonl, read_plain
 
 
@@ -46,7 +46,8 @@ class Source:
     """An open file of records.
 
     `name` is for people, `unit` what is counted in it; `size` and `position` are in bytes, None where unknown.
-    `captured` says whether its records bring sequence numbers that are to be kept.
+    `captured` says whether its records bring sequence numbers that are to be kept.  `kind` and `origin` are what it
+    says of its stream before its first record.
     """
 
     def __init__(self, file: str, request: ImportRequest, skip_lines: int) -> None:
@@ -71,6 +72,8 @@ class Source:
             self.format = request.format or format_of(self._input.stem, self._input.head, piped=piped)
             self._check_options(request)
             self.captured = self.format in CAPTURES and not (request.new_sequence_numbers or request.deaggregate)
+            self.kind = "dynamodb" if self.format == DYNAMODB_GET_RECORDS else "kinesis"
+            self.origin = Origin()
             self._rows = self._open()
         except BaseException:
             self._input.close()
@@ -146,6 +149,7 @@ class Source:
                 f"{self._input.name} has a shard log's columns, keys and times among them: "
                 "--partition-key and --time-field do not go with it"
             )
+        self.kind, self.origin = kind, log_columns.origin_of(table.schema)
         self.captured = "sequence_number" in table.schema.names and not self._reading.new_numbers
         read = change_columns.read_changes if kind == "dynamodb" else log_columns.read_records
         return read(table, self._reading)

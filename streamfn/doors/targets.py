@@ -56,8 +56,8 @@ class Target(ABC):
         """
 
     @abstractmethod
-    def finish(self) -> Loader:
-        """Return the loader when everything was taken: of no records too, a stream is made."""
+    def finish(self, kind: str, origin: Origin) -> Loader:
+        """Return the loader when everything was taken.  Of no records, a stream of that kind and origin is made."""
 
     def close(self) -> None:
         """Release the stream's shards."""
@@ -105,9 +105,9 @@ class RoutedTarget(Target):
         loader.add(item)
         return 0
 
-    def finish(self) -> Loader:
+    def finish(self, kind: str, origin: Origin) -> Loader:
         """Return the loader; see `Target`."""
-        return self._loader or self._made(KINESIS)
+        return self._loader or self._made(kind)
 
     def _made(self, kind: str) -> StreamLoader:
         if self._loader is None:
@@ -162,10 +162,11 @@ class CapturedTarget(Target):
                 self.already_there += run.stop - run.start
         return bad
 
-    def finish(self) -> Loader:
+    def finish(self, kind: str, origin: Origin) -> Loader:
         """Return the loader; see `Target`."""
         if self._loader is None:
-            self._make(KINESIS, Origin(self._request.shard_id or SHARD_DEFAULT))
+            known = origin.shards[0].id if origin.shards else SHARD_DEFAULT
+            self._make(kind, origin._replace(shard_id=self._request.shard_id or origin.shard_id or known))
         assert self._loader is not None
         self._loader.flush()
         for shard in sorted(self._to_close):
