@@ -57,7 +57,7 @@ setup(
     ext_modules=[
         Extension(
             "streamfn._events",
-            sources=["native/events/events.c", "native/events/kinesis.c", "native/events/base64.c"],
+            sources=sorted(f"native/events/{path.name}" for path in Path("native/events").glob("*.c")),
             include_dirs=["native/include", "native/events"],
             depends=[str(path) for path in Path("native").glob("*/*.h")],
             extra_compile_args=build_ffi.compile_flags,

@@ -9,15 +9,17 @@ from typing import final
 class Source:
     """What all records of one shard have in common.
 
-    `shard_id` is ASCII, at most 127 characters (ValueError); every record's eventID is it, a colon and the
-    sequence number.
+    `kind` says of what stream: "kinesis" or "dynamodb" (else ValueError).  Of a Kinesis stream `shard_id` is ASCII, at
+    most 127 characters (ValueError); every record's eventID is it, a colon and the sequence number.
     """
 
     arn: str
     region: str
     shard_id: str
     identity_arn: str
-    def __new__(cls, arn: str, region: str, shard_id: str, identity_arn: str) -> Source: ...
+    def __new__(
+        cls, arn: str, region: str, shard_id: str, identity_arn: str, kind: str = "kinesis"
+    ) -> Source: ...
 
 @final
 class Segment:
@@ -32,17 +34,18 @@ class Segment:
     def __new__(cls, source: Source, address: int, size: int) -> Segment: ...
 
 def build(extents: int, count: int, segments: dict[int, Segment]) -> dict[str, list[dict[str, object]]]:
-    """Make the Kinesis Lambda event of some extents.
+    """Make the Lambda event of some extents.
 
     At address `extents` lie `count` `sf_extent` (native/include/sf_extent.h).  The event equals that of
-    `streamfn.events.kinesis.kinesis_event` for the same records, order of keys included: plain dicts, lists,
-    str and float, complete, nothing of them shared with another event but constant strings.  The extents may
-    be written to by someone else meanwhile: then the result is some event, or ValueError.
+    `streamfn.events.kinesis.kinesis_event`, or `dynamodb.dynamodb_event`, for the same records, order of keys
+    included: plain dicts, lists, str and float, complete, nothing of them shared with another event but constant
+    strings.  The extents may be written to by someone else meanwhile: then the result is some event, or ValueError.
 
     Raises:
         KeyError: an extent names a segment that is not in `segments`.
         ValueError: a column leaves its segment, its offsets decrease, a sequence number is not ASCII,
-            (UnicodeDecodeError) a partition key is not UTF-8, or there are more than 1,048,576 records.
+            (UnicodeDecodeError) a text is not UTF-8, (orjson.JSONDecodeError) a document is not JSON, or there are
+            more than 1,048,576 records.
     """
 
 def _base64(data: bytes | bytearray | memoryview, encoder: str) -> str:

@@ -1,7 +1,8 @@
 /*
- * streamfn._events: Lambda events made straight from mapped columns.  streamfn/_events.pyi is its manual; kinesis.c makes the
- * records.  Not for sub-interpreters or free-threaded builds: the interned keys are process-wide.
+ * streamfn._events: Lambda events made straight from mapped columns.  streamfn/_events.pyi is its manual; kinesis.c and
+ * dynamodb.c make the records.  Not for sub-interpreters or free-threaded builds: the interned keys are process-wide.
  */
+#include "dynamodb.h"
 #include "kinesis.h"
 
 #include <stddef.h>
@@ -13,13 +14,30 @@
 typedef struct {
     PyObject_HEAD
     PyObject *arn, *region, *shard_id, *identity_arn;
-    sf_templates templates;
+    bool changes; /* whose records: of a DynamoDB stream, or a Kinesis one */
+    union {
+        sf_templates kinesis;
+        sf_change_templates dynamodb;
+    } templates;
 } source_object;
 
+static int init_templates(source_object *self) {
+    if (self->changes) {
+        return sf_change_templates_init(&self->templates.dynamodb, self->arn, self->region);
+    }
+    return sf_templates_init(&self->templates.kinesis, self->arn, self->region, self->shard_id, self->identity_arn);
+}
+
 static PyObject *source_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *keywords[] = {"arn", "region", "shard_id", "identity_arn", NULL};
+    static char *keywords[] = {"arn", "region", "shard_id", "identity_arn", "kind", NULL};
     PyObject *arn, *region, *shard_id, *identity_arn;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "UUUU:Source", keywords, &arn, &region, &shard_id, &identity_arn)) {
+    const char *kind = "kinesis";
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "UUUU|s:Source", keywords, &arn, &region, &shard_id, &identity_arn,
+                                     &kind)) {
+        return NULL;
+    }
+    if (strcmp(kind, "kinesis") != 0 && strcmp(kind, "dynamodb") != 0) {
+        PyErr_Format(PyExc_ValueError, "a source is of kind kinesis or dynamodb, not '%s'", kind);
         return NULL;
     }
     source_object *self = (source_object *)type->tp_alloc(type, 0);
@@ -30,7 +48,8 @@ static PyObject *source_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     self->region = Py_NewRef(region);
     self->shard_id = Py_NewRef(shard_id);
     self->identity_arn = Py_NewRef(identity_arn);
-    if (sf_templates_init(&self->templates, arn, region, shard_id, identity_arn) < 0) {
+    self->changes = strcmp(kind, "dynamodb") == 0;
+    if (init_templates(self) < 0) {
         Py_DECREF(self);
         return NULL;
     }
@@ -38,7 +57,11 @@ static PyObject *source_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
 }
 
 static void source_dealloc(source_object *self) {
-    sf_templates_clear(&self->templates);
+    if (self->changes) {
+        sf_change_templates_clear(&self->templates.dynamodb);
+    } else {
+        sf_templates_clear(&self->templates.kinesis);
+    }
     Py_XDECREF(self->arn);
     Py_XDECREF(self->region);
     Py_XDECREF(self->shard_id);
@@ -148,6 +171,15 @@ static segment_object *find_segment(PyObject *segments, uint64_t id) {
     return (segment_object *)found;
 }
 
+static int fill(PyObject *records, Py_ssize_t at, const sf_extent *extent, const segment_object *segment) {
+    sf_span span = {(const uint8_t *)(uintptr_t)segment->address, segment->size};
+    const source_object *source = segment->source;
+    if (source->changes) {
+        return sf_dynamodb_fill(records, at, extent, span, &source->templates.dynamodb);
+    }
+    return sf_kinesis_fill(records, at, extent, span, &source->templates.kinesis);
+}
+
 /* The extents may lie where a handler can write: each is copied before it is looked at, and the sum is not trusted. */
 static PyObject *build_records(const char *extents, Py_ssize_t count, PyObject *segments, Py_ssize_t rows) {
     PyObject *records = PyList_New(rows);
@@ -165,11 +197,7 @@ static PyObject *build_records(const char *extents, Py_ssize_t count, PyObject *
             PyErr_SetString(PyExc_ValueError, "the extents changed while they were read");
             segment = NULL;
         }
-        sf_span span = {NULL, 0};
-        if (segment != NULL) {
-            span = (sf_span){(const uint8_t *)(uintptr_t)segment->address, segment->size};
-        }
-        if (segment == NULL || sf_kinesis_fill(records, at, &extent, span, &segment->source->templates) < 0) {
+        if (segment == NULL || fill(records, at, &extent, segment) < 0) {
             Py_CLEAR(records);
         }
         at += extent.rows;
@@ -280,7 +308,7 @@ static PyObject *list_encoders(PyObject *module, PyObject *ignored) {
 /* ---- the module ---- */
 
 static PyMethodDef methods[] = {
-    {"build", (PyCFunction)(void (*)(void))build, METH_FASTCALL, "Make the Kinesis Lambda event of some extents."},
+    {"build", (PyCFunction)(void (*)(void))build, METH_FASTCALL, "Make the Lambda event of some extents."},
     {"_base64", encode_base64, METH_VARARGS, "For tests: encode bytes with the encoder of that name."},
     {"_base64_encoders", list_encoders, METH_NOARGS, "For tests: names of this machine's encoders, the one in use first."},
     {NULL, NULL, 0, NULL},
@@ -302,6 +330,7 @@ PyMODINIT_FUNC PyInit__events(void) {
     }
     records_key = PyUnicode_InternFromString("Records");
     if (records_key == NULL || sf_kinesis_init(sf_base64_encoders(&count)[0]) < 0 ||
+        sf_dynamodb_init() < 0 ||
         PyModule_AddType(module, &source_type) < 0 || PyModule_AddType(module, &segment_type) < 0) {
         Py_CLEAR(module);
     }

@@ -10,9 +10,7 @@
  * The extent comes from memory that a handler can write, and the segment's offsets from a file: every read is checked
  * against the segment's size first.  All functions need the GIL.
  */
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-#include <stdint.h>
+#include "values.h"
 
 #include "base64.h"
 #include "sf_extent.h"
@@ -25,12 +23,6 @@ typedef struct sf_templates {
     size_t prefix_bytes; /* of the event ids: the shard's id and a colon */
     uint8_t prefix[SF_ID_PREFIX_BYTES];
 } sf_templates;
-
-/* A mapped segment; not owned. */
-typedef struct sf_span {
-    const uint8_t *base;
-    uint64_t size;
-} sf_span;
 
 /* Interns the keys, and chooses `encoder` for all that follows.  Once, before anything else here; -1 with an exception set. */
 int sf_kinesis_init(const sf_base64_encoder *encoder);

@@ -2,15 +2,34 @@
 #define SF_JSON_H
 /*
  * How long the JSON of an event is, without writing it: Lambda's 6 MB rule is about that length.
+ *
+ * JSON means what orjson writes: no white space, UTF-8, and of escapes only what must be one.  A document that is stored as
+ * text is walked: what orjson would write of what it reads there may be shorter (\/, \u00e9, white space), and equal names in
+ * an object are one.
  */
 #include <stdint.h>
 
 #include "sf_extent.h"
 
 /* cdef: begin */
+enum { SF_JSON_BROKEN = -1, SF_JSON_ODD = -2 };
+
 /* Fills `prefix` (rows + 1 values) with running sums: prefix[i + 1] - prefix[i] is the number of bytes that the record in row
    i of `message` takes in the JSON of a Kinesis event, the comma or bracket after it included; `fixed_bytes` is what
    every record of the stream takes for what is not in its columns (see streamfn.events.size).  prefix[0] is 0. */
 void sf_kinesis_json_prefix(const uint8_t *base, const sf_message *message, uint64_t fixed_bytes, uint64_t *prefix);
+
+/* The same for a DynamoDB event.  A document whose length is not found by walking (see below) counts as nothing, and how many
+   of those there are is returned. */
+uint64_t sf_dynamodb_json_prefix(const uint8_t *base, const sf_message *message, uint64_t fixed_bytes, uint64_t *prefix);
+
+/* Document 0 to 3 (keys, new image, old image, user identity) of a row: its file offset and length go to place[0] and place[1].
+   Returns 0 where it is null. */
+int sf_dynamodb_document(const uint8_t *base, const sf_message *message, uint64_t row, int document, uint64_t *place);
+
+/* How many bytes orjson writes of what it reads in this text, which must be UTF-8; nothing outside of it is read.
+   SF_JSON_BROKEN: it is not JSON.  SF_JSON_ODD: it may be, but the walk cannot tell the length: a number with a fraction, an
+   exponent or more than 18 digits, thousands of names, equal ones in an object, more than 128 levels. */
+int64_t sf_json_length(const uint8_t *text, uint64_t length);
 /* cdef: end */
 #endif

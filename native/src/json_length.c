@@ -1,7 +1,9 @@
-#include "sf_json.h"
-
 #include <stdbool.h>
 #include <string.h>
+
+#include "sf_json.h"
+#include "sf_layout.h"
+
 
 /* What the JSON of a string has beyond its UTF-8 bytes, without the quotes: one byte for a short escape, five for \u00xx. */
 static inline uint32_t escape_bytes(uint8_t byte) {
@@ -75,4 +77,80 @@ void sf_kinesis_json_prefix(const uint8_t *base, const sf_message *message, uint
         }
         prefix[row + 1] = sum;
     }
+}
+
+/* ---- DynamoDB ---- */
+
+static const uint8_t documents[] = {SF_KEYS, SF_NEW_IMAGE, SF_OLD_IMAGE, SF_USER_IDENTITY};
+static const uint8_t texts[] = {SF_EVENT_ID, SF_EVENT_NAME, SF_EVENT_VERSION, SF_CHANGE_SEQUENCE, SF_VIEW_TYPE};
+
+static void find_change_columns(const uint8_t *base, const sf_message *message, sf_column *columns) {
+    bool found = sf_find_columns(base, message->position + message->length, message->column[SF_BODY], message->rows,
+                                 &sf_layout_table[SF_DYNAMODB], columns);
+    assert(found);
+    (void)found;
+}
+
+static uint64_t name_bytes(uint8_t document) {
+    switch (document) {
+    case SF_NEW_IMAGE: return sizeof "\"NewImage\":," - 1;
+    case SF_OLD_IMAGE: return sizeof "\"OldImage\":," - 1;
+    case SF_USER_IDENTITY: return sizeof "\"userIdentity\":," - 1;
+    default: return 0; /* keys are there always, so their name is among the fixed bytes */
+    }
+}
+
+/* Digits of a whole number, and its sign. */
+static uint32_t integer_bytes(int64_t value) {
+    uint64_t rest = value < 0 ? 0 - (uint64_t)value : (uint64_t)value;
+    uint32_t digits = 1;
+    for (; rest >= 10; rest /= 10) digits++;
+    return digits + (value < 0);
+}
+
+static bool find_document(const uint8_t *base, const sf_column *columns, uint64_t row, uint8_t document, uint64_t *place) {
+    const sf_column *column = &columns[document];
+    if (document != SF_KEYS && !sf_valid(base, column, row)) return false;
+    uint64_t start = (uint64_t)sf_offset(base, column->offsets, row);
+    place[0] = column->values + start;
+    place[1] = (uint64_t)sf_offset(base, column->offsets, row + 1) - start;
+    return true;
+}
+
+int sf_dynamodb_document(const uint8_t *base, const sf_message *message, uint64_t row, int document, uint64_t *place) {
+    sf_column columns[SF_COLUMNS_MAX];
+    find_change_columns(base, message, columns);
+    return find_document(base, columns, row, documents[document], place);
+}
+
+static uint64_t text_bytes(const uint8_t *base, const sf_column *column, uint64_t row) {
+    uint64_t start = (uint64_t)sf_offset(base, column->offsets, row);
+    uint64_t length = (uint64_t)sf_offset(base, column->offsets, row + 1) - start;
+    return length + escapes(base + column->values + start, length);
+}
+
+static int64_t load_int64(const uint8_t *base, const sf_column *column, uint64_t row) {
+    int64_t value;
+    memcpy(&value, base + column->values + 8 * row, sizeof value);
+    return value;
+}
+
+uint64_t sf_dynamodb_json_prefix(const uint8_t *base, const sf_message *message, uint64_t fixed_bytes, uint64_t *prefix) {
+    sf_column columns[SF_COLUMNS_MAX];
+    uint64_t sum = 0, unknown = 0, place[2];
+    find_change_columns(base, message, columns);
+    prefix[0] = 0;
+    for (uint64_t row = 0; row < message->rows; row++) {
+        sum += fixed_bytes + arrival_bytes(load_int64(base, &columns[SF_CREATION], row)) +
+               integer_bytes(load_int64(base, &columns[SF_SIZE_BYTES], row));
+        for (size_t i = 0; i < sizeof texts; i++) sum += text_bytes(base, &columns[texts[i]], row);
+        for (size_t i = 0; i < sizeof documents; i++) {
+            if (!find_document(base, columns, row, documents[i], place)) continue;
+            int64_t length = sf_json_length(base + place[0], place[1]);
+            unknown += length < 0;
+            sum += name_bytes(documents[i]) + (length < 0 ? 0 : (uint64_t)length);
+        }
+        prefix[row + 1] = sum;
+    }
+    return unknown;
 }

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from streamfn import limits
+from streamfn._native import lib
 from streamfn.errors import RefusedError
 from streamfn.log.batch import Rows, Values, assemble, check_sequence_number, require_rising
 from streamfn.log.layout import DYNAMODB
@@ -62,6 +63,9 @@ def check_change(change: NewChange) -> None:
         if text is not None and not (text.isascii() and text.isprintable() and 1 <= len(text) <= 128):
             raise RefusedError(f"a change's {what} is 1 to 128 printable ASCII characters, not {text[:140]!r}")
     documents = (change.keys, change.new_image, change.old_image, change.user_identity)
+    for what, document in zip(("keys", "new image", "old image", "user identity"), documents, strict=True):
+        if document is not None:
+            _check_document(document, what)
     size = sum(len(document) for document in documents if document is not None)
     if size > limits.CHANGE_BYTES_MAX:
         raise RefusedError(
@@ -73,6 +77,24 @@ def check_change(change: NewChange) -> None:
         raise RefusedError(f"a change's size is 0 or more and below 2**63, not {change.size_bytes}")
     if change.sequence_number is not None:
         check_sequence_number(change.sequence_number)
+
+
+def _check_document(document: bytes, what: str) -> None:
+    """Raise RefusedError unless it is a JSON object that every parser reads."""
+    length = lib.sf_json_length(document, len(document))
+    try:
+        document.decode()
+        if length == lib.SF_JSON_ODD:
+            value = json.loads(document, parse_constant=_no_constant)
+            json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError):
+        length = lib.SF_JSON_BROKEN
+    if length == lib.SF_JSON_BROKEN or not document.startswith(b"{"):
+        raise RefusedError(f"a change's {what} is not a JSON object in UTF-8: {document[:100]!r}")
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
 def size_bytes(change: NewChange) -> int:

@@ -1,0 +1,213 @@
+/*
+ * The walk over stored JSON text.  One pass, no allocation, no recursion; every byte is checked against the end before it
+ * is looked at.
+ */
+#include <stdbool.h>
+#include <string.h>
+
+#include "sf_json.h"
+
+enum { LEVELS_MAX = 128, NAMES_MAX = 4096, DIGITS_MAX = 18 };
+
+typedef struct walk {
+    const uint8_t *at, *end;
+    int64_t written;   /* what orjson would have written up to `at` */
+    unsigned level;
+    uint32_t objects;  /* how many were opened */
+    uint32_t names, names_room;
+    uint32_t object[LEVELS_MAX + 1]; /* which object is open at a level, or 0 for an array */
+    uint64_t seen[NAMES_MAX];        /* hashes of (object, name), open addressing, 0 for free */
+} walk;
+
+static inline void skip_blanks(walk *w) {
+    while (w->at < w->end && (*w->at == ' ' || *w->at == '\n' || *w->at == '\r' || *w->at == '\t')) w->at++;
+}
+
+static inline uint64_t mix(uint64_t hash, uint8_t byte) { return (hash ^ byte) * 0x100000001b3; }
+
+static int hexadecimal(uint8_t c) {
+    if (c >= '0' && c <= '9') return c - '0';
+    c |= 0x20;
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* Four hexadecimal digits, or -1. */
+static int32_t code_unit(walk *w) {
+    int32_t value = 0;
+    if (w->end - w->at < 4) return -1;
+    for (int i = 0; i < 4; i++) {
+        int digit = hexadecimal(*w->at++);
+        if (digit < 0) return -1;
+        value = value << 4 | digit;
+    }
+    return value;
+}
+
+/* The character behind `\u`, or -1; a lone half of a surrogate pair is none. */
+static int32_t escaped_character(walk *w) {
+    int32_t unit = code_unit(w);
+    if (unit < 0xd800 || unit > 0xdfff) return unit;
+    if (unit > 0xdbff || w->end - w->at < 2 || w->at[0] != '\\' || w->at[1] != 'u') return -1;
+    w->at += 2;
+    int32_t low = code_unit(w);
+    if (low < 0xdc00 || low > 0xdfff) return -1;
+    return 0x10000 + ((unit - 0xd800) << 10) + (low - 0xdc00);
+}
+
+/* What a character takes inside a JSON string, and its UTF-8 into the hash. */
+static int written_bytes(int32_t character, uint64_t *hash) {
+    if (character < 0x80) {
+        *hash = mix(*hash, (uint8_t)character);
+        if (character == '"' || character == '\\') return 2;
+        if (character >= 0x20) return 1;
+        return character >= '\b' && character <= '\r' && character != '\v' ? 2 : 6;
+    }
+    int more = character < 0x800 ? 1 : character < 0x10000 ? 2 : 3;
+    static const uint8_t lead[] = {0, 0xc0, 0xe0, 0xf0};
+    *hash = mix(*hash, (uint8_t)(lead[more] | character >> (6 * more)));
+    for (int i = more - 1; i >= 0; i--) *hash = mix(*hash, (uint8_t)(0x80 | (character >> (6 * i) & 0x3f)));
+    return more + 1;
+}
+
+/* The character that the escape behind a backslash stands for, or -1. */
+static int32_t escape(walk *w) {
+    if (w->at == w->end) return -1;
+    switch (*w->at++) {
+    case '"': return '"';
+    case '\\': return '\\';
+    case '/': return '/';
+    case 'b': return '\b';
+    case 'f': return '\f';
+    case 'n': return '\n';
+    case 'r': return '\r';
+    case 't': return '\t';
+    case 'u': return escaped_character(w);
+    default: return -1;
+    }
+}
+
+/* A string, of which `at` is the opening quote.  `hash` begins as it is and takes in the characters it stands for. */
+static bool string(walk *w, uint64_t *hash) {
+    w->written += 2;
+    for (w->at++; w->at < w->end;) {
+        uint8_t c = *w->at++;
+        if (c == '"') return true;
+        if (c < 0x20) return false;
+        if (c != '\\') {
+            *hash = mix(*hash, c);
+            w->written++;
+            continue;
+        }
+        int32_t character = escape(w);
+        if (character < 0) return false;
+        w->written += written_bytes(character, hash);
+    }
+    return false;
+}
+
+/* Notes a name of the open object; false if it may have been there before, or there is no more room. */
+static bool note_name(walk *w, uint64_t hash) {
+    if (hash == 0) hash = 1;
+    if (++w->names > w->names_room / 4 * 3) return false;
+    uint64_t slot = (hash ^ hash >> 32) & (w->names_room - 1);
+    for (; w->seen[slot] != 0; slot = (slot + 1) & (w->names_room - 1))
+        if (w->seen[slot] == hash) return false;
+    w->seen[slot] = hash;
+    return true;
+}
+
+static int literal(walk *w, const char *word, size_t length) {
+    if ((size_t)(w->end - w->at) < length || memcmp(w->at, word, length) != 0) return SF_JSON_BROKEN;
+    w->at += length;
+    w->written += (int64_t)length;
+    return 0;
+}
+
+/* A whole number as it stands; all others are odd, or broken, which is not told apart here. */
+static int number(walk *w) {
+    const uint8_t *start = w->at, *digits = *start == '-' ? start + 1 : start, *at = digits;
+    while (at < w->end && *at >= '0' && *at <= '9') at++;
+    if (at == digits || at - digits > DIGITS_MAX) return SF_JSON_ODD;
+    if (*digits == '0' && (at - digits > 1 || *start == '-')) return SF_JSON_ODD;
+    if (at < w->end && (*at == '.' || *at == 'e' || *at == 'E')) return SF_JSON_ODD;
+    w->written += at - start;
+    w->at = at;
+    return 0;
+}
+
+/* A value that is neither object nor array. */
+static int scalar(walk *w) {
+    uint64_t hash = 0;
+    switch (*w->at) {
+    case '"': return string(w, &hash) ? 0 : SF_JSON_BROKEN;
+    case 't': return literal(w, "true", 4);
+    case 'f': return literal(w, "false", 5);
+    case 'n': return literal(w, "null", 4);
+    default: return *w->at == '-' || (*w->at >= '0' && *w->at <= '9') ? number(w) : SF_JSON_BROKEN;
+    }
+}
+
+/* A name and the colon behind it. */
+static int name(walk *w) {
+    uint64_t hash = 0xcbf29ce484222325 ^ ((uint64_t)w->object[w->level] << 32);
+    if (*w->at != '"' || !string(w, &hash)) return SF_JSON_BROKEN;
+    if (!note_name(w, hash)) return SF_JSON_ODD;
+    skip_blanks(w);
+    if (w->at == w->end || *w->at++ != ':') return SF_JSON_BROKEN;
+    w->written++;
+    return 0;
+}
+
+enum { VALUE, VALUE_OR_END, NAME, NAME_OR_END, NEXT };
+
+static int open_level(walk *w, bool object) {
+    if (w->level == LEVELS_MAX) return SF_JSON_ODD;
+    w->object[++w->level] = object ? ++w->objects : 0;
+    w->at++;
+    w->written++;
+    return object ? NAME_OR_END : VALUE_OR_END;
+}
+
+/* What stands at `at`, where `expected` may stand; returns what may stand behind it, or what is wrong. */
+static int step(walk *w, int expected) {
+    uint8_t c = *w->at;
+    bool in_object = w->object[w->level] != 0;
+    if (c == (in_object ? '}' : ']') && w->level > 0 && expected != VALUE && expected != NAME) {
+        w->level--;
+        w->at++;
+        w->written++;
+        return NEXT;
+    }
+    if (expected == NEXT) {
+        if (c != ',' || w->level == 0) return SF_JSON_BROKEN;
+        w->at++;
+        w->written++;
+        return in_object ? NAME : VALUE;
+    }
+    if (expected == NAME || expected == NAME_OR_END) {
+        int wrong = name(w);
+        return wrong != 0 ? wrong : VALUE;
+    }
+    if (c == '{' || c == '[') return open_level(w, c == '{');
+    int wrong = scalar(w);
+    return wrong != 0 ? wrong : NEXT;
+}
+
+int64_t sf_json_length(const uint8_t *text, uint64_t length) {
+    walk w;
+    w.at = text;
+    w.end = text + length;
+    w.written = 0;
+    w.level = w.objects = w.names = 0;
+    w.object[0] = 0;
+    /* A name takes at least four bytes: "":0 */
+    for (w.names_room = 16; w.names_room < NAMES_MAX && w.names_room < length / 2; w.names_room *= 2) {
+    }
+    memset(w.seen, 0, w.names_room * sizeof w.seen[0]);
+    int expected = VALUE;
+    for (skip_blanks(&w); w.at < w.end; skip_blanks(&w)) {
+        expected = step(&w, expected);
+        if (expected < 0) return expected;
+    }
+    return expected == NEXT && w.level == 0 ? w.written : SF_JSON_BROKEN;
+}
