@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 
 from streamfn import limits
 from streamfn.clock import Clock
-from streamfn.errors import LogError
+from streamfn.errors import LogError, RefusedError, ShardClosed
+from streamfn.log import description
 from streamfn.log.answer import Answer, Placed, settle
 from streamfn.log.batch import check_record
 from streamfn.log.durability import FSYNC, Durability
@@ -57,8 +58,9 @@ class _Part:
 class Producer:
     """Puts records into a stream's shards.  Thread-safe.
 
-    Shards are opened for writing, and their locks taken, when the first record for them comes.  Close it,
-    or use it as a context manager.
+    Shards are opened for writing, and their locks taken, when the first record for them comes.  Where a shard
+    turns out to be closed, because it was split or merged, the stream is read anew and the records go to those
+    that took over its keys, in the order in which they were put.  Close it, or use it as a context manager.
     """
 
     def __init__(
@@ -108,7 +110,7 @@ class Producer:
         `then` is described at `Answer`.
 
         Raises:
-            RefusedError: a record breaks a limit; nothing was queued.
+            RefusedError: a record breaks a limit, or no shard is open; nothing was queued.
             LogError: the producer is closed.
         """
         size = 0
@@ -124,6 +126,8 @@ class Producer:
                 self._wait_for_room(size)
             if self._closed:
                 raise LogError(f"the producer of stream {self.stream.name!r} is closed")
+            if not self.stream.open_shards:
+                raise RefusedError(f"stream {self.stream.name!r} has no open shard: nothing can be put into it")
             self._queued_bytes += size
             # All under the lock: two puts reach all their shards in the same order.
             if len(records) == 1:
@@ -142,12 +146,17 @@ class Producer:
         with self._lock:
             self._closed = True
             self._room.notify_all()
-        for lane in self._lanes.values():
+        problems: list[LogError] = []
+        while lane := self._next_to_close():  # one whose shard was closed may make more of them
             lane.finish()
-        problems = [lane.problem for lane in self._lanes.values() if lane.problem]
-        self._lanes.clear()
+            if lane.problem:
+                problems.append(lane.problem)
         if problems:
             raise problems[0]
+
+    def _next_to_close(self) -> _Lane | None:
+        with self._lock:
+            return self._lanes.popitem()[1] if self._lanes else None
 
     def _wait_for_room(self, size: int) -> None:
         self._waiting_for_room += 1
@@ -158,14 +167,35 @@ class Producer:
         self._waiting_for_room -= 1
 
     def _divide(self, answer: Answer, records: Sequence[NewRecord], size: int) -> None:
-        places: dict[str, tuple[Shard, list[int]]] = {}
-        for place, record in enumerate(records):
+        put = _Put(answer, len(records), 0, size)
+        put.parts_left = self._spread(put, range(len(records)), records)
+
+    def _spread(self, put: _Put, places: Sequence[int], records: Sequence[NewRecord]) -> int:
+        """Queue these records of a put, which have those places in it, and return in how many parts.
+
+        The lock is held.
+        """
+        mine: dict[str, tuple[Shard, list[int]]] = {}
+        for index, record in enumerate(records):
             shard = self.stream.shard_for(record.partition_key)
-            places.setdefault(shard.id, (shard, []))[1].append(place)
-        put = _Put(answer, len(records), len(places), size)
-        for shard, mine in places.values():
-            whole = len(mine) == len(records)
-            self._lane(shard).add(_Part(put, mine, records if whole else [records[place] for place in mine]))
+            mine.setdefault(shard.id, (shard, []))[1].append(index)
+        for shard, found in mine.values():
+            if len(found) == len(records):
+                part = _Part(put, places, records)
+            else:
+                part = _Part(put, [places[index] for index in found], [records[index] for index in found])
+            self._lane(shard).add(part)
+        return len(mine)
+
+    def _reread(self) -> None:
+        """A shard was closed: learn which took over its keys; the lock is held."""
+        try:
+            stream = description.read(self.stream.directory, self.stream.disk)
+        except OSError as error:
+            raise LogError(f"stream {self.stream.name!r} cannot be read again: {error.strerror}") from error
+        if not stream.open_shards:
+            raise ShardClosed(f"stream {stream.name!r} has no open shard any more")
+        self.stream = stream
 
     def _lane(self, shard: Shard) -> _Lane:
         lane = self._lanes.get(shard.id)
@@ -239,8 +269,12 @@ class _Lane:
                 self._producer._answered(durable, None)
                 durable = []
             error = self._attempt(self._append, parts) if parts else None
+            moved = isinstance(error, ShardClosed)
+            if moved:
+                error = self._attempt(self._route_anew, parts)
+                parts = parts if error is not None else []
             turn = self._answer(durable)
-            if not parts and not durable:
+            if not parts and not durable and not moved:
                 break
             if parts and error is None:
                 error = self._attempt(self._commit, parts)
@@ -297,6 +331,17 @@ class _Lane:
             for place in part.places:
                 placed[place] = (self._shard.id, writer.sequence_number(offset))
                 offset += 1
+
+    def _route_anew(self, parts: list[_Part]) -> None:
+        """Give what was meant for this shard, which is closed, to the lanes of those that took over its keys."""
+        producer = self._producer
+        with producer._lock:
+            producer._reread()
+            parts, self._waiting = parts + self._waiting, []
+            for part in parts:
+                made = producer._spread(part.put, part.places, part.records)
+                if part.put.parts_left > 0:  # else another part failed, and it is answered
+                    part.put.parts_left += made - 1
 
     def _commit(self, parts: list[_Part]) -> None:
         assert self._writer is not None

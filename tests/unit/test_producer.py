@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from streamfn.errors import BusyError, LogError, RefusedError
+from streamfn.errors import BusyError, LogError, RefusedError, ShardClosed
 from streamfn.log.datadir import DataDir
 from streamfn.log.producer import Producer
 from streamfn.log.reader import ShardReader, records
+from streamfn.log.reshard import close_shard, update_shard_count
 from streamfn.log.stream import Stream
 from streamfn.log.writer import ShardWriter
 from streamfn.types import NewRecord, Record
@@ -114,3 +115,36 @@ def test_a_put_cannot_be_cancelled_once_it_is_queued(stream: Stream) -> None:
         future = producer.submit([NewRecord(b"x", "k")])
         assert not future.cancel()
         assert future.result(10)
+
+
+def test_puts_for_a_shard_that_was_split_meanwhile_go_to_its_children_in_order(stream: Stream) -> None:
+    data_dir = DataDir.open(stream.directory.parent.parent, create=False)
+    stale = Producer(stream)
+    update_shard_count(data_dir, "s", 5)
+    with stale:
+        answers = [
+            stale.submit([NewRecord(b"%d" % (10 * n + m), f"key {m}") for m in range(10)]) for n in range(20)
+        ]
+        placed = [place for answer in answers for place in answer.result(5)]
+    stream = data_dir.stream("s")
+    assert stale.stream.shards == stream.shards
+    assert {shard for shard, _ in placed} <= {shard.id for shard in stream.open_shards}
+    found = contents(stream)
+    by_key: dict[str, list[int]] = {}
+    for shard in stream.open_shards:
+        for record in found[shard.id]:
+            assert stream.shard_for(record.partition_key) == shard
+            assert (shard.id, record.sequence_number) == placed[int(record.data)]
+            by_key.setdefault(record.partition_key, []).append(int(record.data))
+    assert {key: sorted(numbers) for key, numbers in by_key.items()} == by_key
+    assert sum(map(len, by_key.values())) == 200
+
+
+def test_a_put_into_a_stream_that_has_no_open_shard_any_more_fails_and_the_next_too(stream: Stream) -> None:
+    data_dir = DataDir.open(stream.directory.parent.parent, create=False)
+    with Producer(stream) as producer:
+        for shard in stream.shards:
+            close_shard(data_dir, stream, shard.id)
+        for _ in range(2):
+            with pytest.raises(ShardClosed, match="no open shard"):
+                producer.submit([NewRecord(b"x", "k")]).result(5)
