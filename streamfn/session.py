@@ -173,8 +173,8 @@ class Session:
 
     async def _reshard(self, stream: str, call: Callable[[DataDir], Stream]) -> Stream:
         self._check_open()
-        await self.putter.let_go(stream)
-        return await trio.to_thread.run_sync(call, self._runtime.data)
+        async with self.putter.without(stream):
+            return await trio.to_thread.run_sync(call, self._runtime.data)
 
     async def put(
         self, stream: str, data: bytes | str, *, partition_key: str | None = None, durability: str | None = None

@@ -17,11 +17,10 @@ from streamfn.cli.output import printable, shown_bytes
 from streamfn.doors.openfiles import allow_open_files
 from streamfn.errors import FailedError, RefusedError
 from streamfn.formats.times import format_time, parse_time_ms
-from streamfn.log.cursor import ShardCursor, merged
+from streamfn.log.cursor import Followed, ShardCursor, merged
 from streamfn.log.datadir import DataDir
 from streamfn.log.reader import ShardReader, horizon, offset_at_time
 from streamfn.log.stream import Shard, Stream
-from streamfn.log.watch import CommitWatch
 from streamfn.types import Record
 
 LAST_DEFAULT = 10
@@ -48,44 +47,35 @@ def run_tail(settings: Settings, name: str, *, count: int | None, position: str 
     else:
         starts = [_start(shard, parsed, end) for shard, end in zip(stream.shards, ends, strict=True)]
         left = count
+    if follow:
+        with Followed(stream, starts) as followed:
+            _follow(followed, printer, left)
+        return
     with ExitStack() as stack:
-        until: Sequence[int | None] = [None] * len(ends) if follow else ends
         cursors = [
             stack.enter_context(ShardCursor(shard, start, stop))
-            for shard, start, stop in zip(stream.shards, starts, until, strict=True)
+            for shard, start, stop in zip(stream.shards, starts, ends, strict=True)
         ]
-        if not follow:
-            printer.print(itertools.islice(merged(cursors), left))
-            return
-        watch: CommitWatch[int] = stack.enter_context(CommitWatch())
-        for number, shard in enumerate(stream.shards):
-            watch.add(shard, number)
-        _follow(stream, cursors, watch, printer, left)
+        printer.print(itertools.islice(merged(cursors), left))
 
 
-def _follow(
-    stream: Stream,
-    cursors: Sequence[ShardCursor],
-    watch: CommitWatch[int],
-    printer: _Printer,
-    left: int | None,
-) -> None:
-    told = set(range(len(cursors)))
+def _follow(followed: Followed, printer: _Printer, left: int | None) -> None:
+    fresh = followed.cursors
     while left is None or left > 0:
-        printed = printer.print(itertools.islice(merged([cursors[number] for number in sorted(told)]), left))
+        printed = printer.print(itertools.islice(merged(fresh), left))
         left = None if left is None else left - printed
         if left == 0:
             return
         # Standard output is watched too, so that `tail --follow | head -1` ends when head does.
         poll = select.poll()
-        poll.register(watch.fileno(), select.POLLIN)
+        poll.register(followed.fileno(), select.POLLIN)
         poll.register(sys.stdout.fileno(), 0)
         ready = poll.poll(_SILENCE_S * 1000)
         if any(fd == sys.stdout.fileno() for fd, _ in ready):
             raise BrokenPipeError
-        if not ready and not stream.directory.exists():
-            raise FailedError(f"stream {stream.name!r} was deleted")
-        told = watch.drain()
+        if not ready and not followed.stream.directory.exists():
+            raise FailedError(f"stream {followed.stream.name!r} was deleted")
+        fresh = followed.fresh()
 
 
 def _parse_position(position: str | None) -> str | int | None:

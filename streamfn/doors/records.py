@@ -15,10 +15,9 @@ import trio
 
 from streamfn.doors.options import time_ms
 from streamfn.errors import FailedError, PoolClosed, StreamfnError
-from streamfn.log.cursor import ShardCursor, merged
+from streamfn.log.cursor import Followed, ShardCursor, merged
 from streamfn.log.reader import horizon, offset_at_time
 from streamfn.log.stream import Shard, Stream
-from streamfn.log.watch import CommitWatch
 from streamfn.mapping.position import committed_end
 from streamfn.types import Record
 
@@ -84,8 +83,8 @@ class Records:
         self._ready.clear()
         if self._view is not None:
             view, self._view = self._view, None
-            if view.watch is not None:
-                trio.lowlevel.notify_closing(view.watch.fileno())
+            if view.followed is not None:
+                trio.lowlevel.notify_closing(view.followed.fileno())
             if not self._reading:  # else the reader lets go: the thread must not lose its mappings
                 self._release()
 
@@ -136,8 +135,8 @@ class Records:
                 found = await self._read_in_thread(view)
                 if found:
                     return found
-                if view.watch is not None:
-                    await _told(view.watch, view.stream)
+                if view.followed is not None:
+                    await _told(view.followed)
                     continue
             except (StreamfnError, OSError):
                 await self.aclose()
@@ -155,38 +154,36 @@ class Records:
                 self._release()
 
 
-async def _told(watch: CommitWatch[int], stream: Stream) -> None:
+async def _told(followed: Followed) -> None:
     """Wait until the stream has grown."""
     while True:
         with trio.move_on_after(_SILENCE_S):
             try:
-                await trio.lowlevel.wait_readable(watch.fileno())
+                await trio.lowlevel.wait_readable(followed.fileno())
             except trio.ClosedResourceError:
                 raise PoolClosed("the records were closed while they were waited for") from None
-            watch.drain()
             return
-        if not await trio.to_thread.run_sync(stream.directory.exists):
-            raise FailedError(f"stream {stream.name!r} was deleted")
+        if not await trio.to_thread.run_sync(followed.stream.directory.exists):
+            raise FailedError(f"stream {followed.stream.name!r} was deleted")
 
 
 class _View:
     """Open shards and a place in each. Every call may wait for the disk; one at a time."""
 
     def __init__(self, find: Callable[[], Stream], position: str | int, follow: bool) -> None:
-        self.stream = find()
-        self.watch: CommitWatch[int] | None = None
-        shards = self.stream.shards
+        stream = find()
+        self.followed: Followed | None = None
+        ends = [committed_end(shard) for shard in stream.shards]
+        starts = [_start(shard, position, end) for shard, end in zip(stream.shards, ends, strict=True)]
         with ExitStack() as stack:
             if follow:
-                self.watch = watch = CommitWatch[int]()
-                stack.callback(watch.close)
-                for number, shard in enumerate(shards):
-                    watch.add(shard, number)
-            ends = [committed_end(shard) for shard in shards]
-            self._cursors = [
-                stack.enter_context(ShardCursor(shard, _start(shard, position, end), None if follow else end))
-                for shard, end in zip(shards, ends, strict=True)
-            ]
+                self.followed = stack.enter_context(Followed(stream, starts))
+                self._cursors = self.followed.cursors
+            else:
+                self._cursors = [
+                    stack.enter_context(ShardCursor(shard, start, end))
+                    for shard, start, end in zip(stream.shards, starts, ends, strict=True)
+                ]
             self._stack = stack.pop_all()
         self._merged: Iterator[tuple[Shard, Record]] = iter(())
 
@@ -194,6 +191,8 @@ class _View:
         """The next records; none when all cursors have come to their end for now."""
         found = list(itertools.islice(self._merged, _CHUNK_RECORDS))
         if not found:
+            if self.followed is not None:
+                self.followed.fresh()
             self._merged = merged(self._cursors)
             found = list(itertools.islice(self._merged, _CHUNK_RECORDS))
         return [

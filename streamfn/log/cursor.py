@@ -9,10 +9,13 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
 
 from streamfn.limits import MIB
+from streamfn.log import description
 from streamfn.log.reader import Message, ShardReader, records
-from streamfn.log.stream import Shard
+from streamfn.log.stream import Shard, Stream
+from streamfn.log.watch import CommitWatch
 from streamfn.types import Record
 
 # Records of one message that exist as Python objects at a time.
@@ -55,6 +58,58 @@ class ShardCursor:
         if self._until is not None:
             end = min(end, self._until)
         return min(_ROWS, end - self._next)
+
+
+class Followed:
+    """A stream as it grows, by records and by shards; a context manager.
+
+    `fileno()` becomes readable when `fresh` has something to say.
+    """
+
+    def __init__(self, stream: Stream, starts: Sequence[int]) -> None:
+        """Stand at an offset in each of the stream's shards; those that it got since begin with their first record."""
+        self.stream = stream
+        self.cursors: list[ShardCursor] = []
+        with ExitStack() as stack:
+            self._watch: CommitWatch[int] = stack.enter_context(CommitWatch())
+            self._watch.add(stream, -1)
+            self._stack = stack
+            for shard, start in zip(stream.shards, starts, strict=True):
+                self._add(shard, start)
+            self._reread()
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> Followed:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait for."""
+        return self._watch.fileno()
+
+    def fresh(self) -> list[ShardCursor]:
+        """Return the cursors that may have more since the last call, new ones included.  Never waits for records."""
+        told = self._watch.drain()
+        known = len(self.cursors)
+        if -1 in told:
+            self._reread()
+        return [self.cursors[number] for number in sorted(told - {-1} | set(range(known, len(self.cursors))))]
+
+    def close(self) -> None:
+        """Let everything go."""
+        self._stack.close()
+
+    def _reread(self) -> None:
+        with suppress(FileNotFoundError):  # the stream was deleted: who follows it looks by itself
+            self.stream = description.read(self.stream.directory, self.stream.disk)
+        for shard in self.stream.shards[len(self.cursors) :]:
+            self._add(shard, 0)
+
+    def _add(self, shard: Shard, start: int) -> None:
+        self._watch.add(shard, len(self.cursors))  # before it is opened, or what comes between goes unnoticed
+        self.cursors.append(self._stack.enter_context(ShardCursor(shard, start, None)))
 
 
 def merged(cursors: Sequence[ShardCursor]) -> Iterator[tuple[Shard, Record]]:

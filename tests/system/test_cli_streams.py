@@ -223,6 +223,21 @@ def test_a_follower_shows_what_comes_and_ctrl_c_ends_it(cli: Cli) -> None:
     assert process.returncode == 130
 
 
+def test_a_follower_goes_on_in_the_children_of_a_split(cli: Cli) -> None:
+    cli.ok("put", "s", "first")
+    process = cli.start("tail", "s", "--follow")
+    read_until(process.stdout, b"first")
+    cli.ok("split-shard", "s", "--shard-to-split", "shardId-000000000000")
+    cli.ok("put", "s", *(f"then {number}" for number in range(8)))
+    content = b""
+    while content.count(b"then") < 8:
+        content += read_until(process.stdout, b"then")
+    assert b"shardId-000000000001" in content
+    assert b"shardId-000000000002" in content
+    process.send_signal(signal.SIGINT)
+    process.communicate()
+
+
 def test_a_reader_that_has_seen_enough_ends_it_silently(cli: Cli) -> None:
     cli.ok("import", "-", "--stream", "s", "--format", "lines", stdin=b"x" * 99 + b"\n" + b"y\n" * 20_000)
     for options in (("--from", "TRIM_HORIZON"), ("--follow",)):
