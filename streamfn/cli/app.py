@@ -54,6 +54,7 @@ COMMANDS = {
     "merge-shards": _Entry("resharding", "merge_shards", "Merge two adjacent shards."),
     "update-shard-count": _Entry("resharding", "update_shard_count", "Split and merge to a number of shards."),
     "verify": _Entry("verify", "verify", "Check every byte of the log; repair nothing."),
+    "repair": _Entry("verify", "repair", "Do what verify proposes, after a backup."),
     "delete": _Entry("deleting", "delete", "Delete a stream with all its records."),
 }
 

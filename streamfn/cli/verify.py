@@ -1,4 +1,4 @@
-"""`streamfn verify`."""
+"""`streamfn verify` and `streamfn repair`."""
 
 from __future__ import annotations
 
@@ -35,3 +35,31 @@ def verify(settings: Settings, stream: str | None, deep: bool) -> None:
     from streamfn.cli.verifying import run_verify
 
     sys.exit(run_verify(settings, stream, deep=deep))
+
+
+_REPAIR_EPILOG = """\b
+Examples:
+  streamfn verify orders        (first, to see what is proposed)
+  streamfn repair orders
+  streamfn repair --yes --json
+
+\b
+What can be read stays, with its offsets and sequence numbers. What cannot is named
+in the shard's ledger, and mappings go on behind it and count it as lost. Every file
+that is changed is copied to DATA_DIR/backups before.
+
+\b
+Exit codes: 0 repaired, or there was nothing to repair; 1 something is left that
+cannot be repaired, or a process appends to the stream; 2 there is no such stream.
+"""
+
+
+@click.command(epilog=_REPAIR_EPILOG)
+@click.argument("stream", required=False)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@common_options
+def repair(settings: Settings, stream: str | None, yes: bool) -> None:
+    """Do what `streamfn verify` proposes for STREAM, or for all of the data directory, after a backup."""
+    from streamfn.cli.repairing import run_repair
+
+    sys.exit(run_repair(settings, stream, ask=not yes))

@@ -14,12 +14,13 @@ import queue
 import threading
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from streamfn import limits
 from streamfn._native import ffi, lib
 from streamfn.errors import LogError
 from streamfn.log.disk import Space
+from streamfn.log.layout import Layout
 from streamfn.log.recovery import Scan, damaged
 from streamfn.log.schema import Draft
 from streamfn.log.sealed_writer import SUFFIX, SealedWriter
@@ -70,15 +71,22 @@ def _copy(segment: Segment, file: SegmentFile, end_offset: int, writer: SealedWr
     while status == lib.SF_SCAN_MORE:
         status, messages, count = scan.step(segment.size, _GROUP_MESSAGES, limits.SEALED_GROUP_BYTES)
         if count:
-            writer.add_draft(_merged(segment, messages, count, end_offset))
+            writer.add_draft(merged(segment, messages, count, end_offset))
     if status == lib.SF_SCAN_DAMAGED or scan.next_offset != end_offset:
         raise damaged(
             file, scan.position, scan.next_offset, f"though the next segment begins at {end_offset}"
         )
 
 
-def _merged(segment: Segment, messages: Any, count: int, end_offset: int) -> Draft:
-    """Return the rows of `count` messages as one; all of the segment is durable, so it says so."""
+class Mapped(Protocol):
+    """Mapped messages of one layout."""
+
+    base: Any
+    layout: Layout
+
+
+def merged(segment: Mapped, messages: Any, count: int, end_offset: int) -> Draft:
+    """Return the rows of `count` messages as one; everything below `end_offset` is durable, so it says so."""
     totals = ffi.new("uint64_t[]", 1 + lib.SF_COLUMNS_MAX)
     lib.sf_measure(segment.base, messages, count, totals)
     texts = [totals[1 + i] for i in range(len(segment.layout.texts))]

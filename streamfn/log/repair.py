@@ -1,0 +1,249 @@
+"""Doing what `verify` proposes: what can be read stays, what cannot is named in the ledger, and nothing is thrown away.
+
+    1  whoever appends is kept out, and everything that will be touched is copied to the backup, durably
+    2  the ledger names what is lost, so that readers and writers go on behind it from that moment on
+    3  each damaged segment is written anew from its good messages, one sealed file for each run without a hole, so
+       that any Arrow tool reads it again
+    4  the shard is opened for writing once, which recovers it as after a crash and publishes where it ends
+
+A crash between the steps leaves a shard that `verify` finds damaged, or one that is repaired; never less than before.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from streamfn import limits
+from streamfn._native import ffi, lib
+from streamfn.errors import LogDamaged
+from streamfn.log import broker, gaps
+from streamfn.log.disk import Disk, write_all
+from streamfn.log.gaps import DAMAGED, LOST, Gap
+from streamfn.log.layout import Layout, initial
+from streamfn.log.lock import FileLock
+from streamfn.log.seal import merged
+from streamfn.log.sealed_writer import SealedWriter
+from streamfn.log.segment import SegmentFile, header, list_files, read_header
+from streamfn.log.stream import Shard
+from streamfn.log.verify import Finding, verify_shard
+from streamfn.log.writer import ShardWriter
+
+_CHUNK = 1 << 20
+_GROUP_MESSAGES = 8192
+
+
+class Repaired(NamedTuple):
+    """What `repair_shard` did about a shard: `actions` are lines for people, `left` what it could not mend."""
+
+    findings: list[Finding]
+    actions: list[str]
+    left: list[Finding]
+
+
+def repair_shard(shard: Shard, backup: Path, *, now_ms: int, wait_s: float = 5.0) -> Repaired:
+    """Repair a shard; where there is nothing to repair nothing is touched, and no backup is made.
+
+    `backup` is a directory for copies of the files that are changed, made if it is needed.  `now_ms` is milliseconds
+    since 1970, UTC.
+
+    Raises:
+        BusyError: another process appends to the shard, and did so for `wait_s` seconds; its pid is named.
+        LogError: a file cannot be read or written; what was done until then is whole.
+    """
+    broker.request_release(shard, wait_s)
+    lock = FileLock(shard.directory / "lock", shard.disk)
+    lock.acquire(f"shard {shard.id} in {shard.directory.parent}", wait_s)
+    try:
+        findings = verify_shard(shard).findings
+        if not findings:
+            return Repaired([], [], [])
+        actions = _Repair(shard, backup, now_ms).all(findings)
+    finally:
+        lock.release()
+    if shard.open:
+        ShardWriter.open(shard, wait_s=wait_s).close()
+    return Repaired(findings, actions, verify_shard(shard).findings)
+
+
+class _Repair:
+    def __init__(self, shard: Shard, backup: Path, now_ms: int) -> None:
+        self._shard = shard
+        self._disk = shard.disk
+        self._backup = backup
+        self._now_ms = now_ms
+        self._actions: list[str] = []
+
+    def all(self, findings: list[Finding]) -> list[str]:
+        """Back up, name what is lost, write anew what is damaged."""
+        segments = {file.path: file for file in list_files(self._shard)}
+        touched = sorted({finding.path for finding in findings} & {*segments, *self._others()})
+        for path in touched:
+            self._keep(path)
+        ledger = self._shard.directory / gaps.FILE_NAME
+        if ledger in touched:
+            self._disk.unlink(ledger)
+            self._actions.append(f"{ledger.name}: written anew")
+        elif ledger in self._others():
+            self._keep(ledger)
+        for finding in findings:
+            if finding.records:
+                self._name(finding, finding.path in segments)
+        for path in touched:
+            if path in segments:
+                self._write_anew(segments[path])
+        self._disk.sync_directory(self._shard.directory)
+        return self._actions
+
+    def _others(self) -> set[Path]:
+        """The shard's files beside its segments that a repair may change."""
+        names = set(self._disk.list_directory(self._shard.directory))
+        return {self._shard.directory / name for name in ("commit", gaps.FILE_NAME) if name in names}
+
+    def _keep(self, path: Path) -> None:
+        """Copy a file to the backup; holes stay holes.  With another ending: it is no part of the log there."""
+        _make_directories(self._disk, self._backup)
+        copy = self._backup / (path.name + ".bak")
+        source = self._disk.open(path, os.O_RDONLY)
+        target = self._disk.open(copy, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        try:
+            size = self._disk.status(source).size
+            for start, stop in self._disk.data_extents(source, 0, size):
+                for at in range(start, stop, _CHUNK):
+                    content = self._disk.pread(source, min(_CHUNK, stop - at), at)
+                    write_all(self._disk, target, memoryview(content), at)
+            self._disk.truncate(target, size)
+            self._disk.sync(target)
+        finally:
+            self._disk.close(source)
+            self._disk.close(target)
+        self._disk.sync_directory(self._backup)
+        self._actions.append(f"{path.name}: copied to {copy}")
+
+    def _name(self, finding: Finding, damaged: bool) -> None:
+        gap = Gap(
+            finding.first_offset,
+            finding.end_offset,
+            DAMAGED if damaged else LOST,
+            finding.first_sequence_number,
+            finding.last_sequence_number,
+            finding.path.name if damaged else None,
+            finding.byte,
+            self._now_ms,
+        )
+        gaps.record(self._shard, gap)
+        self._actions.append(f"{gaps.FILE_NAME}: {gap}")
+
+    def _write_anew(self, file: SegmentFile) -> None:
+        """Write the good messages of a segment into sealed files, one for each run of offsets without a hole.
+
+        Later runs first: as long as the old file is there it is what readers of the first run open.
+        """
+        good = _Good(self._shard, file)
+        try:
+            runs = good.runs()
+            for run in reversed(runs):
+                self._write_run(good, run)
+        finally:
+            good.close()
+        if not file.sealed or file.first_offset not in {run.first_offset for run in runs}:
+            self._disk.unlink(file.path)
+        if runs:
+            kept = ", ".join(f"{run.first_offset} to {run.end_offset - 1}" for run in runs)
+            self._actions.append(f"{file.path.name}: written anew, with offsets {kept}")
+        else:
+            self._actions.append(f"{file.path.name}: removed, nothing in it can be read")
+
+    def _write_run(self, good: _Good, run: _Run) -> None:
+        writer = SealedWriter(self._shard, run.first_offset, good.layout)
+        try:
+            for group in _groups(run.messages):
+                batch = ffi.new("sf_message[]", [message[0] for message in group])
+                writer.add_draft(merged(good, batch, len(group), run.end_offset))
+            writer.finish(run.end_offset, good.modified_ms, 0)
+        except BaseException:
+            writer.abandon()
+            raise
+
+
+@dataclass
+class _Run:
+    """Messages whose records follow on each other; `end_offset` is behind the last of them."""
+
+    first_offset: int
+    end_offset: int
+    messages: list[Any]
+
+
+class _Good:
+    """A segment file, mapped whatever is wrong with it, and the messages in it that can be read."""
+
+    def __init__(self, shard: Shard, file: SegmentFile) -> None:
+        self._disk = shard.disk
+        self._file = file
+        self._fd = shard.disk.open(file.path, os.O_RDONLY)
+        status = shard.disk.status(self._fd)
+        self.modified_ms = status.modified_ms
+        self._size = status.size
+        self.layout: Layout
+        try:
+            self.layout, self._data_at = read_header(shard, file, self._fd)
+        except LogDamaged:
+            self.layout = initial(shard.kind)
+            self._data_at = len(header(shard, sealed=file.sealed, layout=self.layout))
+        self._address = shard.disk.map(self._fd, self._size) if self._size else 0
+        self.base: Any = ffi.cast("uint8_t *", self._address)
+
+    def close(self) -> None:
+        """Unmap and close the file."""
+        if self._size:
+            self._disk.unmap(self._address, self._size)
+        self._disk.close(self._fd)
+
+    def runs(self) -> list[_Run]:
+        """Return every stretch of records without a hole, in order."""
+        runs: list[_Run] = []
+        for message in self._messages():
+            first, end = int(message.first_offset), int(message.first_offset + message.rows)
+            if runs and runs[-1].end_offset == first:
+                runs[-1].end_offset = end
+                runs[-1].messages.append(message)
+            elif first >= (runs[-1].end_offset if runs else self._file.first_offset):
+                runs.append(_Run(first, end, [message]))
+        return runs
+
+    def _messages(self) -> Iterator[Any]:
+        position = ffi.new("uint64_t *", self._data_at)
+        while True:
+            found = ffi.new("sf_message *")
+            if not lib.sf_find_message(self.base, self._size, self.layout.id, position, found):
+                return
+            yield found
+            position[0] += found.length
+
+
+def _groups(messages: list[Any]) -> Iterator[list[Any]]:
+    """Divide messages into row groups of the size that sealing makes."""
+    group: list[Any] = []
+    size = 0
+    for message in messages:
+        if group and (size + message.length > limits.SEALED_GROUP_BYTES or len(group) == _GROUP_MESSAGES):
+            yield group
+            group, size = [], 0
+        group.append(message)
+        size += message.length
+    if group:
+        yield group
+
+
+def _make_directories(disk: Disk, path: Path) -> None:
+    """Make a directory and what it lies in, durably."""
+    for directory in [*reversed(path.parents), path]:
+        try:
+            disk.make_directory(directory)
+        except FileExistsError:
+            continue
+        disk.sync_directory(directory.parent)

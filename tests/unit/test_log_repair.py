@@ -1,0 +1,182 @@
+"""Repairing a shard: what can be read stays, what cannot is named, and the backup has every byte of before."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from streamfn.errors import BusyError
+from streamfn.log import gaps
+from streamfn.log.datadir import DataDir
+from streamfn.log.repair import Repaired, repair_shard
+from streamfn.log.segment import list_segments
+from streamfn.log.stream import Shard
+from streamfn.log.verify import verify_shard
+from streamfn.log.writer import ShardWriter
+from streamfn.types import NewRecord
+
+RECORDS = 60
+
+
+@pytest.fixture
+def shard(tmp_path: Path) -> Shard:
+    return make(tmp_path / "data")
+
+
+def make(data: Path) -> Shard:
+    """A shard of 60 records in several sealed segments and an active one."""
+    shard = DataDir.open(data, create=True).create_stream("s").shards[0]
+    with ShardWriter.open(shard, segment_bytes=16 * 1024) as writer:
+        for i in range(RECORDS):
+            writer.append([NewRecord(b"%d:" % i + bytes(1000), f"key {i}", i)])
+    return shard
+
+
+def repair(shard: Shard) -> tuple[Repaired, Path]:
+    backup = shard.directory.parents[2] / "backups" / str(len(list(shard.directory.parents[2].glob("backups/*"))))
+    return repair_shard(shard, backup, now_ms=1_700_000_000_000), backup
+
+
+def damage(path: Path, position: int, length: int = 1) -> None:
+    with open(path, "r+b") as file:
+        file.seek(position)
+        content = file.read(length)
+        file.seek(position)
+        file.write(bytes(byte ^ 0xA5 for byte in content))
+
+
+def readable(shard: Shard) -> list[int]:
+    """The offsets of the records that a stock Arrow reader finds, in the order of the segments."""
+    found: list[int] = []
+    for file in list_segments(shard):
+        with pa.memory_map(str(file.path)) as content:
+            opened = pa.ipc.open_file(content) if file.sealed else pa.ipc.open_stream(content)
+            table = opened.read_all()
+        for number, data in zip(table["sequence_number"].to_pylist(), table["data"].to_pylist(), strict=True):
+            assert int(data[: data.index(b":")]) == int(number[-20:])
+            found.append(int(number[-20:]))
+    return found
+
+
+def lost(shard: Shard) -> list[int]:
+    return [offset for gap in gaps.read(shard).gaps for offset in range(gap.first_offset, gap.end_offset)]
+
+
+def test_a_sound_shard_is_left_alone_and_no_backup_is_made(shard: Shard) -> None:
+    before = {path: path.read_bytes() for path in shard.directory.iterdir()}
+    repaired, backup = repair(shard)
+    assert repaired == Repaired([], [], [])
+    assert not backup.exists()
+    assert {path: path.read_bytes() for path in shard.directory.iterdir()} == before
+
+
+def test_a_damaged_sealed_segment_is_written_anew_without_what_cannot_be_read(shard: Shard) -> None:
+    file = list_segments(shard)[1]
+    before = file.path.read_bytes()
+    damage(file.path, len(before) // 2)
+    broken = file.path.read_bytes()
+    repaired, backup = repair(shard)
+    assert repaired.left == []
+    assert (backup / f"{file.path.name}.bak").read_bytes() == broken
+    (gap,) = gaps.read(shard).gaps
+    assert (gap.why, gap.file, gap.at_ms) == (gaps.DAMAGED, file.path.name, 1_700_000_000_000)
+    assert sorted(readable(shard) + lost(shard)) == list(range(RECORDS))
+    assert readable(shard) == sorted(readable(shard))
+
+
+def test_damage_in_the_active_segment_keeps_what_lies_behind_it(shard: Shard) -> None:
+    active = list_segments(shard)[-1]
+    damage(active.path, 1500, 40)
+    repaired, _ = repair(shard)
+    assert repaired.left == []
+    assert len(lost(shard)) in (1, 2)
+    assert lost(shard)[0] == active.first_offset or lost(shard)[0] == active.first_offset + 1
+    assert sorted(readable(shard) + lost(shard)) == list(range(RECORDS))
+
+
+def test_damage_to_header_or_footer_loses_nothing(shard: Shard) -> None:
+    first, second, *_ = list_segments(shard)
+    damage(first.path, os.stat(first.path).st_size - 5, 3)
+    damage(second.path, 100, 3)
+    damage(list_segments(shard)[-1].path, 60, 3)
+    repaired, _ = repair(shard)
+    assert len(repaired.findings) >= 3
+    assert (repaired.left, lost(shard), readable(shard)) == ([], [], list(range(RECORDS)))
+
+
+def test_a_missing_segment_is_named_as_lost(shard: Shard) -> None:
+    _, second, third, *_ = list_segments(shard)
+    second.path.unlink()
+    repaired, _ = repair(shard)
+    assert repaired.left == []
+    assert lost(shard) == list(range(second.first_offset, third.first_offset))
+    assert [gap.why for gap in gaps.read(shard).gaps] == [gaps.LOST]
+
+
+def test_after_a_repair_new_records_go_on_above_everything_that_was_ever_there(shard: Shard) -> None:
+    for file in list_segments(shard):
+        file.path.unlink()
+    assert repair(shard)[0].left == []
+    with ShardWriter.open(shard) as writer:
+        assert writer.append([NewRecord(b"60:", "k")]) == range(RECORDS, RECORDS + 1)
+    assert readable(shard) == [RECORDS]
+    assert verify_shard(shard).findings == []
+
+
+def test_a_damaged_commit_file_is_written_anew(shard: Shard) -> None:
+    damage(shard.directory / "commit", 20, 4)
+    repaired, backup = repair(shard)
+    assert (repaired.left, lost(shard), readable(shard)) == ([], [], list(range(RECORDS)))
+    assert (backup / "commit.bak").exists()
+
+
+def test_a_damaged_ledger_is_written_anew_with_the_holes_as_lost(shard: Shard) -> None:
+    first, second, third, *_ = list_segments(shard)
+    first.path.unlink()
+    gaps.record_trim(shard, second.first_offset)
+    damage(shard.directory / gaps.FILE_NAME, 30, 4)
+    repaired, backup = repair(shard)
+    assert repaired.left == []
+    assert lost(shard) == list(range(second.first_offset))
+    assert (backup / f"{gaps.FILE_NAME}.bak").exists()
+    assert third.path.exists()
+
+
+def test_a_shard_that_somebody_appends_to_is_not_repaired(shard: Shard) -> None:
+    damage(list_segments(shard)[0].path, 3000)
+    with ShardWriter.open(shard), pytest.raises(BusyError, match=str(os.getpid())):
+        repair_shard(shard, shard.directory.parents[2] / "backup", now_ms=0, wait_s=0)
+    assert not (shard.directory.parents[2] / "backup").exists()
+
+
+parts = st.floats(0, 1, exclude_max=True)
+
+
+@given(
+    st.lists(st.tuples(parts, parts, st.integers(1, 3000)), max_size=4),
+    st.sets(st.integers(0, 4), max_size=2),
+)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_was_damaged_afterwards_everything_is_there_or_named_and_nothing_is_invented(
+    tmp_path_factory: pytest.TempPathFactory, smears: list[tuple[float, float, int]], missing: set[int]
+) -> None:
+    shard = make(tmp_path_factory.mktemp("repair") / "data")
+    files = list_segments(shard)
+    for which, where, length in smears:
+        path = files[int(which * len(files))].path
+        damage(path, int(where * min(os.stat(path).st_size, 16_000)), length)
+    for number in missing:
+        files[number].path.unlink()
+    repaired, _ = repair(shard)
+    assert repaired.left == []
+    assert verify_shard(shard).findings == []
+    found = readable(shard)
+    assert sorted(found + lost(shard)) == list(range(RECORDS))
+    assert found == sorted(set(found))
+    with ShardWriter.open(shard) as writer:
+        assert writer.end_offset == RECORDS
