@@ -184,6 +184,8 @@ class Run:
             batches=result.batches,
             errors=result.errors,
             discarded=result.discarded,
+            trimmed=result.trimmed,
+            lost=result.lost,
             seconds=result.seconds,
             records_per_second=result.records_per_second,
             remaining=self._remaining,
@@ -203,7 +205,7 @@ class Run:
         result = self.result
         if self.interrupted:
             return 128 + self._signals[-1]
-        return EXIT_DISCARDED if result is not None and result.discarded else 0
+        return EXIT_DISCARDED if result is not None and (result.discarded or result.lost) else 0
 
 
 def resume_text(offsets: dict[str, int]) -> str:

@@ -82,7 +82,8 @@ class RunSummary:
 
     `records_per_second` counts from the first hand-over to the last durable checkpoint; `discarded` and
     `errors` are of this run.  `resumed` says that an earlier run had left a checkpoint; `position_ignored`
-    that a starting position was given and therefore not looked at.  `remaining` is what is not finished.
+    that a starting position was given and therefore not looked at.  `remaining` is what is not finished;
+    `trimmed` and `lost` what was gone before it could be handed over.
     """
 
     name: str
@@ -94,6 +95,8 @@ class RunSummary:
     seconds: float
     records_per_second: float
     remaining: int = 0
+    trimmed: int = 0
+    lost: int = 0
     resumed: bool = False
     position_ignored: bool = False
 
@@ -106,6 +109,8 @@ class RunSummary:
             "batches": self.batches,
             "errors": self.errors,
             "discarded": self.discarded,
+            "trimmed": self.trimmed,
+            "lost": self.lost,
             "seconds": round(self.seconds, 3),
             "records_per_second": round(self.records_per_second),
             "remaining": self.remaining,
@@ -165,7 +170,7 @@ def picture(snapshot: Snapshot) -> RenderableType:
 
 def summary_text(summary: RunSummary) -> str:
     """Return what a run says at its end: one line, or two."""
-    if not summary.records and not summary.errors and not summary.remaining:
+    if not any((summary.records, summary.errors, summary.remaining, summary.trimmed, summary.lost)):
         text = f"{summary.name}: nothing left to do"
     else:
         text = (
@@ -175,6 +180,10 @@ def summary_text(summary: RunSummary) -> str:
         )
     if summary.discarded:
         text += f", {count_of(summary.discarded, 'record')} discarded"
+    if summary.trimmed:
+        text += f", {count_of(summary.trimmed, 'record')} trimmed before they were handed over"
+    if summary.lost:
+        text += f", {count_of(summary.lost, 'record')} lost"
     if summary.remaining:
         text += f"; {count_of(summary.remaining, 'record')} left, run it again to go on there"
     if summary.position_ignored:

@@ -12,7 +12,7 @@ import click
 from streamfn import limits
 from streamfn.cli.options import Settings, common_options
 from streamfn.errors import RefusedError
-from streamfn.mapping.options import LOGS, RunOptions, validate
+from streamfn.mapping.options import LOGS, ON_DAMAGE, RunOptions, validate
 
 _EPILOG = """\b
 Examples:
@@ -29,12 +29,13 @@ position. Ctrl-C ends it at the edge of a batch; a second one at once.
 
 \b
 With --json: one object at the end, with records, batches, errors, discarded,
-records_per_second.
+trimmed (gone by retention before they were handed over), lost (gone by damage or
+a crash), records_per_second.
 
 \b
 Exit codes: 0 done, 1 failed (handler cannot be imported, mapping runs already,
 damage, disk), 2 refused before anything was made, 3 finished but records were
-discarded, 130 and 143 interrupted before it was done.
+discarded or lost, 130 and 143 interrupted before it was done.
 """
 
 
@@ -91,6 +92,13 @@ discarded, 130 and 143 interrupted before it was done.
     metavar="|".join(LOGS),
     help="Log lines of which invocations; failed: of those that failed or printed.",
 )
+@click.option(
+    "--on-damage",
+    default="strict",
+    show_default=True,
+    metavar="|".join(ON_DAMAGE),
+    help="A damaged shard stops; or what cannot be read is skipped, said and counted as lost.",
+)
 @click.option("--debug", is_flag=True, help="One worker on this terminal, no timeout: breakpoint() works.")
 @common_options
 def run(
@@ -108,6 +116,7 @@ def run(
     limit: int | None,
     environment: tuple[str, ...],
     logs: str,
+    on_damage: str,
     debug: bool,
 ) -> int:
     """Run the Lambda handler HANDLER on the records of a stream."""
@@ -127,6 +136,7 @@ def run(
         limit=limit,
         environment=parse_environment(environment),
         logs=logs,
+        on_damage=on_damage,
         debug=debug,
     )
     validate(options, now_ms=time.time_ns() // 1_000_000)

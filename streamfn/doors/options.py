@@ -42,6 +42,8 @@ class MappingOptions(FunctionOptions, total=False):
         starting_position: where the mapping's first run begins; later ones go on from the checkpoint.
         starting_position_timestamp: with AT_TIMESTAMP: a datetime, ISO 8601, or seconds since 1970; UTC without a zone.
         logs: which invocations write Lambda's log lines: those that failed or printed, all, or none.
+        on_damage: a damaged shard stops (strict, where nothing is said), or goes on behind what cannot be read and
+            counts it as lost (salvage).
     """
 
     name: str
@@ -50,10 +52,11 @@ class MappingOptions(FunctionOptions, total=False):
     starting_position: Literal["TRIM_HORIZON", "LATEST", "AT_TIMESTAMP"]
     starting_position_timestamp: datetime | str | float
     logs: Literal["failed", "all", "none"]
+    on_damage: Literal["strict", "salvage"]
 
 
 _WHOLE = ("workers", "timeout", "batch_size", "maximum_batching_window_in_seconds", "limit")
-_TEXT = ("name", "starting_position", "logs")
+_TEXT = ("name", "starting_position", "logs", "on_damage")
 
 
 def mapping_options(handler: str, stream: str, given: Mapping[str, Any]) -> RunOptions:

@@ -25,6 +25,7 @@ from streamfn.mapping.poller import Held, Poller
 from streamfn.types import Run
 
 if TYPE_CHECKING:
+    from streamfn.log.gaps import Gap
     from streamfn.log.segment import Segment
     from streamfn.log.stream import Shard
     from streamfn.mapping.mapping import EventSourceMapping
@@ -63,6 +64,7 @@ class ShardLane:
         self._cursor = 0  # index in `_held` where the last batch began
         self._wake = trio.Event()
         self._moving: Worker | None = None  # the worker that this lane is about to leave
+        self._gap: Gap | None = None  # what is gone where reading stands
         self._dry = False  # the log had nothing more when it was read last, and has not moved since
         self._try_again_ns: int | None = None  # something found no room, and no answer will come to tell of any
 
@@ -84,6 +86,8 @@ class ShardLane:
                     self._pump()
                     continue
             self._pump()
+            if self._skip():
+                continue
             if self._blocked():
                 raise FailedError(self._owner.oversize_text(self))
             wake_at = self._wake_at()
@@ -114,7 +118,7 @@ class ShardLane:
 
     def _hungry(self) -> bool:
         machine = self.machine
-        if self.stopping or self._dry or machine.buffered_bytes >= READ_AHEAD_BYTES:
+        if self.stopping or self._dry or self._gap is not None or machine.buffered_bytes >= READ_AHEAD_BYTES:
             return False
         return self.finish is None or machine.next_offset < self.finish
 
@@ -126,13 +130,32 @@ class ShardLane:
                 self._segments.append(segment.retain())
             self._held.append(held)
             self.machine.offer(chunk)
-        return bool(found)
+        self._gap = self._poller.gap
+        if self._gap is not None:
+            self.machine.meet_gap()
+        return bool(found) or self._gap is not None
+
+    def _skip(self) -> bool:
+        """Go on behind a gap, once everything before it is done; its records are disposed of without a delivery."""
+        gap = self._gap
+        if gap is None or self.stopping or not self.machine.at_gap:
+            return False
+        first, now = self.machine.watermark, self._owner.now_ns()
+        self._poller.skip_gap()
+        self._gap = None
+        self._dry = False
+        self.machine.skip_gap(gap.end_offset, now)
+        self.high = self.counted = self.machine.watermark
+        self._owner.skipped(self, gap.clipped(first, gap.end_offset))
+        return True
 
     # ---- handing over
 
     def pump(self) -> None:
         """Hand over what is due and fits, and see to it that the lane's task knows what it now has to wait for."""
-        if self._pump() and (self._hungry() or self._wake_at() is not None or self._blocked()):
+        if self._pump() and (
+            self._hungry() or self._wake_at() is not None or self._blocked() or self.machine.at_gap
+        ):
             self._wake.set()
 
     def _pump(self) -> bool:

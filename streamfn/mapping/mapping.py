@@ -21,6 +21,7 @@ from streamfn.errors import FailedError, Fenced, HandlerImportError
 from streamfn.events.kinesis import KinesisSource
 from streamfn.events.size import EVENT_FRAME_BYTES, fixed_bytes
 from streamfn.limits import EVENT_BYTES_MAX
+from streamfn.log.gaps import TRIMMED, Gap
 from streamfn.mapping.histogram import new_histogram
 from streamfn.mapping.lane import ShardLane
 from streamfn.mapping.lanes import Lanes
@@ -28,6 +29,7 @@ from streamfn.mapping.logs import LogLines, peak_memory_mb
 from streamfn.mapping.outcome import Outcome
 from streamfn.mapping.pace import Pace
 from streamfn.mapping.poller import Poller
+from streamfn.state.store import Discard
 
 if TYPE_CHECKING:
     from streamfn.log.reader import ShardReader
@@ -44,12 +46,18 @@ ROLE_ARN = "arn:aws:iam::000000000000:role/lambda-role"
 
 @dataclass(slots=True)
 class Counts:
-    """What this run has done so far. `records` and `batches` are those that succeeded."""
+    """What this run has done so far. `records` and `batches` are those that succeeded.
+
+    `trimmed` are records that retention took before they could be handed over, `lost` those that a crash or damage
+    took.
+    """
 
     records: int = 0
     batches: int = 0
     errors: int = 0
     discarded: int = 0
+    trimmed: int = 0
+    lost: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +66,8 @@ class RunResult:
 
     `seconds` is from the first hand-over to the last durable checkpoint; `resumes_at` the durable checkpoint of each
     shard (an offset: the first record that the next run delivers). `why` says what ended it: `caught up`, `limit` or
-    `drained`.
+    `drained`. `trimmed` and `lost` count records that were gone before they could be handed over: by retention, or by a
+    crash or damage.
     """
 
     records: int
@@ -68,6 +77,8 @@ class RunResult:
     seconds: float
     why: str
     resumes_at: dict[str, int] = field(default_factory=dict)
+    trimmed: int = 0
+    lost: int = 0
 
     @property
     def records_per_second(self) -> float:
@@ -91,6 +102,7 @@ class EventSourceMapping:
         rules: BatchRules,
         timeout_s: float | None,
         logs: LogLines,
+        salvage: bool = False,
     ) -> None:
         self.runtime = runtime
         self.name: str = binding.mapping.name
@@ -110,6 +122,7 @@ class EventSourceMapping:
         self._epoch = epoch
         self._rules = rules
         self._logs = logs
+        self.salvage = salvage  # go on behind damage
         self._watchers: list[Callable[[Outcome], None]] = []
         self._headers: dict[str, bytes] = {}
         self._lanes = Lanes(self)
@@ -189,6 +202,8 @@ class EventSourceMapping:
             max(0.0, seconds),
             self._why,
             dict(self.durable),
+            counts.trimmed,
+            counts.lost,
         )
 
     async def _finish(self) -> None:
@@ -305,6 +320,20 @@ class EventSourceMapping:
         lane.counted = watermark
         self.runtime.checkpointer.moved(self.uuid, lane.shard.id, watermark, None)
         if lane.machine.finished or self.budget == 0:
+            self.look()
+
+    def skipped(self, lane: ShardLane, gap: Gap) -> None:
+        """The lane's watermark moved over records that are gone: said, counted, and durable with the checkpoint."""
+        records = gap.end_offset - gap.first_offset
+        if gap.why == TRIMMED:
+            self.counts.trimmed += records
+        else:
+            self.counts.lost += records
+        where = f"{lane.shard.id} goes on at offset {gap.end_offset}"
+        self.runtime.say(f"{self.name}: {where}; {records} records are gone, {gap}")
+        discard = Discard(lane.shard.id, gap.first_offset, gap.end_offset, gap.why, str(gap))
+        self.runtime.checkpointer.discarded(self.uuid, discard)
+        if lane.machine.finished:
             self.look()
 
     def failed(self, lane: ShardLane) -> None:

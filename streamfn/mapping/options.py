@@ -15,6 +15,7 @@ from streamfn.errors import RefusedError
 
 STARTING_POSITIONS = ("LATEST", "AT_TIMESTAMP", "TRIM_HORIZON")  # in the order of Lambda's own error text
 LOGS = ("failed", "all", "none")
+ON_DAMAGE = ("strict", "salvage")
 HANDLER_CHARS_MAX = 128  # Lambda's
 NAME_CHARS_MAX = 512  # ours; a default name, HANDLER@STREAM, is at most 257 long
 WORKERS_MAX = 256  # ours: far beyond the cores of one machine
@@ -44,6 +45,7 @@ class RunOptions:
         limit: hand over exactly so many records, then end; None: no limit.
         environment: variables added to the handlers' environment.
         logs: which invocations write Lambda's log lines: one of LOGS.
+        on_damage: one of ON_DAMAGE: a damaged shard stops (strict), or goes on behind what cannot be read (salvage).
         debug: one worker, with the terminal as its standard streams and no timeout.
     """
 
@@ -60,6 +62,7 @@ class RunOptions:
     limit: int | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     logs: str = "failed"
+    on_damage: str = "strict"
     debug: bool = False
 
     def __post_init__(self) -> None:
@@ -99,21 +102,20 @@ def _violations(options: RunOptions) -> Iterator[str]:
     yield from _range("batchSize", options.batch_size, 1, limits.BATCH_SIZE_MAX)
     window = options.maximum_batching_window_in_seconds
     yield from _range("maximumBatchingWindowInSeconds", window, 0, limits.BATCH_WINDOW_S_MAX)
-    if options.starting_position not in STARTING_POSITIONS:
-        yield (
-            f"Value '{options.starting_position}' at 'startingPosition' failed to satisfy constraint: "
-            f"Member must satisfy enum value set: [{', '.join(STARTING_POSITIONS)}]"
-        )
+    yield from _choice("startingPosition", options.starting_position, STARTING_POSITIONS)
     if options.timeout_s is not None:
         yield from _range("timeout", options.timeout_s, 1, limits.FUNCTION_TIMEOUT_S_MAX)
     yield from _range("workers", options.workers, 1, WORKERS_MAX)
     if options.limit is not None and options.limit < 1:
         yield from _range("limit", options.limit, 1, options.limit)
-    if options.logs not in LOGS:
-        yield (
-            f"Value '{options.logs}' at 'logs' failed to satisfy constraint: "
-            f"Member must satisfy enum value set: [{', '.join(LOGS)}]"
-        )
+    yield from _choice("logs", options.logs, LOGS)
+    yield from _choice("onDamage", options.on_damage, ON_DAMAGE)
+
+
+def _choice(member: str, value: str, values: tuple[str, ...]) -> Iterator[str]:
+    if value not in values:
+        allowed = f"Member must satisfy enum value set: [{', '.join(values)}]"
+        yield f"Value '{value}' at '{member}' failed to satisfy constraint: {allowed}"
 
 
 def _range(member: str, value: int, least: int, most: int) -> Iterator[str]:

@@ -14,6 +14,7 @@ import trio
 from streamfn._native import ffi, lib
 from streamfn.core.batcher import Chunk
 from streamfn.events.size import json_prefix
+from streamfn.log.gaps import Gap
 from streamfn.log.reader import Message, ShardReader
 
 # What one read in a thread may take: some milliseconds of checking, long enough to make the hop unimportant.
@@ -61,6 +62,16 @@ class Poller:
     def reader(self) -> ShardReader:
         """The reader, for its committed end and its position."""
         return self._reader
+
+    @property
+    def gap(self) -> Gap | None:
+        """What is gone where reading stands: there is nothing to read before `skip_gap`."""
+        return self._reader.gap
+
+    def skip_gap(self) -> None:
+        """Go on behind the gap."""
+        self._reader.skip()
+        self._following = False  # whatever lies there may have to be opened, and that is done in a thread
 
     @property
     def behind(self) -> bool:

@@ -128,6 +128,7 @@ class Runtime:
             rules=batch_rules(options.batch_size, options.maximum_batching_window_in_seconds),
             timeout_s=started.config.timeout_s,
             logs=logs,
+            salvage=options.on_damage == "salvage",
         )
         self._open.append(mapping)
         return mapping

@@ -77,6 +77,7 @@ def test_the_picture_shows_progress_and_a_few_of_many_waiting_shards() -> None:
         ({}, "app.handler@orders: 1,000 records in 10 batches, 0.5 s, 2,000 records/s, 0 errors"),
         ({"records": 0, "batches": 0}, "app.handler@orders: nothing left to do"),
         ({"discarded": 2}, "0 errors, 2 records discarded"),
+        ({"trimmed": 3, "lost": 1}, "0 errors, 3 records trimmed before they were handed over, 1 record lost"),
         ({"remaining": 5}, "; 5 records left, run it again to go on there"),
         (
             {"position_ignored": True},
