@@ -1,4 +1,7 @@
-"""Options of the whole suite."""
+"""Options of the whole suite, and what each part of it took."""
+
+from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -21,3 +24,18 @@ def pytest_collection_modifyitems(config, items):
         for item in items:
             if "soak" in item.keywords:
                 item.add_marker(skip)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """A line for each directory of tests: the gate has a limit, and this says who uses it up."""
+    seconds, tests = Counter(), Counter()
+    for report in (each for reports in terminalreporter.stats.values() for each in reports):
+        if hasattr(report, "when"):
+            part = Path(report.nodeid.split("::")[0])
+            part = part.parts[1] if len(part.parts) > 2 else part.name
+            seconds[part] += report.duration
+            tests[part] += report.when == "call"
+    if sum(seconds.values()) > 10:
+        terminalreporter.section("what each part took")
+        for part, taken in seconds.most_common():
+            terminalreporter.write_line(f"{taken:7.1f} s  {tests[part]:5d} tests  {part}")

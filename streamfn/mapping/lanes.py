@@ -160,7 +160,8 @@ class Lanes:
         try:
             for shard in shards:
                 try:
-                    readers.append((shard, ShardReader.open(shard, self._offsets[shard.id], salvage=self._mapping.salvage)))
+                    offset = self._offsets[shard.id]
+                    readers.append((shard, ShardReader.open(shard, offset, salvage=self._mapping.salvage)))
                 except LogDamaged as damage:
                     damaged.append((shard, damage))
         except BaseException:
