@@ -1,6 +1,6 @@
-"""The commit file: how far a shard's log is durable, for readers in other processes.
+"""The commit file: how far a shard's log may be read, and how far it is durable, for readers in other processes.
 
-One record of fixed size, overwritten in place by one `pwrite` after every sync, read by one `pread`.  The
+One record of fixed size, overwritten in place by one `pwrite` after every commit, read by one `pread`.  The
 two may overlap, so the record carries its own CRC and a torn one is read again.  Nothing depends on this
 file being durable: it names the boot in which it was written, and after another boot the log itself is
 scanned before anybody reads.
@@ -16,20 +16,27 @@ from typing import NamedTuple
 
 from streamfn.log.disk import Disk
 
-_MAGIC = b"SFCOMMT1"
-_RECORD = struct.Struct("<8s36sIQQQq132s")
+_MAGIC = b"SFCOMMT2"
+_RECORD = struct.Struct("<8s36sIQQQqQI132s")
 _CRC = struct.Struct("<I")
 _BYTES = _RECORD.size + _CRC.size
+_CLOSED = 1
+
+# What streamfn wrote before it knew any durability but fsync.
+_MAGIC_1 = b"SFCOMMT1"
+_RECORD_1 = struct.Struct("<8s36sIQQQq132s")
+
 _ATTEMPTS = 1000
 
 
 class Commit(NamedTuple):
-    """What is durable.
+    """What is committed.
 
     The active segment is the one that begins at offset `segment`; its first `length` bytes and all
-    segments before it are synced, and hold every record below `end_offset`.  `sequence_base` is what the
-    sequence numbers given here begin with (at most 129 digits); `arrival_ms` the latest arrival time that
-    was given here, in milliseconds since 1970, UTC.
+    segments before it hold every record below `end_offset` that is not in the ledger of gaps, and those
+    below `synced_offset` (never more than `end_offset`) are known to be on the disk.  `sequence_base` is what
+    the sequence numbers given here begin with (at most 129 digits); `arrival_ms` the latest arrival time that
+    was given here, in milliseconds since 1970, UTC.  `closed`: no more will come, as stream.json says.
     """
 
     boot_id: str
@@ -39,6 +46,8 @@ class Commit(NamedTuple):
     end_offset: int
     sequence_base: str
     arrival_ms: int
+    synced_offset: int = 0
+    closed: bool = False
 
 
 def encode(commit: Commit) -> bytes:
@@ -51,6 +60,8 @@ def encode(commit: Commit) -> bytes:
         commit.length,
         commit.end_offset,
         commit.arrival_ms,
+        commit.synced_offset,
+        _CLOSED if commit.closed else 0,
         commit.sequence_base.encode(),
     )
     return record + _CRC.pack(zlib.crc32(record))
@@ -58,13 +69,30 @@ def encode(commit: Commit) -> bytes:
 
 def decode(content: bytes) -> Commit | None:
     """Return what the content says, or None if it is torn, damaged or empty."""
-    if len(content) != _BYTES or zlib.crc32(content[:-4]) != _CRC.unpack_from(content, _RECORD.size)[0]:
+    if content[:8] == _MAGIC_1:
+        return _decode_1(content)
+    if not _sound(content, _RECORD, _MAGIC):
         return None
-    magic, boot, epoch, segment, length, end_offset, arrival_ms, base = _RECORD.unpack_from(content)
-    if magic != _MAGIC:
+    _, boot, epoch, segment, length, end_offset, arrival_ms, synced, flags, base = _RECORD.unpack_from(content)
+    closed = bool(flags & _CLOSED)
+    return Commit(_text(boot), epoch, segment, length, end_offset, _text(base), arrival_ms, synced, closed)
+
+
+def _decode_1(content: bytes) -> Commit | None:
+    if not _sound(content, _RECORD_1, _MAGIC_1):
         return None
-    text = base.rstrip(b"\0").decode()
-    return Commit(boot.rstrip(b"\0").decode(), epoch, segment, length, end_offset, text, arrival_ms)
+    _, boot, epoch, segment, length, end_offset, arrival_ms, base = _RECORD_1.unpack_from(content)
+    return Commit(_text(boot), epoch, segment, length, end_offset, _text(base), arrival_ms, end_offset)
+
+
+def _sound(content: bytes, record: struct.Struct, magic: bytes) -> bool:
+    if len(content) != record.size + _CRC.size or content[:8] != magic:
+        return False
+    return bool(zlib.crc32(content[: record.size]) == _CRC.unpack_from(content, record.size)[0])
+
+
+def _text(field: bytes) -> str:
+    return field.rstrip(b"\0").decode()
 
 
 class CommitFile:

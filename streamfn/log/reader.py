@@ -2,7 +2,8 @@
 
 A reader follows the commit file and never looks past what it says.  It stands at a shard offset; the
 segment that holds it is mapped, and `poll` returns where in it the next messages lie.  At a segment's end
-the reader goes on in the one whose name is its position, in whichever form it is by then.
+the reader goes on in the one whose name is its position, in whichever form it is by then, or says that
+there is a gap: every offset is there, or in the ledger, or damage.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ from typing import Any, NamedTuple
 
 from streamfn._native import ffi, lib
 from streamfn.errors import LogDamaged, LogError
-from streamfn.log import recovery
+from streamfn.log import gaps, recovery, reserve
 from streamfn.log.commit import Commit, CommitFile, decode
+from streamfn.log.damage import Numbers, damaged, lost
 from streamfn.log.disk import stored_bytes
-from streamfn.log.recovery import Scan, damaged
+from streamfn.log.gaps import DAMAGED, Gap
 from streamfn.log.rows import changes, records
+from streamfn.log.scan import Scan, next_message
 from streamfn.log.segment import Segment, SegmentFile, list_segments, open_segment, sealed_path, stream_path
-from streamfn.log.stream import Shard
+from streamfn.log.stream import DYNAMODB, Shard
 
 __all__ = [
     "Message",
@@ -63,21 +66,29 @@ class ShardReader:
     """A position in a shard.  Each call may wait for the disk.
 
     Not thread-safe, but not bound to a thread either: calls may come from different ones, one at a time.
+
+    `gap` is None, or what the reader stands before: records that are gone.  `poll` returns nothing until `skip`
+    has moved the reader behind it.  What was trimmed or lost is a gap always; damage is one for a reader that
+    was opened with `salvage`, and an error for others.
     """
 
     def __init__(
-        self, shard: Shard, commit_file: CommitFile, commit: Commit, raw: bytes, offset: int
+        self, shard: Shard, commit_file: CommitFile, commit: Commit, raw: bytes, offset: int, *, salvage: bool
     ) -> None:
         self.shard = shard
+        self.gap: Gap | None = None
         self._commit_file = commit_file
         self._commit = commit
         self._raw = raw
         self._position = offset
+        self._salvage = salvage
         self._scan: Scan | None = None
+        # Where in the segment the records behind `gap` begin; None if they are in another one.
+        self._resume_at: int | None = None
 
     @classmethod
-    def open(cls, shard: Shard, offset: int) -> ShardReader:
-        """Stand at a shard offset: at least `horizon(shard)`, at most the committed end.
+    def open(cls, shard: Shard, offset: int, *, salvage: bool = False) -> ShardReader:
+        """Stand at a shard offset, at most the committed end; below `horizon(shard)` there is a gap.
 
         Where the commit file is of another boot, the log is first recovered under the writer's lock.
 
@@ -92,11 +103,15 @@ class ShardReader:
             raise _log_error(shard, error) from error
         try:
             raw = commit_file.raw()
-            reader = cls(shard, commit_file, recovery.settle(shard, commit_file), raw, offset)
+            commit = recovery.settle(shard, commit_file, salvage=salvage)
+            reader = cls(shard, commit_file, commit, raw, offset, salvage=salvage)
             end = reader.committed().end_offset
-            if offset > end:
+            # Records that were read may be lost later; the log will then go on behind what is reserved.
+            if offset > end and offset > reserve.read(shard).offset:
                 raise LogDamaged(
-                    f"{shard.directory} ends at offset {end}, before {offset}, where reading should go on"
+                    f"{shard.directory} ends at offset {end}, before {offset}, where reading should go on",
+                    first_offset=end,
+                    end_offset=offset,
                 )
         except BaseException as error:
             commit_file.close()
@@ -113,7 +128,7 @@ class ShardReader:
 
     @property
     def position(self) -> int:
-        """The offset after the last record that `poll` returned."""
+        """The offset after the last record that `poll` returned, or that `skip` passed over."""
         return self._position
 
     def committed(self) -> Commit:
@@ -124,7 +139,7 @@ class ShardReader:
     def poll(
         self, bytes_max: int, until_offset: int | None = None, messages_max: int = _MESSAGES_MAX
     ) -> list[Message]:
-        """Return the next messages, in order; none if the reader is caught up.
+        """Return the next messages, in order; none if the reader is caught up or stands before a `gap`.
 
         At least one message if there is one, and then as long as together they stay below `bytes_max` bytes;
         none that begins at or after `until_offset`; never more than 64, and all of one segment.  The first
@@ -132,9 +147,11 @@ class ShardReader:
         one `pread`.
 
         Raises:
-            LogDamaged: what was committed is not there; the text names file, byte position and offset.
+            LogDamaged: what was committed is not there; the text names file, byte position and offsets.
             LogError: a file cannot be read.
         """
+        if self.gap is not None:
+            return []
         if self._position >= self._commit.end_offset and not self._refresh():
             return []
         if until_offset is not None and self._position >= until_offset:
@@ -143,6 +160,18 @@ class ShardReader:
             return self._next_messages(bytes_max, until_offset, min(messages_max, _MESSAGES_MAX))
         except OSError as error:
             raise _log_error(self.shard, error) from error
+
+    def skip(self) -> Gap:
+        """Move behind the gap that the reader stands before, and return it."""
+        gap = self.gap
+        assert gap is not None, "there is no gap to skip"
+        self._position = gap.end_offset
+        self.gap = None
+        if self._scan is not None and self._resume_at is not None:
+            self._scan.move(self._scan.segment, self._resume_at, gap.end_offset)
+        else:
+            self._leave_segment()
+        return gap
 
     def close(self) -> None:
         """Let segment and commit file go."""
@@ -156,7 +185,8 @@ class ShardReader:
             commit = decode(raw) or self._commit_file.read()
             if commit is None:
                 raise LogDamaged(
-                    f"{self._commit_file.path} is damaged; open the stream for writing once to restore it"
+                    f"{self._commit_file.path} is damaged; open the stream for writing once to restore it",
+                    path=self._commit_file.path,
                 )
             self._raw = raw
             self._commit = commit
@@ -164,25 +194,34 @@ class ShardReader:
 
     def _next_messages(self, bytes_max: int, until_offset: int | None, messages_max: int) -> list[Message]:
         while True:
-            scan = self._scan or self._enter_segment(self._open_at(self._position))
+            scan = self._scan or self._enter(self._locate())
+            if scan is None:
+                return []
             segment = scan.segment
-            active = not segment.sealed and segment.first_offset == self._commit.segment
+            active = self._is_active(segment)
             end = self._commit.length if active else segment.size
             if end > segment.size:
-                raise self._damaged(scan, f"because the file was cut to {segment.size} bytes")
+                self._stand_before_damage(scan, f"because the file was cut to {segment.size} bytes")
+                return []
             status, found, count = scan.step(end, messages_max, bytes_max)
             if count:
                 return self._taken(scan, found, count, until_offset)
             if active:
-                if status == lib.SF_SCAN_LIMIT and self._position >= self._commit.end_offset:
-                    return []
-                raise self._damaged(scan, f"but records up to {self._commit.end_offset} were committed")
+                if status != lib.SF_SCAN_LIMIT or self._position < self._commit.end_offset:
+                    why = f"but records up to {self._commit.end_offset} were committed"
+                    self._stand_before_damage(scan, why)
+                return []
             if status == lib.SF_SCAN_DAMAGED:
-                raise self._damaged(scan, "in a segment that is complete")
+                self._stand_before_damage(scan, "in a segment that is complete")
+                return []
             if self._position >= self._commit.end_offset and not self._refresh():
                 self._leave_segment()
                 return []
-            self._enter_next(scan)
+            if not self._go_on_behind(scan):
+                return []
+
+    def _is_active(self, segment: Segment) -> bool:
+        return not segment.sealed and segment.first_offset == self._commit.segment
 
     def _taken(self, scan: Scan, found: Any, count: int, until_offset: int | None) -> list[Message]:
         if until_offset is not None and found[count - 1].first_offset >= until_offset:
@@ -193,76 +232,153 @@ class ShardReader:
         self._position = scan.next_offset
         return [Message(scan.segment, keep, index) for index in range(count)]
 
-    def _enter_next(self, scan: Scan) -> None:
-        """Go on in the segment that holds what comes next, now that this one is at its end.
+    def _go_on_behind(self, scan: Scan) -> bool:
+        """Go on in the segment that holds what comes next, now that this one is at its end; False before a gap.
 
         That may have the same name: segments are merged, and an empty one is replaced by one in sealed form.
         """
-        following = self._open_at(self._position)
-        if following is not scan.segment:
-            self._leave_segment()
-            self._enter_segment(following)
-            return
-        following.release()
-        starts = [file.first_offset for file in list_segments(self.shard)]
-        after = [start for start in starts if start > scan.next_offset]
-        if after:
-            raise self._damaged(scan, f"but the next segment begins at {min(after)}")
-        raise self._damaged(scan, f"but records up to {self._commit.end_offset} were committed")
+        following = self._locate()
+        if following is scan.segment:
+            following.release()
+            after = self._next_start(scan.next_offset)
+            if after is not None:
+                self._stand_before_damage(scan, f"but the next segment begins at {after}")
+            else:
+                self._stand_before_damage(scan, f"but records up to {self._commit.end_offset} were committed")
+            return False
+        if following is None:
+            return False
+        self._leave_segment()
+        return self._enter(following) is not None
 
-    def _enter_segment(self, segment: Segment) -> Scan:
+    def _locate(self) -> Segment | None:
+        """Open the segment that holds `position`, in whichever form it has just now; None before a gap."""
+        for _ in range(3):  # between looking and opening it may be sealed, and unlinked
+            files = list_segments(self.shard)
+            # The ledger after the directory: what is removed is in the ledger first.
+            gap = gaps.read(self.shard).at(self._position)
+            if gap is not None:
+                self._stand_before(gap.clipped(self._position, gap.end_offset), None)
+                return None
+            starts = [file.first_offset for file in files if file.first_offset <= self._position]
+            if not starts:
+                break
+            for path in (sealed_path, stream_path, sealed_path):
+                file = SegmentFile(starts[-1], path is sealed_path, path(self.shard, starts[-1]))
+                try:
+                    return open_segment(self.shard, file)
+                except FileNotFoundError:
+                    continue
+                except LogDamaged as damage:
+                    self._stand_before_file(file, str(damage))
+                    return None
+        self._stand_before_file(None, f"{self.shard.directory} has no segment with offset {self._position}")
+        return None
+
+    def _enter(self, segment: Segment | None) -> Scan | None:
         """Go to the message that holds `position`, in the segment that does; the reference is taken over."""
-        scan = Scan(segment, segment.data_at, segment.first_offset, _MESSAGES_MAX)
+        if segment is None:
+            return None
+        scan = self._scan = Scan(segment, segment.data_at, segment.first_offset, _MESSAGES_MAX)
         if segment.sealed:
             self._refresh()  # it was sealed after it was committed, so the commit we know may be too old
         try:
-            self._seek(scan)
+            return scan if self._seek(scan) else None
         except BaseException:
-            segment.release()
+            self._leave_segment()
             raise
-        self._scan = scan
-        return scan
 
-    def _seek(self, scan: Scan) -> None:
+    def _seek(self, scan: Scan) -> bool:
+        """Go to the message that holds `position`; False before a gap.  Damage that lies before it is passed."""
         segment = scan.segment
-        active = not segment.sealed and segment.first_offset == self._commit.segment
-        end = min(self._commit.length, segment.size) if active else segment.size
+        end = min(self._commit.length, segment.size) if self._is_active(segment) else segment.size
         while scan.next_offset < self._position:
             status, found, count = scan.step(end, _MESSAGES_MAX, _EVERYTHING)
             if scan.next_offset > self._position:
                 index = bisect_right(range(count), self._position, key=lambda i: found[i].first_offset) - 1
                 scan.move(segment, found[index].position, found[index].first_offset)
-                return
-            if status != lib.SF_SCAN_MORE:
-                break
-        if scan.next_offset < self._position:
-            raise self._damaged(scan, f"but records up to {self._position} were committed")
-
-    def _open_at(self, offset: int) -> Segment:
-        """Open the segment that holds an offset, in whichever form it has just now."""
-        for _ in range(3):  # between looking and opening it may be sealed, and unlinked
-            starts = [file for file in list_segments(self.shard) if file.first_offset <= offset]
-            if not starts:
-                break
-            for path in (sealed_path, stream_path, sealed_path):
-                first = starts[-1].first_offset
-                try:
-                    return open_segment(
-                        self.shard, SegmentFile(first, path is sealed_path, path(self.shard, first))
-                    )
-                except FileNotFoundError:
-                    continue
-        raise LogDamaged(f"{self.shard.directory} has no segment with offset {offset}, which was committed")
+                return True
+            if status != lib.SF_SCAN_MORE and scan.next_offset < self._position:
+                behind = next_message(segment, scan.position, end, scan.next_offset + 1, self._position + 1)
+                if behind is None:
+                    self._stand_before_damage(scan, f"but records up to {self._commit.end_offset} were committed")
+                    return False
+                scan.move(segment, int(behind.position), int(behind.first_offset))
+        return True
 
     def _leave_segment(self) -> None:
         if self._scan is not None:
             self._scan.segment.release()
             self._scan = None
 
-    def _damaged(self, scan: Scan, why: str) -> LogDamaged:
+    def _next_start(self, offset: int) -> int | None:
+        """Return where the first segment behind an offset begins."""
+        return next((file.first_offset for file in list_segments(self.shard) if file.first_offset > offset), None)
+
+    def _stand_before(self, gap: Gap, resume_at: int | None) -> None:
+        self.gap = gap
+        self._resume_at = resume_at
+
+    def _stand_before_damage(self, scan: Scan, why: str) -> None:
+        """What follows in a segment is not there: a gap if the ledger knows it, or for salvage, or an error."""
         segment = scan.segment
+        offset = max(self._position, scan.next_offset)
+        active = self._is_active(segment)
+        end = min(self._commit.length, segment.size) if active else segment.size
+        known = gaps.read(self.shard).at(offset)
+        if known is not None:
+            stop = known.end_offset
+            behind = next_message(segment, scan.position, end, stop, stop + 1)
+        else:
+            after = None if active else self._next_start(offset)
+            stop = max(self._commit.end_offset, offset + 1) if after is None else after
+            behind = next_message(segment, scan.position, end, offset + 1, stop)
+            stop = stop if behind is None else int(behind.first_offset)
+        resume_at = None if behind is None else int(behind.position)
+        if behind is None and active and stop == self._commit.end_offset:
+            resume_at = self._commit.length
+        if known is not None:
+            self._stand_before(known.clipped(offset, stop), resume_at)
+            return
         file = SegmentFile(segment.first_offset, segment.sealed, segment.path)
-        return damaged(file, scan.position, scan.next_offset, why)
+        numbers = self._numbers(behind, segment, offset, stop)
+        if not self._salvage:
+            raise damaged(file, scan.position, offset, why, end_offset=stop, numbers=numbers)
+        self._stand_before(Gap(offset, stop, DAMAGED, *numbers, file.path.name, scan.position), resume_at)
+
+    def _stand_before_file(self, file: SegmentFile | None, why: str) -> None:
+        """A whole segment cannot be read, or is not there: a gap for salvage, or an error."""
+        offset = self._position
+        stop = self._next_start(offset) or max(self._commit.end_offset, offset + 1)
+        numbers = self._numbers(None, None, offset, stop)
+        if not self._salvage:
+            raise LogDamaged(
+                why + lost(offset, stop, numbers),
+                path=file.path if file else self.shard.directory,
+                byte=0 if file else None,
+                first_offset=offset,
+                end_offset=stop,
+            )
+        name, byte = (file.path.name, 0) if file else (None, None)
+        self._stand_before(Gap(offset, stop, DAMAGED, *numbers, name, byte), None)
+
+    def _numbers(self, behind: Any, segment: Segment | None, offset: int, stop: int) -> Numbers:
+        """Return the sequence numbers of records that cannot be read, if the shard gave them itself.
+
+        That is so if the record behind them, or else the first one of their segment, has a number given here.
+        """
+        base = self.shard.sequence_base
+        if self._commit.sequence_base != base or segment is None:
+            return None, None
+        if behind is None:
+            _, behind, count = Scan(segment, segment.data_at, segment.first_offset, 1).step(segment.size, 1, 1)
+            if not count:
+                return None, None
+        decode = changes if self.shard.kind == DYNAMODB else records
+        neighbour = decode(Message(segment, behind, 0), 0, 1)[0]
+        if neighbour.sequence_number != f"{base}{neighbour.offset:020d}":
+            return None, None
+        return f"{base}{offset:020d}", f"{base}{stop - 1:020d}"
 
 
 def _log_error(shard: Shard, error: OSError) -> LogError:
@@ -272,12 +388,11 @@ def _log_error(shard: Shard, error: OSError) -> LogError:
 
 
 def horizon(shard: Shard) -> int:
-    """Return the first offset that is still there; 0 for a shard that never had one."""
+    """Return the first offset that was not trimmed; 0 for a shard that never had one."""
     try:
-        files = list_segments(shard)
+        return gaps.read(shard).horizon
     except OSError as error:
         raise _log_error(shard, error) from error
-    return files[0].first_offset if files else 0
 
 
 def offset_at_time(shard: Shard, ms: int) -> int:
@@ -291,12 +406,20 @@ def offset_at_time(shard: Shard, ms: int) -> int:
     """
     with ShardReader.open(shard, horizon(shard)) as reader:
         end = reader.committed().end_offset
-        while messages := reader.poll(_EVERYTHING, end):
-            for message in messages:
+        while reader.position < end:
+            for message in poll_or_skip(reader, end):
                 row = lib.sf_first_arrival(message.segment.base, message.cdata, ms)
                 if row >= 0:
                     return message.first_offset + int(row)
         return end
+
+
+def poll_or_skip(reader: ShardReader, end: int) -> list[Message]:
+    """Return the next messages before an offset, or none after passing over a gap, for who needs no word of it."""
+    messages = reader.poll(_EVERYTHING, end)
+    if reader.gap is not None:
+        reader.skip()
+    return messages
 
 
 class SegmentInfo(NamedTuple):
@@ -327,7 +450,7 @@ def segments(shard: Shard) -> list[SegmentInfo]:
         raise _log_error(shard, error) from error
     if not files:
         return []
-    with ShardReader.open(shard, files[0].first_offset) as reader:
+    with ShardReader.open(shard, max(horizon(shard), files[0].first_offset)) as reader:
         end = reader.committed().end_offset
         ends = [file.first_offset for file in files[1:]] + [max(end, files[-1].first_offset)]
         return [_describe(reader, file, min(stop, end)) for file, stop in zip(files, ends, strict=True)]
@@ -337,8 +460,11 @@ def _describe(reader: ShardReader, file: SegmentFile, stop: int) -> SegmentInfo:
     first_ms: int | None = None
     last_ms: int | None = None
     span = ffi.new("int64_t[2]")
+    held = 0
     while reader.position < stop:
-        for message in reader.poll(_EVERYTHING, stop):
+        start = reader.position
+        for message in poll_or_skip(reader, stop):
+            held += message.first_offset + message.rows - max(start, message.first_offset)
             lib.sf_arrival_span(message.segment.base, message.cdata, span, span + 1)
             first_ms = span[0] if first_ms is None else min(first_ms, span[0])
             last_ms = span[1] if last_ms is None else max(last_ms, span[1])
@@ -350,7 +476,7 @@ def _describe(reader: ShardReader, file: SegmentFile, stop: int) -> SegmentInfo:
         str(file.path),
         file.sealed,
         file.first_offset,
-        max(0, stop - file.first_offset),
+        held,
         size,
         first_ms,
         last_ms,

@@ -3,12 +3,15 @@
 Rules (a record's *offset* is its ordinal in the shard; sequence numbers play no part):
 
 1. A message is good if its CRC is right, it begins at the offset where the one before it ended, and its
-   epoch is not lower.  Good messages are kept, published or not.
-2. At the first bad one, at offset X: if the commit file published more than X, or a good message further
+   epoch is not lower.  Good messages are kept, published or not.  What the ledger of gaps names may be missing.
+2. At the first bad one, at offset X: if the commit file promised more than X, or a good message further
    on was written when more than X was known to be synced, bytes that were durable have changed: the log is
-   damaged, and nothing is touched.
-3. Otherwise it is the torn tail of an append that was never acknowledged: a hole is punched over it.  The
+   damaged, and nothing is touched.  Promised is what was published, while the machine runs; after it was
+   started anew, what had been synced.
+3. Otherwise it is the torn tail of an append that nobody was told is durable: a hole is punched over it.  The
    file keeps its size, because who has it mapped would be killed if it shrank.
+4. After a restart of the machine the log goes on behind every offset that may have been given out (reserve.py):
+   what lies between its end and there is lost, and goes into the ledger before anything is appended.
 
 Within the boot that wrote the commit file everything below the committed length is still as it was, so
 the scan starts there; after a reboot it starts at the segment's beginning.
@@ -20,20 +23,26 @@ import errno
 import logging
 import os
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from streamfn._native import ffi, lib
+from streamfn._native import lib
 from streamfn.errors import BusyError, LogDamaged
+from streamfn.log import gaps, reserve
 from streamfn.log.commit import Commit, CommitFile
+from streamfn.log.damage import damaged, missing
 from streamfn.log.disk import Disk
+from streamfn.log.gaps import Ledger
 from streamfn.log.lock import FileLock
-from streamfn.log.segment import Segment, SegmentFile, list_files, open_segment
+from streamfn.log.scan import SCAN_MESSAGES, Scan, next_message
+from streamfn.log.segment import Segment, SegmentFile, list_files, open_segment, stream_path
 from streamfn.log.stream import Shard
+
+__all__ = ["Recovery", "Scan", "Tail", "cut", "damaged", "find_tail", "settle"]
 
 # With no logging set up, as on the command line, Python writes a warning to standard error as it is.
 _log = logging.getLogger(__name__)
 
-_SCAN_MESSAGES = 256
+_EVERYTHING = 1 << 62
 _CHUNK = 1 << 20
 # How long a first opener after a reboot may take before we stop waiting for its commit file.
 _SETTLE_S = 30.0
@@ -43,26 +52,30 @@ class Recovery(NamedTuple):
     """What opening a shard for writing found to do; all zero after an orderly end.
 
     `cut_bytes` of a torn append were removed at file position `cut_at` of segment file `file`;
-    `kept_records` were whole, but had not been published.
+    `kept_records` were whole, but had not been published; `lost_offsets` were passed over, because under a
+    weaker durability they may have been given out and are not there.
     """
 
     file: str
     cut_at: int
     cut_bytes: int
     kept_records: int
+    lost_offsets: int = 0
 
 
 class Tail(NamedTuple):
-    """Where the log ends: `active` is None where the next append needs a new segment, at `end_offset`.
+    """Where the log ends: at `end_offset`; the next append gets `next_offset`.
 
-    `position` is the file position in the active segment where it goes on; `data_end` is above it where
-    there is something to cut.  The `kept_records` between `kept_from` and `position` are good, and nobody
-    was told that they are durable.
+    `active` is the segment where it goes on, at file position `position`, None where the last one is sealed.
+    Where `next_offset` is higher than `end_offset` it goes on in a new segment in any case.  `data_end` is above
+    `position` where there is something to cut.  The `kept_records` are good and were not published; everything
+    between file position `kept_from` and `position` is not known to be on the disk.
     """
 
     active: SegmentFile | None
     position: int
     end_offset: int
+    next_offset: int
     epoch: int
     data_end: int
     kept_records: int
@@ -72,7 +85,13 @@ class Tail(NamedTuple):
     def recovery(self) -> Recovery:
         """The same for a report."""
         name = self.active.path.name if self.active else ""
-        return Recovery(name, self.position, self.data_end - self.position, self.kept_records)
+        return Recovery(
+            name,
+            self.position,
+            self.data_end - self.position,
+            self.kept_records,
+            self.next_offset - self.end_offset,
+        )
 
 
 def find_tail(shard: Shard, commit: Commit | None) -> Tail:
@@ -83,131 +102,132 @@ def find_tail(shard: Shard, commit: Commit | None) -> Tail:
         OSError: a file cannot be read.
     """
     files = list_files(shard)
-    published = commit.end_offset if commit else 0
-    if not files:
-        if published:
-            raise LogDamaged(f"{shard.directory} has no segments, but {published} records were committed")
-        return Tail(None, 0, 0, commit.epoch if commit else 0, 0, 0, 0)
-    last = max(files, key=lambda file: (file.first_offset, file.sealed))
-    if commit and last.first_offset < commit.segment:
-        missing = f"{commit.segment:020d}.arrows"
-        raise LogDamaged(
-            f"{shard.directory / missing} is missing; records from offset {commit.segment} on are gone"
-        )
-    segment = open_segment(shard, last)
-    try:
-        return _scan_tail(shard, segment, last, commit)
-    finally:
-        segment.release()
+    ledger = gaps.read(shard)
+    if files:
+        last = max(files, key=lambda file: (file.first_offset, file.sealed))
+        segment = open_segment(shard, last)
+        try:
+            tail = _Ending(shard, segment, last, commit, ledger).find()
+        finally:
+            segment.release()
+    else:
+        tail = Tail(None, 0, 0, 0, commit.epoch if commit else 0, 0, 0, 0)
+    covered = ledger.end_at(tail.end_offset)
+    promised = _promised(shard, commit)
+    if commit is not None and promised > covered:
+        raise missing(stream_path(shard, commit.segment), covered, promised)
+    reserved = reserve.read(shard)
+    if reserved.boot_id != shard.disk.boot_id():
+        covered = max(covered, reserved.offset)
+    return tail._replace(next_offset=covered)
 
 
-def _scan_tail(shard: Shard, segment: Segment, file: SegmentFile, commit: Commit | None) -> Tail:
-    trusted = (
-        commit is not None
-        and commit.boot_id == shard.disk.boot_id()
-        and commit.segment == file.first_offset
-    )
-    start = (commit.length, commit.end_offset) if commit and trusted and not file.sealed else (0, 0)
-    if start[0] < segment.data_at:
-        start = (segment.data_at, file.first_offset)
-    published = commit.end_offset if commit else 0
-    if start[0] > segment.size:
-        raise damaged(
-            file, segment.size, published, f"where the file was cut; {start[0]} bytes were committed"
-        )
-    status, position, end_offset, epoch = _scan_all(segment, start, commit.epoch if commit and trusted else 0)
-    if published > end_offset:
-        raise damaged(file, position, end_offset, f"but {published} records were committed")
-    if file.sealed:
-        if status != lib.SF_SCAN_END:
-            raise damaged(file, position, end_offset, "and the end of a sealed segment is further on")
-        return Tail(None, 0, end_offset, epoch, 0, max(0, end_offset - published), 0)
-    data_end = _data_end(shard.disk, segment, position)
-    if data_end > position:
-        _refuse_durable_beyond(segment, file, position, end_offset, data_end)
-    return Tail(
-        file,
-        position,
-        end_offset,
-        epoch,
-        max(position, data_end),
-        end_offset - max(published, file.first_offset),
-        start[0],
-    )
+def _promised(shard: Shard, commit: Commit | None) -> int:
+    """Return the offset below which every record has to be there, unless the ledger names it."""
+    if commit is None:
+        return 0
+    return commit.end_offset if commit.boot_id == shard.disk.boot_id() else commit.synced_offset
 
 
-def damaged(file: SegmentFile, position: int, offset: int, why: str) -> LogDamaged:
-    """Return the error that names file, byte position and shard offset."""
-    return LogDamaged(f"{file.path} is damaged at byte {position}: no valid record at offset {offset}, {why}")
-
-
-def _scan_all(segment: Segment, start: tuple[int, int], epoch: int) -> tuple[int, int, int, int]:
-    """Scan good messages; return why it ended, position and offset there, and the last epoch."""
-    scan = Scan(segment, *start)
-    while True:
-        status, messages, count = scan.step(segment.size, _SCAN_MESSAGES, 1 << 62)
-        for i in range(count):
-            if messages[i].epoch < epoch:
-                segment.proven = min(segment.proven, messages[i].position)
-                return lib.SF_SCAN_DAMAGED, messages[i].position, messages[i].first_offset, epoch
-            epoch = messages[i].epoch
-        if status != lib.SF_SCAN_MORE:
-            return status, scan.position, scan.next_offset, epoch
-
-
-class Scan:
-    """A cursor over a segment's messages: a file position and the shard offset of the message there."""
-
-    __slots__ = ("_count", "_next", "_out", "_position", "segment")
+class _Ending:
+    """The last segment of a shard, and the search for where its records end."""
 
     def __init__(
-        self, segment: Segment, position: int, next_offset: int, capacity: int = _SCAN_MESSAGES
+        self, shard: Shard, segment: Segment, file: SegmentFile, commit: Commit | None, ledger: Ledger
     ) -> None:
-        self.segment = segment
-        self._position = ffi.new("uint64_t *", position)
-        self._next = ffi.new("uint64_t *", next_offset)
-        self._count = ffi.new("size_t *")
-        self._out = ffi.new("sf_message[]", capacity)
+        self._shard = shard
+        self._segment = segment
+        self._file = file
+        self._commit = commit
+        self._ledger = ledger
+        self._promised = _promised(shard, commit)
+        self._synced = commit.synced_offset if commit else 0
+        # What we know of this segment by the commit file is true for as long as the machine runs.
+        self._rebooted = commit is not None and commit.boot_id != shard.disk.boot_id()
+        active = commit is not None and commit.segment == file.first_offset and not file.sealed
+        self._known = commit if active and not self._rebooted else None
 
-    @property
-    def position(self) -> int:
-        """Where the scan goes on, in the file."""
-        return int(self._position[0])
+    def find(self) -> Tail:
+        """Return the tail, as far as this segment knows: `next_offset` is where its records end."""
+        file, segment = self._file, self._segment
+        known = self._known
+        if known is not None and known.length > segment.size:
+            why = f"where the file was cut; {known.length} bytes were committed"
+            raise self._damaged(segment.size, file.first_offset, why)
+        status, position, end_offset, epoch, kept_from = self._scan()
+        begun = self._commit.segment if self._commit else 0
+        if self._promised > self._ledger.end_at(end_offset) and begun <= file.first_offset:
+            raise self._damaged(position, end_offset, f"but {self._promised} records were committed")
+        published = self._commit.end_offset if self._commit else 0
+        kept = max(0, end_offset - max(published, file.first_offset))
+        if file.sealed:
+            if status != lib.SF_SCAN_END:
+                raise self._damaged(position, end_offset, "and the end of a sealed segment is further on")
+            return Tail(None, 0, end_offset, end_offset, epoch, 0, kept, 0)
+        data_end = _data_end(self._shard.disk, segment, position)
+        if data_end > position:
+            self._refuse_durable_beyond(position, end_offset, data_end)
+        if self._rebooted:
+            kept_from = position  # we read what is on the disk
+        return Tail(file, position, end_offset, end_offset, epoch, max(position, data_end), kept, kept_from)
 
-    @property
-    def next_offset(self) -> int:
-        """The shard offset of the message there."""
-        return int(self._next[0])
+    def _scan(self) -> tuple[int, int, int, int, int]:
+        """Walk over good messages, and over what the ledger says is gone.
 
-    def move(self, segment: Segment, position: int, next_offset: int) -> None:
-        """Go on elsewhere."""
-        self.segment = segment
-        self._position[0] = position
-        self._next[0] = next_offset
-
-    def step(self, end: int, messages_max: int, bytes_max: int) -> tuple[int, Any, int]:
-        """Scan on, up to file position `end`; return an SF_SCAN code, the messages and how many they are.
-
-        The messages are overwritten by the next step.
+        Returns why it ended, position and offset there, the last epoch, and where the first message begins that is
+        not known to be synced.
         """
-        segment = self.segment
-        proven = segment.proven
-        start = self._position[0]
-        status = lib.sf_scan_proven(
-            segment.base,
-            end,
-            segment.layout.id,
-            proven,
-            self._position,
-            self._next,
-            bytes_max,
-            self._out,
-            messages_max,
-            self._count,
-        )
-        if start <= max(proven, segment.data_at) and self._position[0] > proven:
-            segment.proven = self._position[0]
-        return status, self._out, self._count[0]
+        segment, known = self._segment, self._known
+        scan = Scan(segment, segment.data_at, self._file.first_offset)
+        if known is not None and known.synced_offset == known.end_offset and known.length >= segment.data_at:
+            scan.move(segment, known.length, known.end_offset)
+        epoch = known.epoch if known else 0
+        kept_from = -1
+        while True:
+            status, messages, count = scan.step(segment.size, SCAN_MESSAGES, _EVERYTHING)
+            for i in range(count):
+                message = messages[i]
+                if message.epoch < epoch:
+                    segment.proven = min(segment.proven, message.position)
+                    at = int(message.position)
+                    return lib.SF_SCAN_DAMAGED, at, int(message.first_offset), epoch, at if kept_from < 0 else kept_from
+                epoch = message.epoch
+                if kept_from < 0 and message.first_offset + message.rows > self._synced:
+                    kept_from = int(message.position)
+            if status == lib.SF_SCAN_MORE or self._pass_gap(scan):
+                continue
+            return status, scan.position, scan.next_offset, epoch, scan.position if kept_from < 0 else kept_from
+
+    def _pass_gap(self, scan: Scan) -> bool:
+        """Go on behind a gap that the ledger knows, if something of this segment lies there."""
+        gap = self._ledger.at(scan.next_offset)
+        if gap is None:
+            return False
+        segment = self._segment
+        found = next_message(segment, scan.position, segment.size, gap.end_offset, gap.end_offset + 1)
+        if found is None:
+            return False
+        scan.move(segment, int(found.position), int(found.first_offset))
+        return True
+
+    def _refuse_durable_beyond(self, position: int, end_offset: int, data_end: int) -> None:
+        """Raise LogDamaged if a good message behind `position` shows that what lies there had been synced."""
+        end = min(self._segment.size, data_end + 7)
+        covered = self._ledger.end_at(end_offset)
+        found = next_message(self._segment, position, end, end_offset + 1, _EVERYTHING)
+        while found is not None:
+            if found.durable_upto > covered:
+                why = f"but records up to {found.durable_upto} were durable"
+                raise self._damaged(position, end_offset, why)
+            found = next_message(
+                self._segment, int(found.position + found.length), end, end_offset + 1, _EVERYTHING
+            )
+
+    def _damaged(self, position: int, offset: int, why: str) -> LogDamaged:
+        """Return the error, with the range: up to the next good record here, or to what was promised."""
+        found = next_message(self._segment, position, self._segment.size, offset + 1, _EVERYTHING)
+        end = int(found.first_offset) if found is not None else max(offset, self._promised)
+        return damaged(self._file, position, offset, why, end_offset=end if end > offset else None)
 
 
 def _data_end(disk: Disk, segment: Segment, position: int) -> int:
@@ -219,19 +239,6 @@ def _data_end(disk: Disk, segment: Segment, position: int) -> int:
             if chunk:
                 end = at + len(chunk)
     return end
-
-
-def _refuse_durable_beyond(
-    segment: Segment, file: SegmentFile, position: int, end_offset: int, data_end: int
-) -> None:
-    """Raise LogDamaged if a good message behind `position` shows that what lies there had been synced."""
-    found = ffi.new("sf_message *")
-    at = ffi.new("uint64_t *", position)
-    end = min(segment.size, data_end + 7)
-    while lib.sf_find_message(segment.base, end, segment.layout.id, at, found):
-        if found.durable_upto > end_offset and found.first_offset > end_offset:
-            raise damaged(file, position, end_offset, f"but records up to {found.durable_upto} were durable")
-        at[0] += found.length
 
 
 def cut(disk: Disk, tail: Tail) -> None:
@@ -255,15 +262,28 @@ def cut(disk: Disk, tail: Tail) -> None:
     )
 
 
-def settle(shard: Shard, commit_file: CommitFile) -> Commit:
-    """Return the commit to start from; if the machine was restarted since it was written, recover first."""
+def settle(shard: Shard, commit_file: CommitFile, *, salvage: bool = False) -> Commit:
+    """Return the commit to start from; if the machine was restarted since it was written, recover first.
+
+    With `salvage` a damaged tail leaves things as they are: what was committed is read as far as it goes.
+
+    Raises:
+        LogDamaged: what was durable is not there any more.
+        BusyError: another process recovers the log and does not get done.
+        OSError: a file cannot be read.
+    """
     deadline = time.monotonic() + _SETTLE_S
     boot_id = shard.disk.boot_id()
     while True:
         commit = commit_file.read()
         if commit is not None and commit.boot_id == boot_id:
             return commit
-        settled = _recover(shard, commit_file)
+        try:
+            settled = _recover(shard, commit_file)
+        except LogDamaged:
+            if commit is None or not salvage:
+                raise
+            return commit
         if settled is not None:
             return settled
         if commit is not None:
@@ -298,6 +318,7 @@ def _recover(shard: Shard, commit_file: CommitFile) -> Commit | None:
             segment=tail.active.first_offset if tail.active else tail.end_offset,
             length=tail.position,
             end_offset=tail.end_offset,
+            synced_offset=tail.end_offset,
         )
         try:
             writable = CommitFile.open(shard.disk, shard.directory, write=True)

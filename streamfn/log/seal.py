@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from streamfn import limits
 from streamfn._native import ffi, lib
 from streamfn.errors import LogError
+from streamfn.log import gaps
 from streamfn.log.disk import Space
 from streamfn.log.layout import Layout
 from streamfn.log.recovery import Scan, damaged
@@ -133,12 +134,13 @@ class Sealer:
         files = list_files(self._shard)
         sealed = {file.first_offset for file in files if file.sealed}
         starts = sorted({file.first_offset for file in files})
-        ends = dict(pairwise(starts))
+        ledger = gaps.read(shard)
+        ends = {start: ledger.start_before(following) for start, following in pairwise(starts)}
         for file in files:
             if file.sealed or file.first_offset == active:
                 continue
-            if file.first_offset in sealed:
-                shard.disk.unlink(file.path)
+            if file.first_offset in sealed or ends[file.first_offset] <= file.first_offset:
+                shard.disk.unlink(file.path)  # there twice, or empty before a loss
             else:
                 self.seal(file.first_offset, ends[file.first_offset])
 

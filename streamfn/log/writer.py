@@ -1,8 +1,10 @@
 """Appending to a shard: the one process that holds its lock.
 
     append    body first, then the 8 bytes of prefix: what is not complete reads as the end of the stream
-    commit    fdatasync, then one write to the commit file: readers see what is durable and nothing else
-    roll      commit; a new segment is written, synced and renamed into place, published; then the old one
+    commit    what the durability promises (`fsync`: fdatasync), then one write to the commit file: readers
+              see what was committed and nothing else
+    sync      fdatasync and publish, whatever the durability
+    roll      sync; a new segment is written, synced and renamed into place, published; then the old one
               is sealed by a thread of the writer
 
 A failed write leaves nothing: a hole is punched over it and the log ends where it did.  After a failed
@@ -13,6 +15,7 @@ only a new one, which reads the log again, can go on.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -20,12 +23,16 @@ from typing import TYPE_CHECKING
 from streamfn import limits
 from streamfn.clock import Clock, SystemClock
 from streamfn.errors import DiskFull, FailedError, LogError, ShardClosed
-from streamfn.log import batch, bulk, changes, description, recovery
+from streamfn.log import batch, bulk, changes, description, gaps, recovery, reserve
 from streamfn.log.commit import Commit, CommitFile
 from streamfn.log.disk import write_all
+from streamfn.log.durability import FSYNC, Durability
+from streamfn.log.gaps import LOST, Gap
 from streamfn.log.layout import Layout, initial
 from streamfn.log.lock import FileLock
+from streamfn.log.numbering import Numbering
 from streamfn.log.recovery import Recovery, Tail
+from streamfn.log.reserve import ReserveFile
 from streamfn.log.seal import Sealer, floor_bytes
 from streamfn.log.segment import header, read_header, stream_path
 from streamfn.log.straight import StraightAppend
@@ -34,6 +41,8 @@ from streamfn.types import NewChange, NewRecord
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+_log = logging.getLogger(__name__)
 
 # An active segment ends in zeros, so that readers which look for an end-of-stream mark find one.
 _END_BYTES = 8
@@ -53,9 +62,11 @@ class ShardWriter:
         clock: Clock,
         segment_bytes: int,
         *,
+        durability: Durability = FSYNC,
         threaded: bool = True,
     ) -> None:
         self.shard = shard
+        self.durability = durability
         self._disk = shard.disk
         self._boot_id = ""
         self.recovered = Recovery("", 0, 0, 0)
@@ -70,7 +81,8 @@ class ShardWriter:
         self._end_offset = 0
         self._epoch = 0
         self._arrival_ms = 0
-        self._sequence_base = shard.sequence_base
+        self._reserve: ReserveFile | None = None
+        self._numbering: Numbering | None = None
         self._layout = initial(shard.kind)
         self._committed = Commit("", 0, 0, 0, 0, "", 0)
         self._fenced: str | None = None
@@ -85,11 +97,13 @@ class ShardWriter:
         wait_s: float = 5.0,
         clock: Clock | None = None,
         segment_bytes: int = limits.SEGMENT_BYTES,
+        durability: Durability = FSYNC,
         threaded: bool = True,
     ) -> ShardWriter:
         """Take the shard's lock, waiting up to `wait_s` seconds for it, and repair what a crash left.
 
-        Full segments are sealed by a thread of the writer, with `threaded` False by the call that fills them.
+        With a `durability` of `interval` the caller sees to it that `sync` is called often enough.  Full segments
+        are sealed by a thread of the writer, with `threaded` False by the call that fills them.
 
         Raises:
             BusyError: another process is writing; the text names its pid.
@@ -113,7 +127,8 @@ class ShardWriter:
             raise FailedError(
                 f"cannot write to shard {shard.id} in {shard.directory.parent} as {why}"
             ) from error
-        writer = cls(shard, lock, commit_file, clock or SystemClock(), segment_bytes, threaded=threaded)
+        time = clock or SystemClock()
+        writer = cls(shard, lock, commit_file, time, segment_bytes, durability=durability, threaded=threaded)
         try:
             writer._recover()
         except OSError as error:
@@ -137,8 +152,13 @@ class ShardWriter:
 
     @property
     def committed_offset(self) -> int:
-        """The offset below which every record is durable and visible to readers."""
+        """The offset below which every record is visible to readers; durable, as far as the durability promises."""
         return self._committed.end_offset
+
+    @property
+    def synced_offset(self) -> int:
+        """The offset below which every record is known to be on the disk."""
+        return self._committed.synced_offset
 
     @property
     def sealing_problem(self) -> str | None:
@@ -146,17 +166,17 @@ class ShardWriter:
         return self._sealer.problem
 
     def sequence_number(self, offset: int) -> str:
-        """Return the sequence number of a record that this writer appended."""
-        return f"{self._sequence_base}{offset:020d}"
+        """Return the sequence number of a record that this writer appended, and that came without one."""
+        return f"{self._numbers.base}{offset:020d}"
 
     def append(self, records: Sequence[NewRecord]) -> range:
         """Append records as one message, or more where they are large, and return their offsets.
 
         Readers see them after `commit`.  A record without arrival time gets the clock's, never less than
-        one given before.
+        one given before; one without a sequence number gets one above all that the shard has seen.
 
         Raises:
-            RefusedError: a record breaks a limit; nothing was appended.
+            RefusedError: a record breaks a limit, or captured sequence numbers do not rise; nothing was appended.
             DiskFull: too little disk space is left; nothing was appended, except whole messages of an
                 append of many, which stay.
             LogError: a write failed (the same holds), or the writer is fenced.
@@ -195,16 +215,25 @@ class ShardWriter:
         return offsets
 
     def commit(self) -> None:
-        """Make everything appended durable, and then visible.
+        """Make everything appended as durable as the durability promises, and then visible.
 
         Raises:
             LogError: the sync failed; the writer is fenced, and it is unknown which of the records that were
                 not committed before will be there when the shard is opened again.
         """
+        if self.durability.synced:
+            self.sync()
+            return
         self._require_open()
         if self._committed.end_offset != self._end_offset:
+            self._publish(self._committed.synced_offset)
+
+    def sync(self) -> None:
+        """Make everything appended durable whatever the durability, and then visible; see `commit`."""
+        self._require_open()
+        if self._committed.synced_offset != self._end_offset or self._committed.end_offset != self._end_offset:
             self._sync(self._fd)
-            self._publish()
+            self._publish(self._end_offset)
 
     def close(self) -> None:
         """Commit, wait for segments being sealed, and release the shard.  A second call does nothing.
@@ -216,8 +245,9 @@ class ShardWriter:
             return
         try:
             if self._fenced is None:
-                self.commit()
+                self.sync()
                 self._sync(self._commit_file.fileno())
+                self._give_reserve_back()
         finally:
             self._abandon()
 
@@ -228,6 +258,8 @@ class ShardWriter:
         if self._fd >= 0:
             self._disk.close(self._fd)
             self._fd = -1
+        if self._reserve is not None:
+            self._reserve.close()
         self._commit_file.close()
         self._lock.release()
 
@@ -237,28 +269,82 @@ class ShardWriter:
         tail = recovery.find_tail(self.shard, known)
         recovery.cut(self._disk, tail)
         self.recovered = tail.recovery
+        self._reserve = ReserveFile(self.shard)
+        self._numbering = Numbering(self.shard, self._reserve, lost=tail.next_offset > tail.end_offset)
         self._epoch = max(tail.epoch, known.epoch if known else 0) + 1
         self._arrival_ms = known.arrival_ms if known else 0
-        self._end_offset = tail.end_offset
+        self._end_offset = tail.next_offset
         # Who was killed after a rename may have left a name that the next loss of power takes away again.
         self._sync_directory()
         self._continue(tail)
-        self._publish()
+        self._publish(self._end_offset)
         self._sealer.sweep(self._segment)
 
     def _continue(self, tail: Tail) -> None:
         """Go on in the active segment, or begin one."""
-        if tail.active is None:
+        if tail.active is not None:
+            self._segment = tail.active.first_offset
+            self._position = tail.position
+            self._fd = self._disk.open(tail.active.path, os.O_RDWR)
+            self._size = self._disk.status(self._fd).size
+            self._layout, _ = read_header(self.shard, tail.active, self._fd)
+            if tail.position > tail.kept_from:
+                self._write_again(tail.kept_from, tail.position)
+            if tail.position > tail.kept_from or tail.kept_records:
+                self._sync(self._fd)
+        if tail.next_offset > tail.end_offset:
+            self._pass_over(tail.end_offset)
+        if tail.active is None or tail.next_offset > tail.end_offset:
+            old_fd = self._fd
             self._begin_segment(self._layout)
+            if old_fd >= 0:
+                self._disk.close(old_fd)
+
+    def _pass_over(self, end_offset: int) -> None:
+        """Note that what lies between the log's end and where it goes on is lost, before anything is appended."""
+        gap = Gap(end_offset, self._end_offset, LOST, at_ms=self._clock.unix_ms())
+        known = gaps.read(self.shard)
+        if gaps.record(self.shard, gap).gaps != known.gaps:
+            _log.warning(
+                "streamfn: %s: up to %d records from offset %d on were lost with what the system had not written yet; "
+                "the log goes on at offset %d",
+                self.shard.directory,
+                self._end_offset - end_offset,
+                end_offset,
+                self._end_offset,
+            )
+
+    def _reserve_offsets(self, end_offset: int) -> None:
+        """Under a weaker durability, make sure that offsets below `end_offset` are durably reserved."""
+        if self.durability.synced:
             return
-        self._segment = tail.active.first_offset
-        self._position = tail.position
-        self._fd = self._disk.open(tail.active.path, os.O_RDWR)
-        self._size = self._disk.status(self._fd).size
-        self._layout, _ = read_header(self.shard, tail.active, self._fd)
-        if tail.kept_records:
-            self._write_again(tail.kept_from, tail.position)
-            self._sync(self._fd)
+        known = self._reserved.known
+        if known.boot_id == self._boot_id and end_offset <= known.offset:
+            return
+        self._write_reserve(end_offset + reserve.BLOCK)
+
+    def _give_reserve_back(self) -> None:
+        """Everything is on the disk: a loss after this takes nothing, and leaves no hole."""
+        if self._reserved.known.offset > self._end_offset:
+            self._write_reserve(self._end_offset)
+
+    def _write_reserve(self, offset: int) -> None:
+        known = self._reserved.known
+        try:
+            self._reserved.write(known._replace(boot_id=self._boot_id, offset=offset))
+        except OSError as error:
+            self._fenced = f"offsets could not be reserved: {error.strerror}"
+            raise _log_error(self.shard, "cannot append to", error) from error
+
+    @property
+    def _reserved(self) -> ReserveFile:
+        assert self._reserve is not None, "opened"
+        return self._reserve
+
+    @property
+    def _numbers(self) -> Numbering:
+        assert self._numbering is not None, "opened"
+        return self._numbering
 
     def _write_again(self, start: int, end: int) -> None:
         """Write what lies there once more, as it is.
@@ -276,14 +362,15 @@ class ShardWriter:
 
     def _append(self, messages: Iterable[batch.Rows], arrival_ms: int) -> range:
         first = self._end_offset
-        base = self._sequence_base.encode()
         for rows in messages:
+            base = self._number(rows)
             if rows.layout is not self._layout and self._layout.holds(rows.layout):
                 rows = rows.widened(self._layout)
             draft = rows.draft(self._end_offset, base, arrival_ms)
             self._require_space(len(draft.buffer))
             self._make_room(len(draft.buffer), rows.layout)
-            message = draft.finish(self._epoch, self._committed.end_offset)
+            self._reserve_offsets(self._end_offset + rows.rows)
+            message = draft.finish(self._epoch, self._committed.synced_offset)
             assert self._position + len(message) + _END_BYTES <= self._size, "a message outgrew its segment"
             self._write(message)
             self._end_offset += rows.rows
@@ -294,10 +381,10 @@ class ShardWriter:
         if self._end_offset > self._segment:
             self._roll()
         first = self._segment
-        base = self._sequence_base.encode()
         straight = StraightAppend(self.shard, first, self._segment_bytes, arrival_ms)
         try:
             for rows in messages:
+                base = self._number(rows)
                 self._require_space(rows.message_bytes(base))
                 straight.add(rows, base, self._epoch, first)
             straight.finish()
@@ -317,6 +404,17 @@ class ShardWriter:
             self._disk.unlink(stream_path(self.shard, first))
         except OSError as error:
             raise _log_error(self.shard, "cannot tidy up", error) from error
+
+    def _number(self, rows: batch.Rows) -> bytes:
+        """Return the base of the sequence numbers that rows get; those they bring along are checked and reserved."""
+        if rows.captured is None:
+            return self._numbers.give(self._end_offset).encode()
+        try:
+            self._numbers.capture(*rows.captured, self._end_offset, self._boot_id)
+        except OSError as error:
+            self._fenced = f"sequence numbers could not be reserved: {error.strerror}"
+            raise _log_error(self.shard, "cannot append to", error) from error
+        return self._numbers.base.encode()
 
     def _make_room(self, size: int, needed: Layout) -> None:
         """Begin a segment where the message does not fit the active one, or has other columns.
@@ -364,7 +462,7 @@ class ShardWriter:
 
     def _roll(self, needed: Layout | None = None) -> None:
         """Begin the next segment, with the same columns unless others are needed, and have the full one sealed."""
-        self.commit()
+        self.sync()
         full = self._segment
         self._replace(needed or self._layout)
         self._sealer.seal(full, self._segment)
@@ -374,7 +472,8 @@ class ShardWriter:
         old_fd = self._fd
         try:
             self._begin_segment(needed)
-            self._publish()
+            self._publish(self._end_offset)
+            self._sync(self._commit_file.fileno())  # so that a segment that is gone later is missed
         except OSError as error:
             raise _log_error(self.shard, "cannot begin a segment of", error) from error
         self._disk.close(old_fd)
@@ -418,15 +517,16 @@ class ShardWriter:
             self._fenced = f"a sync of its directory failed: {error.strerror}"
             raise
 
-    def _publish(self) -> None:
+    def _publish(self, synced_offset: int) -> None:
         self._committed = Commit(
             self._boot_id,
             self._epoch,
             self._segment,
             self._position,
             self._end_offset,
-            self._sequence_base,
+            self._numbers.base,
             self._arrival_ms,
+            synced_offset,
         )
         try:
             self._commit_file.publish(self._committed)

@@ -1,0 +1,93 @@
+"""The sequence numbers of a shard: those given here are above all it ever saw, those captured elsewhere rise.
+
+A number given here is a base and the record's offset in 20 digits.  A shard that has records with captured numbers
+gets a base above the highest of them: what that is, the last record says, or where a crash may have taken records,
+the reserve.
+"""
+
+from __future__ import annotations
+
+from streamfn.errors import RefusedError
+from streamfn.log import gaps
+from streamfn.log.reader import ShardReader
+from streamfn.log.reserve import ReserveFile, base_above, number_block_end
+from streamfn.log.rows import changes, records
+from streamfn.log.stream import DYNAMODB, OFFSET_DIGITS, Shard
+
+
+class Numbering:
+    """What its writer knows of a shard's sequence numbers.  Reads the log's last record when it has to."""
+
+    def __init__(self, shard: Shard, reserve: ReserveFile, *, lost: bool) -> None:
+        """`lost`: a crash may have taken the records with the highest numbers."""
+        self._shard = shard
+        self._reserve = reserve
+        self._lost = lost
+        self._base = shard.sequence_base
+        # Whether `_base` is above everything in the log.
+        self._sure = reserve.known.number == 0
+        # The number of the last record, None where nobody has looked, or the last was given here.
+        self._last: int | None = None
+        self._given = False
+
+    @property
+    def base(self) -> str:
+        """The base of the numbers given last, or the first one of the shard."""
+        return self._base
+
+    def give(self, end_offset: int) -> str:
+        """Return the base for records from `end_offset`, the log's end, on."""
+        if not self._sure:
+            self._base = self._base_above_all(end_offset)
+            self._sure = True
+        self._given = True
+        return self._base
+
+    def capture(self, first: str, last: str, end_offset: int, boot_id: str) -> None:
+        """Take note of captured numbers, which rise from `first` to `last`, before they are appended.
+
+        Raises:
+            RefusedError: they are not above the number of the last record.
+            OSError: they cannot be reserved.
+        """
+        before = self._last_number(end_offset)
+        if int(first) <= before:
+            raise RefusedError(
+                f"sequence number {first} does not follow {before}, which shard {self._shard.id} has already"
+            )
+        known = self._reserve.known
+        if int(last) >= known.number:
+            self._reserve.write(known._replace(boot_id=boot_id, number=number_block_end(last)))
+        self._last = int(last)
+        self._given = self._sure = False
+
+    def _last_number(self, end_offset: int) -> int:
+        if self._given:
+            return int(f"{self._base}{end_offset - 1:0{OFFSET_DIGITS}d}")
+        if self._last is None:
+            self._last = int(_number_before(self._shard, end_offset) or -1)
+        return self._last
+
+    def _base_above_all(self, end_offset: int) -> str:
+        text = None if self._last is not None else _number_before(self._shard, end_offset)
+        if self._lost and self._last is None:
+            above = base_above(self._reserve.known.number)
+        elif text is not None and text.endswith(f"{end_offset - 1:0{OFFSET_DIGITS}d}") and len(text) > OFFSET_DIGITS:
+            above = text[:-OFFSET_DIGITS]  # it was given here
+        elif text is not None or self._last is not None:
+            above = base_above(int(text) if text is not None else self._last or 0)
+        else:
+            above = base_above(self._reserve.known.number)
+        return max(self._shard.sequence_base, self._base, above, key=int)
+
+
+def _number_before(shard: Shard, end_offset: int) -> str | None:
+    """Return the sequence number of the last record before `end_offset` that is in the log, None if there is none."""
+    ledger = gaps.read(shard)
+    last = ledger.start_before(end_offset) - 1
+    if last < ledger.horizon:
+        return None
+    with ShardReader.open(shard, last) as reader:
+        (message,) = reader.poll(1, messages_max=1)
+        decode = changes if shard.kind == DYNAMODB else records
+        return decode(message, last - message.first_offset, 1)[0].sequence_number

@@ -1,0 +1,139 @@
+"""The reserve: how far offsets and sequence numbers may have been given out, durably, before they are.
+
+Under a weaker durability a crash may take records that readers have seen and mappings have checkpoints behind.
+What is appended afterwards must lie above all of that.  So offsets are reserved in blocks, and a block is synced
+before the first of it is used: after a loss the log goes on behind the last block.  Sequence numbers that were
+captured elsewhere are remembered likewise, because numbers given here must be higher.
+
+    reserve     two slots of 512 bytes, written in turn: a torn write leaves the other one
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+from streamfn.errors import LogDamaged
+from streamfn.log.disk import Disk, read_file, replace, write_all
+from streamfn.log.stream import OFFSET_DIGITS, Shard
+
+FILE_NAME = "reserve"
+# How many offsets one sync reserves: enough that syncs do not count, few enough that a gap's size says something.
+BLOCK = 16_384
+# A captured number reserves what is below the next multiple of ten to this power; Kinesis' own rise by some 10^27 a
+# second, so one sync lasts for hours.
+_NUMBER_BLOCK_DIGITS = 32
+
+_MAGIC = b"SFRESRV1"
+_SLOT_BYTES = 512
+_SLOT = struct.Struct("<8sQQ36s132s")
+_CRC = struct.Struct("<I")
+
+
+class Reserve(NamedTuple):
+    """What may have been given out.
+
+    Offsets below `offset` may be used, as long as the machine's run is `boot_id`; in a later one they may have
+    been.  Sequence numbers below `number` (an integer) may have been captured.
+    """
+
+    boot_id: str
+    offset: int
+    number: int
+
+
+NOTHING = Reserve("", 0, 0)
+
+
+class ReserveFile:
+    """The reserve of a shard, as its writer has it.  Made when there is something to reserve; not thread-safe."""
+
+    def __init__(self, shard: Shard) -> None:
+        """Read it.
+
+        Raises:
+            LogDamaged: neither slot is whole.
+            OSError: it cannot be read.
+        """
+        self._disk = shard.disk
+        self._path = shard.directory / FILE_NAME
+        self._turn, self._known = _read(shard.disk, self._path)
+        self._fd = -1
+
+    @property
+    def known(self) -> Reserve:
+        """What is reserved."""
+        return self._known
+
+    def write(self, reserve: Reserve) -> None:
+        """Reserve, durably.
+
+        Raises:
+            OSError: it is not known whether that is on the disk; the shard must be opened anew.
+        """
+        slot = _slot(self._turn + 1, reserve)
+        if self._turn == 0:
+            replace(self._disk, self._path, slot.ljust(2 * _SLOT_BYTES, b"\0"))
+        else:
+            if self._fd < 0:
+                self._fd = self._disk.open(self._path, os.O_RDWR)
+            write_all(self._disk, self._fd, memoryview(slot), self._turn % 2 * _SLOT_BYTES)
+            self._disk.sync(self._fd)
+        self._turn += 1
+        self._known = reserve
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._fd >= 0:
+            self._disk.close(self._fd)
+            self._fd = -1
+
+
+def read(shard: Shard) -> Reserve:
+    """Return what is reserved, `NOTHING` where there is no such file.
+
+    Raises:
+        LogDamaged: neither slot is whole.
+        OSError: it cannot be read.
+    """
+    return _read(shard.disk, shard.directory / FILE_NAME)[1]
+
+
+def number_block_end(number: str) -> int:
+    """Return what to reserve for a captured sequence number, so that many more are covered."""
+    block: int = 10**_NUMBER_BLOCK_DIGITS
+    return (int(number) // block + 1) * block
+
+
+def base_above(number: int) -> str:
+    """Return the sequence base whose numbers are all above `number`."""
+    return str(number // 10**OFFSET_DIGITS + 1)
+
+
+def _slot(turn: int, reserve: Reserve) -> bytes:
+    packed = _SLOT.pack(_MAGIC, turn, reserve.offset, reserve.boot_id.encode(), str(reserve.number).encode())
+    return packed + _CRC.pack(zlib.crc32(packed))
+
+
+def _read(disk: Disk, path: Path) -> tuple[int, Reserve]:
+    """Return how often it was written, and what was written last."""
+    try:
+        content = read_file(disk, path)
+    except FileNotFoundError:
+        return 0, NOTHING
+    slots = [slot for at in (0, _SLOT_BYTES) if (slot := _decode(content[at : at + _SLOT_BYTES])) is not None]
+    if not slots:
+        raise LogDamaged(f"{path} is damaged: it is not known which offsets were given out", path=path)
+    return max(slots)
+
+
+def _decode(slot: bytes) -> tuple[int, Reserve] | None:
+    if len(slot) < _SLOT.size + _CRC.size or slot[:8] != _MAGIC:
+        return None
+    if zlib.crc32(slot[: _SLOT.size]) != _CRC.unpack_from(slot, _SLOT.size)[0]:
+        return None
+    _, turn, offset, boot_id, number = _SLOT.unpack_from(slot)
+    return turn, Reserve(boot_id.rstrip(b"\0").decode(), offset, int(number.rstrip(b"\0")))
