@@ -113,16 +113,16 @@ def find_tail(shard: Shard, commit: Commit | None) -> Tail:
     else:
         tail = Tail(None, 0, 0, 0, commit.epoch if commit else 0, 0, 0, 0)
     covered = ledger.end_at(tail.end_offset)
-    promised = _promised(shard, commit)
-    if commit is not None and promised > covered:
-        raise missing(stream_path(shard, commit.segment), covered, promised)
+    due = promised(shard, commit)
+    if commit is not None and due > covered:
+        raise missing(stream_path(shard, commit.segment), covered, due)
     reserved = reserve.read(shard)
     if reserved.boot_id != shard.disk.boot_id():
         covered = max(covered, reserved.offset)
     return tail._replace(next_offset=covered)
 
 
-def _promised(shard: Shard, commit: Commit | None) -> int:
+def promised(shard: Shard, commit: Commit | None) -> int:
     """Return the offset below which every record has to be there, unless the ledger names it."""
     if commit is None:
         return 0
@@ -140,7 +140,7 @@ class _Ending:
         self._file = file
         self._commit = commit
         self._ledger = ledger
-        self._promised = _promised(shard, commit)
+        self._promised = promised(shard, commit)
         self._synced = commit.synced_offset if commit else 0
         # What we know of this segment by the commit file is true for as long as the machine runs.
         self._rebooted = commit is not None and commit.boot_id != shard.disk.boot_id()

@@ -155,7 +155,7 @@ class _Walk:
 
     def _promised(self) -> int:
         """The offset below which every record was acknowledged as durable and must be there."""
-        return 0 if self._commit is None else self._commit.end_offset
+        return recovery.promised(self._shard, self._commit)
 
     def _follow(self, offset: int, after: int) -> None:
         """What is known ends at `offset`, and what comes next begins at `after`."""
