@@ -87,30 +87,6 @@ async def test_following_goes_on_in_the_children(tmp_path):
         assert sorted(found) == sorted(b"k %d" % number for number in range(40))
 
 
-@trio_test
-async def test_following_goes_on_in_the_children(tmp_path):
-    async with streamfn.open(tmp_path / "data") as session:
-        await session.create_stream("s")
-        await session.put("s", "k 0")
-        found = []
-        async with trio.open_nursery() as nursery:
-
-            async def follow():
-                async with session.records("s", follow=True) as records:
-                    async for record in records:
-                        found.append(record.data)
-                        if len(found) == 40:
-                            return
-
-            nursery.start_soon(follow)
-            for number in range(1, 40):
-                await session.put("s", f"k {number}")
-                if number in (5, 15, 25):
-                    stream = await session.stream("s")
-                    await session.split_shard("s", stream.open_shards[0].id)
-        assert sorted(found) == sorted(b"k %d" % number for number in range(40))
-
-
 def test_the_sync_door_does_the_same(tmp_path):
     with streamfn.open_sync(tmp_path / "data") as session:
         session.create_stream("s", shards=2)
