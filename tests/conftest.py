@@ -10,6 +10,7 @@ def pytest_addoption(parser):
     parser.addoption("--soak", action="store_true", help="also run what takes long")
     parser.addoption("--crash-states", type=int, default=200_000, help="how many crash states are judged")
     parser.addoption("--crash-seed", type=int, default=5, help="what random crashes and faults are drawn with")
+    parser.addoption("--every-fault", action="store_true", help="let every system call fail in every way")
 
 
 @pytest.fixture

@@ -95,7 +95,7 @@ def test_the_core_never_asks_the_time_or_the_system(path):
 
 # Who is asking, and how a call is to be made: not storage.
 NOT_STORAGE = {"PathLike", "W_OK", "X_OK", "access", "geteuid", "getpid", "strerror"}
-SYSTEM = {"disk.py", "libc.py", "watch.py", "rendezvous.py"}  # storage, inotify, sockets
+SYSTEM = {"disk.py", "libc.py", "watch.py", "rendezvous.py", "wakeup.py"}  # storage, inotify, sockets, eventfd
 
 
 @pytest.mark.parametrize(

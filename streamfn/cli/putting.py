@@ -37,7 +37,7 @@ def run_put(
 
     Raises:
         RefusedError: a name, number or record breaks a limit; of arguments none was put then.
-        BusyError: another process writes to the stream.
+        BusyError: another process writes to the stream, and takes nothing along.
         LogError: the disk is full or failed; what was printed is durable.
     """
     check_name(name)

@@ -4,8 +4,9 @@ Tasks of the session's Trio run and other threads put alike, straight into the p
 go through the Trio run would pay for two hops between threads, and with 64 of them for the run's time too (4,000 puts
 a second instead of 40,000).
 
-While a producer is open it holds the locks of the shards it writes to, and no other process can write there. A program
-that puts now and then must not keep the others out for good, so an idle producer is closed.
+While a producer is open it holds the locks of the shards it writes to; other processes put through it, and ask it to
+let go where they need a shard for themselves. Not all of them know how, so a producer that neither this session nor
+another process has used for a second is closed.
 """
 
 from __future__ import annotations
@@ -134,7 +135,7 @@ class Putter:
             await trio.sleep(IDLE_S / 2)
             longest = time.monotonic() - IDLE_S
             for stream, entry in list(self._entries.items()):
-                if not entry.users and entry.last_s <= longest:
+                if not entry.users and max(entry.last_s, entry.producer.last_guest_s) <= longest:
                     await self._let_go(stream, entry, if_idle=True)
             if not self._entries:
                 self._opened = trio.Event()

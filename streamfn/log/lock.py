@@ -48,15 +48,15 @@ class FileLock:
         try:
             # The file may have been deleted, with its stream, while we came.
             held = disk.try_lock(fd) and disk.status(fd).links > 0
-        except BaseException:
+            if held and create:
+                disk.truncate(fd, 0)
+                disk.pwrite(fd, b"%d\n" % os.getpid(), 0)
+        except BaseException:  # a full disk among them: a lock that nobody holds must not stay
             disk.close(fd)
             raise
         if not held:
             disk.close(fd)
             return False
-        if create:
-            disk.truncate(fd, 0)
-            disk.pwrite(fd, b"%d\n" % os.getpid(), 0)
         self._fd = fd
         return True
 

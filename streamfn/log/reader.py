@@ -180,9 +180,12 @@ class ShardReader:
 
     def _refresh(self) -> bool:
         """Read the commit file; True if it says more than `position`."""
-        raw = self._commit_file.raw()
+        try:
+            raw = self._commit_file.raw()
+            commit = self._commit if raw == self._raw else decode(raw) or self._commit_file.read()
+        except OSError as error:
+            raise _log_error(self.shard, error) from error
         if raw != self._raw:
-            commit = decode(raw) or self._commit_file.read()
             if commit is None:
                 raise LogDamaged(
                     f"{self._commit_file.path} is damaged; open the stream for writing once to restore it",
@@ -382,9 +385,8 @@ class ShardReader:
 
 
 def _log_error(shard: Shard, error: OSError) -> LogError:
-    return LogError(
-        f"cannot read shard {shard.id} in {shard.directory.parent}: {error.strerror} ({error.filename})"
-    )
+    where = "" if error.filename is None else f" ({error.filename})"
+    return LogError(f"cannot read shard {shard.id} in {shard.directory.parent}: {error.strerror}{where}")
 
 
 def horizon(shard: Shard) -> int:

@@ -146,6 +146,16 @@ class ShardWriter:
         self.close()
 
     @property
+    def epoch(self) -> int:
+        """Which of the shard's writers this is: each one's is higher than that of the one before."""
+        return self._epoch
+
+    @property
+    def sequence_base(self) -> str:
+        """What the sequence numbers that this writer gives now begin with."""
+        return self._sequence_base
+
+    @property
     def end_offset(self) -> int:
         """The offset that the next record gets."""
         return self._end_offset

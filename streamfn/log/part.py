@@ -1,0 +1,46 @@
+"""Records on their way to one shard, together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from streamfn.log.durability import Durability
+from streamfn.log.stream import Shard
+from streamfn.types import NewChange, NewRecord
+
+New = NewRecord | NewChange
+
+
+class Part:
+    """Records of one put that go to one shard; `size` is roughly their weight in memory, in bytes.
+
+    `alone` says that they are appended by themselves: they bring sequence numbers along, and those may be refused.
+    """
+
+    __slots__ = ("alone", "durability", "records", "size")
+
+    def __init__(self, records: Sequence[New], durability: Durability, size: int) -> None:
+        self.records = records
+        self.durability = durability
+        self.size = size
+        self.alone = any(record.sequence_number is not None for record in records)
+
+    @property
+    def changes(self) -> bool:
+        """Whether these are DynamoDB change records."""
+        return isinstance(self.records[0], NewChange)
+
+    def placed(self, shard: Shard, first: int, base: str) -> None:
+        """They have their offsets, from `first` on; sequence numbers given here begin with `base`."""
+        raise NotImplementedError
+
+
+def run_of(parts: Sequence[Part]) -> int:
+    """Return how many of the parts, from the first on, can be appended as one."""
+    if parts[0].alone:
+        return 1
+    kind = type(parts[0].records[0])
+    for count, part in enumerate(parts):
+        if part.alone or type(part.records[0]) is not kind:
+            return count
+    return len(parts)

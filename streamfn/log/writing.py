@@ -1,0 +1,99 @@
+"""The writer's part of a lane: a shard opened for writing, and the other processes that put through it."""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Sequence
+from typing import Any
+
+from streamfn.clock import Clock
+from streamfn.errors import FailedError, StreamfnError
+from streamfn.log.durability import Durability
+from streamfn.log.guests import GuestPart, Guests
+from streamfn.log.part import Part, run_of
+from streamfn.log.stream import Shard
+from streamfn.log.writer import ShardWriter
+
+
+class Writing:
+    """Belongs to the lane's thread."""
+
+    def __init__(self, shard: Shard, poll: select.epoll, clock: Clock | None, durability: Durability) -> None:
+        """Take the shard's lock, if it is free, and serve others.
+
+        Raises:
+            BusyError, ShardClosed, LogError, FailedError: as ShardWriter.open.
+        """
+        self._shard = shard
+        self._writer = ShardWriter.open(shard, wait_s=0, clock=clock)
+        self.guests = Guests(
+            shard, poll, self._writer.epoch, self._writer.sequence_base, self._writer.end_offset
+        )
+        # When to look whether anybody wants to come in, on the monotonic clock.
+        self.look_s = 0.0
+        # What came with parts that could not be appended together with them.
+        self.held: list[Part] = []
+
+    @property
+    def base(self) -> str:
+        """What sequence numbers given here begin with."""
+        return self._writer.sequence_base
+
+    def first_run(self, parts: list[Part]) -> list[Part]:
+        """Return the parts that can be appended as one, and hold back the others."""
+        count = run_of(parts)
+        self.held = parts[count:]
+        return parts if count == len(parts) else parts[:count]
+
+    def append(self, parts: Sequence[Part]) -> Exception | None:
+        """Append a run of parts, and tell each where it is; what went wrong is returned."""
+        writer = self._writer
+        try:
+            if self.guests.present:
+                self.guests.note(parts, writer.end_offset)
+            records: Any = parts[0].records
+            if len(parts) > 1:
+                records = [record for part in parts for record in part.records]
+            appended = writer.append_changes(records) if parts[0].changes else writer.append(records)
+        except Exception as error:  # the boundary of the lane's thread: who waits is told, whatever it was
+            return error
+        first = appended.start
+        for part in parts:
+            part.placed(self._shard, first, writer.sequence_base)
+            first += len(part.records)
+        return None
+
+    def commit(self, parts: Sequence[Part]) -> Exception | None:
+        """Make what was appended as durable as the parts ask; what went wrong is returned."""
+        try:
+            self._writer.commit()
+        except Exception as error:  # as in `append`
+            return error
+        return None
+
+    def answer(self, parts: list[Part], error: Exception | None) -> list[Part]:
+        """Answer the parts that came from other processes, and return the others."""
+        if not self.guests.present:
+            return [part for part in parts if not isinstance(part, GuestPart)]
+        told = error if error is None or isinstance(error, StreamfnError) else FailedError(repr(error))
+        self.guests.answer(parts, told, self._writer.sequence_base)
+        return [part for part in parts if not isinstance(part, GuestPart)]
+
+    def sync_in(self, now_s: float) -> float | None:
+        """In how many seconds something that was acknowledged has to be synced; None: nothing has."""
+        return None
+
+    def sync_if_due(self) -> None:
+        """Sync what was acknowledged long enough ago."""
+
+    def close(self) -> None:
+        """Say goodbye to the others and release the shard.
+
+        Raises:
+            LogError: the last commit failed; the shard is released all the same.
+        """
+        self.guests.close()
+        try:
+            self._writer.close()
+        finally:
+            self.guests.part()

@@ -1,0 +1,201 @@
+"""Runs the script once for each point, a system call and a fault, and judges what is left.
+
+Started with the shim preloaded; forks a process for each run, so that a run costs what the script does.
+Prints one line of JSON: the call sites, the points, every broken promise.
+
+    LD_PRELOAD=shim.so python fault_runner.py DIRECTORY --points 300 --seed 5
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import errno
+import json
+import logging
+import os
+import random
+import shutil
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fault_check import broken_promises
+from fault_script import Script, prepare
+
+from streamfn.errors import StreamfnError
+from streamfn.log import writer
+from streamfn.log.disk import SystemDisk
+
+FAULTS = {"EIO": errno.EIO, "ENOSPC": errno.ENOSPC, "short": -1, "SIGKILL": -2}
+# A read cannot run out of space, and only a write can be short.
+READS = {"read", "pread", "mmap", "opendir", "flock"}
+WRITES = {"write", "pwrite"}
+_RUN_S = 30
+
+shim = ctypes.CDLL(None)
+shim.fault_count.restype = ctypes.c_long
+shim.fault_arm.argtypes = (ctypes.c_long, ctypes.c_int)
+
+
+class Call(NamedTuple):
+    """One system call of the script: its number, name, where in the program, and on what file."""
+
+    number: int
+    name: str
+    site: str
+    file: str
+
+
+class Run(NamedTuple):
+    """How a process ended, and what it told."""
+
+    status: int
+    told: list[Any]
+    trouble: str
+
+
+def name_the_sites() -> None:
+    """Have the log's calls say where they come from."""
+    for name in [name for name in vars(SystemDisk) if not name.startswith("_")]:
+        setattr(SystemDisk, name, _sited(getattr(SystemDisk, name)))
+
+
+def _sited(original: Any) -> Any:
+    def call(*arguments: Any) -> Any:
+        frame = sys._getframe(1)
+        while frame.f_code.co_filename.endswith("log/disk.py"):
+            frame = frame.f_back
+        module = Path(frame.f_code.co_filename).stem
+        shim.fault_site(f"{module}.{frame.f_code.co_name}".encode())
+        try:
+            return original(*arguments)
+        finally:
+            shim.fault_site(b"state")
+
+    return call
+
+
+def plant() -> None:
+    """Put a bug into the writer, so that one can see that it is found."""
+
+    def careless(*arguments: Any) -> None:
+        with contextlib.suppress(OSError):
+            original(*arguments)
+
+    original = writer.write_all
+    writer.write_all = careless
+
+
+def run(template: Path, directory: Path, number: int, fault: int, log: int = -1) -> Run:
+    """Run the script in a process of its own, with call `number` failing; 0 for none."""
+    shutil.rmtree(directory, ignore_errors=True)
+    shutil.copytree(template, directory)
+
+    def work(witness: int) -> None:
+        shim.fault_watch(os.fsencode(directory), log)
+        shim.fault_arm(number, fault)
+        script = Script(directory, witness, lambda name: shim.fault_site(b"state"))
+        with contextlib.suppress(StreamfnError):  # of the last close: whatever it was, the log must be right
+            script.run()
+
+    return in_a_fork(work)
+
+
+def in_a_fork(work: Callable[[int], None]) -> Run:
+    """Let a process of its own do `work`, which writes what it has to tell to a descriptor, a line of JSON each.
+
+    Nothing that it opens or remembers is there in the next one.
+    """
+    reads, writes = os.pipe()
+    errors_read, errors_write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            signal.alarm(_RUN_S)
+            work(writes)
+            status = 0
+        except BaseException:
+            os.write(errors_write, traceback.format_exc().encode())
+        finally:
+            os._exit(status)
+    os.close(writes)
+    os.close(errors_write)
+    with os.fdopen(reads, "rb") as told, os.fdopen(errors_read) as errors:
+        lines = [json.loads(line) for line in told if line.endswith(b"\n")]
+        trouble = errors.read()
+    return Run(os.waitpid(child, 0)[1], lines, trouble)
+
+
+def calls_of(template: Path, directory: Path) -> list[Call]:
+    """Every system call of the script, when none fails."""
+    path = directory.with_suffix(".calls")
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    done = run(template, directory, 0, 0, log)
+    os.close(log)
+    assert done.status == 0, done.trouble
+    assert judge(directory, done, "none") == []
+    lines = [line.split(" ") for line in path.read_text().splitlines()]
+    return [Call(int(number), name, site, file) for number, name, site, file in lines]
+
+
+def points_of(calls: list[Call]) -> list[tuple[Call, str]]:
+    """Every call with every fault that it can have."""
+    return [
+        (call, fault)
+        for call in calls
+        for fault in FAULTS
+        if (fault != "short" or call.name in WRITES) and (fault != "ENOSPC" or call.name not in READS)
+    ]
+
+
+def judge(directory: Path, done: Run, fault: str) -> list[str]:
+    """What a run broke."""
+    killed = os.WIFSIGNALED(done.status) and os.WTERMSIG(done.status) == signal.SIGKILL
+    if killed != (fault == "SIGKILL") or (not killed and done.status != 0):
+        return [f"the process ended with status {done.status}: {done.trouble}"]
+
+    def check(out: int) -> None:
+        for line in broken_promises(directory, done.told, killed):
+            os.write(out, json.dumps(line).encode() + b"\n")
+
+    checked = in_a_fork(check)
+    return checked.told if checked.status == 0 else [f"what is left cannot be used: {checked.trouble}"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--points", type=int, help="how many are drawn; all of them without it")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--planted", action="store_true", help="with a writer that does not see that a write failed")
+    arguments = parser.parse_args()
+    logging.disable()
+    template, directory = arguments.directory / "template", arguments.directory / "data"
+    made = in_a_fork(lambda out: prepare(template))
+    assert made.status == 0, made.trouble
+    name_the_sites()
+    if arguments.planted:
+        plant()
+    calls = calls_of(template, directory)
+    points = points_of(calls)
+    total = len(points)
+    if arguments.points is not None:
+        points = random.Random(arguments.seed).sample(points, min(arguments.points, total))
+    broken = []
+    for call, fault in points:
+        done = run(template, directory, call.number, FAULTS[fault])
+        for line in judge(directory, done, fault):
+            broken.append(f"call {call.number}, {call.name} of {call.file} by {call.site}, {fault}: {line}")
+    sites = sorted({(call.site, call.name, call.file.rpartition(".")[2]) for call in calls})
+    counts = {"calls": len(calls), "total": total, "points": len(points)}
+    json.dump({**counts, "sites": sites, "broken": broken}, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
