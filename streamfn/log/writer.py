@@ -153,7 +153,7 @@ class ShardWriter:
     @property
     def sequence_base(self) -> str:
         """What the sequence numbers that this writer gives now begin with."""
-        return self._sequence_base
+        return self._numbers.base
 
     @property
     def end_offset(self) -> int:
