@@ -1,5 +1,6 @@
 """Recording live streams, against an endpoint that shows what emulators do not: ends, children, expiry, trimming."""
 
+import functools
 import json
 import random
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import boto3
 import pytest
 import record_rig
 import trio
@@ -20,10 +22,13 @@ from streamfn.log.producer import Producer
 from streamfn.types import NewRecord
 
 DAY_MS = 86_400_000
+# The SDK reads its descriptions of services once a session, which takes longer than most of these tests.
+SESSIONS = functools.cache(boto3.Session)
 
 
 @pytest.fixture
 def endpoint(monkeypatch):
+    monkeypatch.setattr(boto3, "Session", SESSIONS)
     with Endpoint() as endpoint:
         for name, value in endpoint.environment.items():
             monkeypatch.setenv(name, value)
