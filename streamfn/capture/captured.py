@@ -176,22 +176,17 @@ class ShardLog:
         self.repaired = writer.recovered
 
     def stored(self) -> Stored | None:
-        """Return the last record, None if there never was one.
+        """Return the last record that is there, None if there never was one.
+
+        What was lost or found damaged behind it is captured anew, as far as the source has it.
 
         Raises:
-            FailedError: it did not come from the source, or it is not there any more and its number is not known.
+            FailedError: it did not come from the source, or was trimmed away here and its number is not known.
         """
-        end = self._writer.committed_offset
+        ledger = gaps.read(self._shard)
+        end = ledger.start_before(self._writer.committed_offset)
         if end == 0:
-            return None
-        gap = gaps.read(self._shard).at(end - 1)
-        if gap is not None:
-            if gap.last_sequence_number is None:
-                raise FailedError(
-                    f"shard {self._shard.id} of {self._shard.directory.parent}: its last record is gone ({gap}), and "
-                    "so it is not known where to go on: record into another --stream"
-                )
-            return Stored(gap.last_sequence_number, gap.at_ms or 0)
+            return self._trimmed(ledger.gaps[0]) if ledger.horizon else None
         last = self._read(end - 1)
         if last.sequence_number == self._writer.sequence_number(end - 1):
             raise FailedError(
@@ -199,6 +194,15 @@ class ShardLog:
                 "cannot follow its source any more; record into another --stream"
             )
         return last
+
+    def _trimmed(self, gap: gaps.Gap) -> Stored:
+        """Return the last record of a log that retention has emptied: so old that nothing is taken for granted."""
+        if gap.last_sequence_number is None:
+            raise FailedError(
+                f"shard {self._shard.id} of {self._shard.directory.parent}: its last record is gone ({gap}), and so it "
+                "is not known where to go on: record into another --stream"
+            )
+        return Stored(gap.last_sequence_number, 0)
 
     def append(self, captured: Sequence[Captured]) -> None:
         """Append records, and return when they are durable.

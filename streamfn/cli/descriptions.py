@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from streamfn.capture import memo
 from streamfn.cli.options import Settings
 from streamfn.cli.output import count_of, print_json, printable, shown_age, shown_size
 from streamfn.doors.openfiles import allow_open_files
@@ -77,11 +78,29 @@ def describe(data_dir: DataDir, stream: Stream, *, now_ms: int) -> Described:
         "id": stream.id,
         "arn": stream.arn,
         "created": format_time(stream.created_ms),
+        "recorded": _recorded(stream),
         "records": sum(shard["records"] for shard in shards),
         "bytes": sum(shard["bytes"] for shard in shards),
         "shards": shards,
         "mappings": _mappings(data_dir.state_path, stream, now_ms),
     }
+
+
+def _recorded(stream: Stream) -> Described | None:
+    """What `record` has noted; None where the stream was not recorded."""
+    noted = memo.read(stream)
+    if noted is None:
+        return None
+    losses = [
+        {
+            "shard": one.shard_id,
+            "after": one.loss.after,
+            "before": one.loss.before,
+            "noticed": format_time(one.noticed_ms),
+        }
+        for one in noted.losses
+    ]
+    return {"from": noted.source, "losses": losses}
 
 
 def _in_short(stream: Stream) -> Described:
@@ -175,6 +194,10 @@ def _draw(described: Described) -> None:
     click.echo(f"stream   {described['name']}")
     click.echo(f"arn      {described['arn']}")
     click.echo(f"created  {described['created']}")
+    if described["recorded"]:
+        losses = described["recorded"]["losses"]
+        missing = f"; {count_of(len(losses), 'range')} had been trimmed away (--json lists them)" if losses else ""
+        click.echo(f"from     {described['recorded']['from']}{missing}")
     click.echo(
         f"holds    {count_of(described['records'], 'record')}, {shown_size(described['bytes'])} on disk\n"
     )

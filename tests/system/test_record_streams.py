@@ -1,5 +1,6 @@
 """Recording live streams, against an endpoint that shows what emulators do not: ends, children, expiry, trimming."""
 
+import functools
 import json
 import random
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import boto3
 import pytest
 import record_rig
 import trio
@@ -14,16 +16,21 @@ from record_rig import numbers, record, stored, unlimited, until
 from scripted_endpoint import Endpoint
 
 from streamfn.capture.reading import Beginning, Until
+from streamfn.cli.app import run
 from streamfn.errors import BusyError, FailedError, RefusedError
+from streamfn.log import gaps
 from streamfn.log.datadir import DataDir
 from streamfn.log.producer import Producer
 from streamfn.types import NewRecord
 
 DAY_MS = 86_400_000
+# The SDK reads its descriptions of services once a session, which takes longer than most of these tests.
+SESSIONS = functools.cache(boto3.Session)
 
 
 @pytest.fixture
 def endpoint(monkeypatch):
+    monkeypatch.setattr(boto3, "Session", SESSIONS)
     with Endpoint() as endpoint:
         for name, value in endpoint.environment.items():
             monkeypatch.setenv(name, value)
@@ -389,7 +396,7 @@ def leaves(error):
 
 
 @pytest.mark.parametrize("kind", ["kinesis", "dynamodb"])
-def test_what_was_trimmed_away_while_it_was_stopped_is_said_and_noted(endpoint, data, kind):
+def test_what_was_trimmed_away_while_it_was_stopped_is_said_and_noted(endpoint, data, kind, capsys):
     live = unlimited(getattr(endpoint, kind)("some"))
     [shard] = live.shards
     source = "kinesis://some" if kind == "kinesis" else "dynamodb-stream://some"
@@ -407,6 +414,9 @@ def test_what_was_trimmed_away_while_it_was_stopped_is_said_and_noted(endpoint, 
     ]
     noted = json.loads((stream_of(data, "some").directory / "capture.json").read_text())["losses"]
     assert [(one["shard"], one["after"], one["before"]) for one in noted] == [(shard, given[5], given[9])]
+    capsys.readouterr()
+    assert run(["inspect", "some", "--data-dir", str(data)]) == 0
+    assert f"from     {source}; 1 range had been trimmed away (--json lists them)" in capsys.readouterr().out
 
 
 def test_an_old_last_record_that_is_still_there_is_no_loss(endpoint, data):
@@ -436,6 +446,29 @@ def test_a_shard_that_the_source_has_forgotten_is_a_loss_and_its_children_go_on(
     found = numbers(data, "some")
     assert (found[low], found[high]) == (live.numbers(low), live.numbers(high))
     assert not stream_of(data, "some").shard(first).open
+
+
+def test_what_was_lost_or_damaged_here_at_the_end_is_captured_anew(endpoint, data):
+    live = unlimited(endpoint.kinesis())
+    fill(live, 20)
+    record(endpoint.url, "kinesis://orders", data)
+    [shard] = stream_of(data).shards
+    gaps.record(shard, gaps.Gap(15, 20, gaps.DAMAGED))
+    assert record(endpoint.url, "kinesis://orders", data).result.records == 5
+
+
+def test_where_retention_has_emptied_the_log_its_last_number_says_where_to_go_on(endpoint, data):
+    live = unlimited(endpoint.kinesis(shards=2))
+    fill(live, 20)
+    record(endpoint.url, "kinesis://orders", data)
+    known, unknown = stream_of(data).shards
+    gaps.record(known, gaps.Gap(0, 20, gaps.TRIMMED, last_sequence_number=live.numbers(known.id)[-1]))
+    live.put(known.id, "more")
+    assert record(endpoint.url, "kinesis://orders", data).result.records == 1
+    gaps.record(unknown, gaps.Gap(0, 20, gaps.TRIMMED))
+    with pytest.raises(ExceptionGroup) as caught:
+        record(endpoint.url, "kinesis://orders", data)
+    assert any("it is not known where to go on" in str(leaf) for leaf in leaves(caught.value))
 
 
 # ---- where it ends
