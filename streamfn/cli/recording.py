@@ -240,16 +240,17 @@ def _time_ms(option: str, text: str, choices: str) -> int:
 def status_line(recorder: Recorder, rate: float, *, stopping: bool) -> str:
     """Return the recording's state as one line of plain text."""
     counts = recorder.counts
-    behind = recorder.behind_ms
+    troubled, behind = recorder.troubles(), recorder.behind_ms
     parts = [
         count_of(counts.records, "record"),
         f"{rate:,.0f}/s",
         shown_size(counts.bytes),
         f"{count_of(recorder.reading, 'shard')} of {len(recorder.lineage.shards)}",
     ]
-    if behind is not None:
-        parts.append("caught up" if behind == 0 else f"{shown_age(behind)} behind")
-    troubled = recorder.troubles()
+    if behind:
+        parts.append(f"{shown_age(behind)} behind")
+    elif behind == 0 and not troubled:
+        parts.append("caught up")
     if troubled:
         parts.append(f"{count_of(len(troubled), 'shard')} waiting to try again")
     if counts.losses:
