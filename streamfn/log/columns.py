@@ -93,7 +93,9 @@ def _scan_shard(shard: Shard, start: int) -> Iterator[pa.RecordBatch]:
     mapping: _Mapping | None = None
     with ShardReader.open(shard, start) as reader:
         end = reader.committed().end_offset
-        while messages := reader.poll(_READ_BYTES, end):
+        while (messages := reader.poll(_READ_BYTES, end)) or reader.gap is not None:
+            if not messages:
+                reader.skip()
             for message in messages:
                 if mapping is None or mapping.segment_id != message.segment.id:
                     mapping = _Mapping(shard, message.segment)

@@ -9,9 +9,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from streamfn.errors import RefusedError
+from streamfn.errors import LogDamaged, RefusedError
+from streamfn.log import gaps
 from streamfn.log.columns import dataset, scan
 from streamfn.log.datadir import DataDir
+from streamfn.log.gaps import Gap
+from streamfn.log.segment import list_segments
 from streamfn.log.stream import Stream
 from streamfn.log.writer import ShardWriter
 from streamfn.types import NewRecord
@@ -91,3 +94,26 @@ def test_a_stream_without_records_is_an_empty_dataset(tmp_path: Path) -> None:
     assert list(scan(empty)) == []
     assert dataset(empty).count_rows() == 0
     assert "partition_key" in dataset(empty).schema.names
+
+
+def test_what_is_gone_is_left_out_of_both(stream: Stream) -> None:
+    shard = stream.shards[0]
+    first, second, third, *_ = list_segments(shard)
+    gaps.record_trim(shard, second.first_offset)
+    gaps.record(shard, Gap(second.first_offset, third.first_offset, gaps.LOST))
+    first.path.unlink()
+    second.path.unlink()
+    left = EXPECTED[third.first_offset :]
+    assert [value for batch in scan(stream) for value in prefixes(batch.column("data"))] == left
+    assert sorted(prefixes(dataset(stream).to_table()["data"])) == sorted(left)
+
+
+def test_a_gap_in_the_middle_is_passed(stream: Stream) -> None:
+    shard = stream.shards[0]
+    _, second, third, *_ = list_segments(shard)
+    second.path.unlink()
+    with pytest.raises(LogDamaged, match=f"offsets {second.first_offset} to "):
+        list(scan(stream))
+    gaps.record(shard, Gap(second.first_offset, third.first_offset, gaps.DAMAGED))
+    found = [value for batch in scan(stream, [shard.id]) for value in prefixes(batch.column("data"))]
+    assert found == EXPECTED[: second.first_offset] + EXPECTED[third.first_offset : 40]
