@@ -35,6 +35,7 @@ ARRIVAL_MS_MAX = 253_402_300_799_999
 # batch) always fits one.  Sealed row groups are larger than appended messages and small enough that
 # checking one's CRC takes a few milliseconds.
 SEGMENT_BYTES = 128 * MIB
+SEGMENT_BYTES_RETAINED_MIN = 16 * MIB  # how small retention by bytes may make one; any record fits
 MESSAGE_BYTES_TARGET = 2 * MIB
 MESSAGE_ROWS_MAX = 65_536
 SEALED_GROUP_BYTES = 8 * MIB
@@ -59,4 +60,4 @@ LOG_LINE_BYTES_MAX = 64 * 1024
 
 assert RING_CAPACITY & (RING_CAPACITY - 1) == 0, "ring indexes are masked"
 assert BATCH_SIZE_MAX * EXTENT_BYTES <= ARENA_BYTES, "a batch of single-row extents must fit the arena"
-assert RECORD_BYTES_MAX + MIB < SEGMENT_BYTES, "any record must fit a fresh segment"
+assert RECORD_BYTES_MAX + MIB < SEGMENT_BYTES_RETAINED_MIN < SEGMENT_BYTES, "any record must fit a fresh segment"

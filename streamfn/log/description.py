@@ -15,11 +15,10 @@ from streamfn.log.disk import replace as replace_file
 from streamfn.log.stream import Shard, Stream, decode, encode
 
 FILE = "stream.json"
-# Of so many streams it is remembered where their shards end.
+# So many streams are remembered as they were read last.
 _STREAMS_KNOWN = 64
 
-_Ends = dict[int, int]
-_known: dict[Path, tuple[FileStatus, _Ends]] = {}
+_known: dict[Path, tuple[FileStatus, Stream]] = {}
 
 
 def read(directory: Path, disk: Disk = SYSTEM_DISK) -> Stream:
@@ -40,32 +39,36 @@ def replace(stream: Stream) -> None:
     replace_file(stream.disk, stream.directory / FILE, encode(stream).encode())
 
 
+def current(shard: Shard) -> Stream | None:
+    """Return the shard's stream as it is described now; None where the shard lies outside a stream.
+
+    Costs a look at the file; it is read only when it was replaced.
+    """
+    directory = shard.directory.parent
+    try:
+        fd = shard.disk.open(directory / FILE, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        found = shard.disk.status(fd)
+    finally:
+        shard.disk.close(fd)
+    status, stream = _known.get(directory, (None, None))
+    if stream is None or status != found or stream.disk is not shard.disk:
+        stream = read(directory, shard.disk)
+        if len(_known) >= _STREAMS_KNOWN:
+            _known.clear()
+        _known[directory] = (found, stream)
+    return stream
+
+
 def end_offset(shard: Shard) -> int | None:
     """Return where the shard was closed, as its stream is described now; None while it is open.
 
     Whoever holds the shard's lock knows by this that it stays so.  A shard that lies outside a stream is open.
-    Costs a look at the file; it is read only when it was replaced.
     """
-    try:
-        fd = shard.disk.open(shard.directory.parent / FILE, os.O_RDONLY)
-    except FileNotFoundError:
-        return None
-    try:
-        return _ends(shard, shard.disk.status(fd)).get(shard.number)
-    finally:
-        shard.disk.close(fd)
-
-
-def _ends(shard: Shard, found: FileStatus) -> _Ends:
-    """Return where the closed shards of a stream end, by number; `found` is what its description is now."""
-    directory = shard.directory.parent
-    status, ends = _known.get(directory, (None, {}))
-    if status != found:
-        ends = {s.number: s.end_offset for s in read(directory, shard.disk).shards if s.end_offset is not None}
-        if len(_known) >= _STREAMS_KNOWN:
-            _known.clear()
-        _known[directory] = (found, ends)
-    return ends
+    stream = current(shard)
+    return None if stream is None or shard.number >= len(stream.shards) else stream.shards[shard.number].end_offset
 
 
 def refuse_closed(shard: Shard) -> None:

@@ -19,8 +19,10 @@ from typing import Any, NamedTuple
 
 from streamfn import limits
 from streamfn._native import ffi, lib
+from streamfn.clock import SystemClock
 from streamfn.errors import LogDamaged
 from streamfn.log import broker, gaps
+from streamfn.log.age import Moment, ShardClock
 from streamfn.log.disk import Disk, write_all
 from streamfn.log.gaps import DAMAGED, LOST, Gap
 from streamfn.log.layout import Layout, initial
@@ -163,7 +165,7 @@ class _Repair:
             for group in _groups(run.messages):
                 batch = ffi.new("sf_message[]", [message[0] for message in group])
                 writer.add_draft(merged(good, batch, len(group), run.end_offset))
-            writer.finish(run.end_offset, good.modified_ms, 0)
+            writer.finish(run.end_offset, good.appended)
         except BaseException:
             writer.abandon()
             raise
@@ -186,7 +188,8 @@ class _Good:
         self._file = file
         self._fd = shard.disk.open(file.path, os.O_RDONLY)
         status = shard.disk.status(self._fd)
-        self.modified_ms = status.modified_ms
+        lived_ms = ShardClock(shard, SystemClock()).now().lived_ms  # its last append was not later
+        self.appended = Moment(status.modified_ms, lived_ms)
         self._size = status.size
         self.layout: Layout
         try:

@@ -12,14 +12,16 @@ import logging
 import os
 import queue
 import threading
-from itertools import pairwise
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 from streamfn import limits
 from streamfn._native import ffi, lib
 from streamfn.errors import LogError
-from streamfn.log import gaps
+from streamfn.log import description, retention
+from streamfn.log.age import Moment, ShardClock
+from streamfn.log.chain import read_chain
 from streamfn.log.disk import Space
 from streamfn.log.layout import Layout
 from streamfn.log.recovery import Scan, damaged
@@ -28,11 +30,10 @@ from streamfn.log.sealed_writer import SUFFIX, SealedWriter
 from streamfn.log.segment import (
     Segment,
     SegmentFile,
-    list_files,
     open_segment,
     stream_path,
 )
-from streamfn.log.stream import Shard
+from streamfn.log.stream import KEEP_ALL, Shard
 
 _log = logging.getLogger(__name__)
 
@@ -40,10 +41,11 @@ _log = logging.getLogger(__name__)
 _GROUP_MESSAGES = 8192
 
 
-def seal(shard: Shard, first_offset: int, end_offset: int) -> Path:
+def seal(shard: Shard, first_offset: int, end_offset: int, appended: Moment) -> Path:
     """Write the sealed form of a segment of records `first_offset` .. `end_offset`, and unlink the other.
 
-    Every message is proven before it is copied.
+    `appended` is when the last of them was appended.  The shard's lock is held.  Every message is proven before it is
+    copied.
 
     Raises:
         LogDamaged: a message is not as it was written; nothing was changed.
@@ -56,7 +58,7 @@ def seal(shard: Shard, first_offset: int, end_offset: int) -> Path:
         writer = SealedWriter(shard, first_offset, segment.layout)
         try:
             _copy(segment, file, end_offset, writer)
-            path = writer.finish(end_offset, shard.disk.status(segment.fd).modified_ms, 0)
+            path = writer.finish(end_offset, appended)
         except BaseException:
             writer.abandon()
             raise
@@ -100,49 +102,46 @@ def merged(segment: Mapped, messages: Any, count: int, end_offset: int) -> Draft
 
 
 class Sealer:
-    """Seals segments of one shard in a thread of its own, which exists only when there was one to seal.
+    """Seals segments of one shard, and then trims it, in a thread of its own, which exists only when there is work.
 
-    With `threaded` False each call of `seal` does the work itself, so that a simulation has one order of events.
+    With `threaded` False each call does the work itself, so that a simulation has one order of events.
     """
 
-    def __init__(self, shard: Shard, *, threaded: bool = True) -> None:
+    def __init__(self, shard: Shard, clock: ShardClock, *, threaded: bool = True) -> None:
         self.problem: str | None = None
         self._shard = shard
+        self._clock = clock
         self._threaded = threaded
-        self._queue: queue.SimpleQueue[tuple[int, int] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
-    def seal(self, first_offset: int, end_offset: int) -> None:
-        """Have a full segment sealed."""
-        if not self._threaded:
-            self._seal(first_offset, end_offset)
-            return
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name=f"seal {self._shard.id}", daemon=True)
-            self._thread.start()
-        self._queue.put((first_offset, end_offset))
+    def seal(self, first_offset: int, end_offset: int, appended: tuple[int, int] | None = None) -> None:
+        """Have a full segment sealed.
+
+        `appended` is what both clocks of the machine (wall: ms, monotonic: ns) said at the last append, if known.
+        """
+        self._do(lambda: self._seal(first_offset, end_offset, appended))
+
+    def tidy(self) -> None:
+        """Have the shard's retention applied, if it has any."""
+        stream = description.current(self._shard)
+        if stream is not None and stream.retention != KEEP_ALL:
+            self._do(self._tidy)
 
     def sweep(self, active: int) -> None:
-        """Deal with what a crash left: unfinished files, both forms of a segment, segments nobody sealed.
+        """Deal with what a crash left: unfinished files, files beside the chain, segments nobody sealed.
 
-        `active` is the first offset of the active segment; the writer's lock is held.
+        `active` is the first offset of the active segment; the shard's lock is held.
         """
         shard = self._shard
         for name in sorted(shard.disk.list_directory(shard.directory)):
             if name.endswith((".tmp", SUFFIX)):
                 shard.disk.unlink(shard.directory / name)
-        files = list_files(self._shard)
-        sealed = {file.first_offset for file in files if file.sealed}
-        starts = sorted({file.first_offset for file in files})
-        ledger = gaps.read(shard)
-        ends = {start: ledger.start_before(following) for start, following in pairwise(starts)}
-        for file in files:
-            if file.sealed or file.first_offset == active:
-                continue
-            if file.first_offset in sealed or ends[file.first_offset] <= file.first_offset:
-                shard.disk.unlink(file.path)  # there twice, or empty before a loss
-            else:
-                self.seal(file.first_offset, ends[file.first_offset])
+        retention.remove_leftovers(shard)
+        for link in read_chain(shard).links:
+            if not link.file.sealed and link.file.first_offset != active:
+                assert link.end_offset is not None, "the active segment is the last one"
+                self.seal(link.file.first_offset, link.end_offset)
 
     def close(self) -> None:
         """Wait until everything handed over is sealed."""
@@ -153,32 +152,58 @@ class Sealer:
 
     def _run(self) -> None:
         while (task := self._queue.get()) is not None:
-            self._seal(*task)
+            task()
 
-    def _seal(self, first_offset: int, end_offset: int) -> None:
+    def _do(self, task: Callable[[], None]) -> None:
+        if not self._threaded:
+            task()
+            return
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name=f"seal {self._shard.id}", daemon=True)
+            self._thread.start()
+        self._queue.put(task)
+
+    def _tidy(self) -> None:
+        stream = description.current(self._shard)
+        if stream is None or stream.retention == KEEP_ALL:
+            return
         try:
-            self._require_space(first_offset)
-            seal(self._shard, first_offset, end_offset)
+            retention.apply(self._shard, stream.retention, self._clock)
+        except LogError as error:
+            self._tell(str(error))
+        except OSError as error:
+            self._tell(f"cannot trim shard {self._shard.id}: {error.strerror}")
+
+    def _seal(self, first_offset: int, end_offset: int, appended: tuple[int, int] | None) -> None:
+        try:
+            modified_ms = self._look(first_offset)
+            # By the shard's own clock the last append was not later than now: at worst the segment is kept longer.
+            at = self._clock.at(*appended) if appended else Moment(modified_ms, self._clock.now().lived_ms)
+            seal(self._shard, first_offset, end_offset, at)
         except LogError as error:
             self._tell(str(error))
         except OSError as error:
             self._tell(f"cannot seal segment {first_offset} of shard {self._shard.id}: {error.strerror}")
+        else:
+            self._tidy()
 
     def _tell(self, problem: str) -> None:
-        """Nothing is lost, the segment stays as it was; but somebody has to know why it is not sealed."""
+        """Nothing is lost, all segments stay as they were; but somebody has to know why."""
         self.problem = problem
         _log.warning("streamfn: %s", problem)
 
-    def _require_space(self, first_offset: int) -> None:
+    def _look(self, first_offset: int) -> int:
+        """Return when a segment's file was changed last (since 1970, UTC); raise LogError if it has no second room."""
         path = stream_path(self._shard, first_offset)
         disk = self._shard.disk
         fd = disk.open(path, os.O_RDONLY)
         try:
-            space, stored = disk.space(fd), disk.status(fd).stored
+            space, status = disk.space(fd), disk.status(fd)
         finally:
             disk.close(fd)
-        if space.free < floor_bytes(space) + stored:
+        if space.free < floor_bytes(space) + status.stored:
             raise LogError(f"segment {path} is not sealed yet: too little disk space for a second copy")
+        return status.modified_ms
 
 
 def floor_bytes(space: Space) -> int:

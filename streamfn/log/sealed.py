@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import struct
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,3 +75,34 @@ def walk(base: Any, start: int, end: int) -> list[Group]:
         found.append(Group(at, metadata_bytes, body_bytes, first_offset, 0))
         at = found[-1].end
     return found
+
+
+class FileFacts(NamedTuple):
+    """A segment file from outside.
+
+    `footer` is None where it is not sealed, was sealed before there was a checksum, or is damaged; `stored_bytes` is
+    what it takes on the disk, `modified_ms` when it was changed last (milliseconds since 1970, UTC).
+    """
+
+    footer: Footer | None
+    stored_bytes: int
+    modified_ms: int
+
+
+def facts(disk: Disk, path: Path, *, sealed: bool) -> FileFacts:
+    """Look at a segment file; costs no more than reading its footer.
+
+    Raises:
+        FileNotFoundError: there is no such file (any more).
+        OSError: it cannot be read.
+    """
+    fd = disk.open(path, os.O_RDONLY)
+    try:
+        status = disk.status(fd)
+        found: Footer | None = None
+        if sealed:
+            with suppress(LogDamaged):  # whoever reads its records is told
+                found = read_end(disk, fd, path, status.size).footer
+        return FileFacts(found, status.stored, status.modified_ms)
+    finally:
+        disk.close(fd)

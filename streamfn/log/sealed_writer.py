@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from streamfn._native import ffi, lib
+from streamfn.log.age import Moment
 from streamfn.log.disk import Content, write_all
 from streamfn.log.footer import PLAIN, Footer, Group, encode
 from streamfn.log.layout import Layout
@@ -64,13 +65,13 @@ class SealedWriter:
         at = draft.columns[draft.layout.time]
         self.add([draft.buffer], draft.first_offset, memoryview(draft.buffer)[at : at + 8 * draft.rows])
 
-    def finish(self, end_offset: int, appended_ms: int, lived_ms: int) -> Path:
+    def finish(self, end_offset: int, appended: Moment) -> Path:
         """Write what a sealed file ends with, sync it, and give it its name, durably.
 
-        The times are those of the segment's last append; see `Footer`.
+        `appended` is when the last of its records was appended.
         """
         disk = self._shard.disk
-        footer = Footer(self._codec, end_offset, appended_ms, lived_ms, tuple(self._groups))
+        footer = Footer(self._codec, end_offset, appended.wall_ms, appended.lived_ms, tuple(self._groups))
         end = encode(schema_message(self._shard.name, self._layout), footer)
         write_all(disk, self._fd, memoryview(end), self.position)
         self.position += len(end)

@@ -7,6 +7,7 @@ other, before anything of them is published: a crash leaves the first of them wh
 
 from __future__ import annotations
 
+from streamfn.log.age import Moment
 from streamfn.log.batch import Rows
 from streamfn.log.schema import loose_message
 from streamfn.log.sealed_writer import SealedWriter
@@ -14,21 +15,22 @@ from streamfn.log.stream import Shard
 
 
 class StraightAppend:
-    """The sealed segments of one append, up to `segment_bytes` each; `end_offset` is behind what is durable.
+    """The sealed segments of one append, up to `segment_bytes` each; `end_offset` is behind what is durable,
+    `next_offset` behind what was added.
 
     Call `finish`, and `abandon` whatever happened.
     """
 
-    def __init__(self, shard: Shard, first_offset: int, segment_bytes: int, appended_ms: int) -> None:
+    def __init__(self, shard: Shard, first_offset: int, segment_bytes: int, appended: Moment) -> None:
         self.end_offset = first_offset
         self._shard = shard
         self._segment_bytes = segment_bytes
-        self._appended_ms = appended_ms
+        self._appended = appended
         self._file: SealedWriter | None = None
-        self._next = first_offset
+        self.next_offset = first_offset
 
-    def add(self, rows: Rows, sequence_base: bytes, epoch: int, durable_upto: int) -> None:
-        """Add rows as one message.
+    def add(self, rows: Rows, sequence_base: bytes, arrival_ms: int, epoch: int, durable_upto: int) -> None:
+        """Add rows as one message; what the append gives them are sequence numbers and the time `arrival_ms`.
 
         Raises:
             OSError: it cannot be written, or a segment before it cannot be finished.
@@ -36,17 +38,17 @@ class StraightAppend:
         if self._file is not None and self._file.position + rows.message_bytes(sequence_base) > self._segment_bytes:
             self.finish()
         if self._file is None:
-            self._file = SealedWriter(self._shard, self._next, rows.layout)
+            self._file = SealedWriter(self._shard, self.next_offset, rows.layout)
         layout = rows.layout
         if any(column.nullable for column in layout.columns):
-            draft = rows.draft(self._next, sequence_base, self._appended_ms)
+            draft = rows.draft(self.next_offset, sequence_base, arrival_ms)
             draft.finish(epoch, durable_upto)
             self._file.add_draft(draft)
         else:
-            buffers = rows.loose(self._next, sequence_base, self._appended_ms)
-            pieces = loose_message(layout, self._next, rows.rows, buffers, epoch, durable_upto)
-            self._file.add(pieces, self._next, buffers[layout.time])
-        self._next += rows.rows
+            buffers = rows.loose(self.next_offset, sequence_base, arrival_ms)
+            pieces = loose_message(layout, self.next_offset, rows.rows, buffers, epoch, durable_upto)
+            self._file.add(pieces, self.next_offset, buffers[layout.time])
+        self.next_offset += rows.rows
 
     def finish(self) -> None:
         """Make what was added durable.
@@ -55,8 +57,8 @@ class StraightAppend:
             OSError: it failed; nothing of the last segment counts.
         """
         if self._file is not None:
-            self._file.finish(self._next, self._appended_ms, 0)
-            self._file, self.end_offset = None, self._next
+            self._file.finish(self.next_offset, self._appended)
+            self._file, self.end_offset = None, self.next_offset
 
     def abandon(self) -> None:
         """Leave nothing of a segment that was not finished."""

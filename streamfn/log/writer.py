@@ -24,6 +24,7 @@ from streamfn import limits
 from streamfn.clock import Clock, SystemClock
 from streamfn.errors import DiskFull, FailedError, LogError, ShardClosed
 from streamfn.log import batch, bulk, changes, description, gaps, recovery, reserve
+from streamfn.log.age import ShardClock
 from streamfn.log.commit import Commit, CommitFile
 from streamfn.log.disk import write_all
 from streamfn.log.durability import FSYNC, Durability
@@ -33,6 +34,7 @@ from streamfn.log.lock import FileLock
 from streamfn.log.numbering import Numbering
 from streamfn.log.recovery import Recovery, Tail
 from streamfn.log.reserve import ReserveFile
+from streamfn.log.retention import Rolling, begun_ms, rolling
 from streamfn.log.seal import Sealer, floor_bytes
 from streamfn.log.segment import header, read_header, stream_path
 from streamfn.log.straight import StraightAppend
@@ -60,7 +62,7 @@ class ShardWriter:
         lock: FileLock,
         commit_file: CommitFile,
         clock: Clock,
-        segment_bytes: int,
+        segments: Rolling,
         *,
         durability: Durability = FSYNC,
         threaded: bool = True,
@@ -73,7 +75,10 @@ class ShardWriter:
         self._lock = lock
         self._commit_file = commit_file
         self._clock = clock
-        self._segment_bytes = segment_bytes
+        self._asked = segments
+        self._rolling = segments
+        self._full_at_ns: int | None = None
+        self._appended: tuple[int, int] | None = None  # what both clocks said when something was appended last
         self._fd = -1
         self._segment = 0
         self._size = 0
@@ -87,7 +92,8 @@ class ShardWriter:
         self._committed = Commit("", 0, 0, 0, 0, "", 0)
         self._fenced: str | None = None
         self._closed = False
-        self._sealer = Sealer(shard, threaded=threaded)
+        self._age = ShardClock(shard, clock)
+        self._sealer = Sealer(shard, self._age, threaded=threaded)
 
     @classmethod
     def open(
@@ -98,12 +104,15 @@ class ShardWriter:
         clock: Clock | None = None,
         segment_bytes: int = limits.SEGMENT_BYTES,
         durability: Durability = FSYNC,
+        segment_age_s: float | None = None,
         threaded: bool = True,
     ) -> ShardWriter:
         """Take the shard's lock, waiting up to `wait_s` seconds for it, and repair what a crash left.
 
-        With a `durability` of `interval` the caller sees to it that `sync` is called often enough.  Full segments
-        are sealed by a thread of the writer, with `threaded` False by the call that fills them.
+        With a `durability` of `interval` the caller sees to it that `sync` is called often enough.  A segment is full
+        at `segment_bytes`, or when something is appended to it `segment_age_s` seconds after it was begun (None:
+        never, unless the stream's retention needs it).  Full segments are sealed by a thread of the writer, with
+        `threaded` False by the call that fills them.
 
         Raises:
             BusyError: another process is writing; the text names its pid.
@@ -127,8 +136,8 @@ class ShardWriter:
             raise FailedError(
                 f"cannot write to shard {shard.id} in {shard.directory.parent} as {why}"
             ) from error
-        time = clock or SystemClock()
-        writer = cls(shard, lock, commit_file, time, segment_bytes, durability=durability, threaded=threaded)
+        time, segments = clock or SystemClock(), Rolling(segment_bytes, segment_age_s)
+        writer = cls(shard, lock, commit_file, time, segments, durability=durability, threaded=threaded)
         try:
             writer._recover()
         except OSError as error:
@@ -289,6 +298,7 @@ class ShardWriter:
         self._continue(tail)
         self._publish(self._end_offset)
         self._sealer.sweep(self._segment)
+        self._sealer.tidy()
 
     def _continue(self, tail: Tail) -> None:
         """Go on in the active segment, or begin one."""
@@ -298,6 +308,7 @@ class ShardWriter:
             self._fd = self._disk.open(tail.active.path, os.O_RDWR)
             self._size = self._disk.status(self._fd).size
             self._layout, _ = read_header(self.shard, tail.active, self._fd)
+            self._set_rolling(begun=True)
             if tail.position > tail.kept_from:
                 self._write_again(tail.kept_from, tail.position)
             if tail.position > tail.kept_from or tail.kept_records:
@@ -384,6 +395,7 @@ class ShardWriter:
             assert self._position + len(message) + _END_BYTES <= self._size, "a message outgrew its segment"
             self._write(message)
             self._end_offset += rows.rows
+        self._appended = (self._clock.unix_ms(), self._clock.monotonic_ns())
         return range(first, self._end_offset)
 
     def _append_straight(self, messages: Iterable[batch.Rows], arrival_ms: int) -> range:
@@ -391,18 +403,22 @@ class ShardWriter:
         if self._end_offset > self._segment:
             self._roll()
         first = self._segment
-        straight = StraightAppend(self.shard, first, self._segment_bytes, arrival_ms)
+        straight: StraightAppend | None = None
         try:
+            appended = self._age.now()
+            straight = StraightAppend(self.shard, first, self._rolling.segment_bytes, appended)
             for rows in messages:
                 base = self._number(rows)
                 self._require_space(rows.message_bytes(base))
-                straight.add(rows, base, self._epoch, first)
+                straight.add(rows, base, arrival_ms, self._epoch, first)
+                self._end_offset = straight.next_offset
             straight.finish()
         except OSError as error:
             raise _log_error(self.shard, "cannot append to", error) from error
         finally:
-            straight.abandon()
-            self._end_offset = straight.end_offset
+            if straight is not None:
+                straight.abandon()
+                self._end_offset = straight.end_offset
             if self._end_offset > first:
                 self._leave_empty(first)
         return range(first, self._end_offset)
@@ -414,6 +430,7 @@ class ShardWriter:
             self._disk.unlink(stream_path(self.shard, first))
         except OSError as error:
             raise _log_error(self.shard, "cannot tidy up", error) from error
+        self._sealer.tidy()
 
     def _number(self, rows: batch.Rows) -> bytes:
         """Return the base of the sequence numbers that rows get; those they bring along are checked and reserved."""
@@ -433,10 +450,14 @@ class ShardWriter:
         """
         room = self._size - _END_BYTES - self._position
         if self._end_offset > self._segment:
-            if size > room or needed is not self._layout:
+            if size > room or needed is not self._layout or self._old:
                 self._roll(needed)
         elif needed is not self._layout:
             self._replace(needed)
+
+    @property
+    def _old(self) -> bool:
+        return self._full_at_ns is not None and self._clock.monotonic_ns() >= self._full_at_ns
 
     def _write(self, message: bytearray) -> None:
         """Write one message at the end of the active segment: all of it, or nothing."""
@@ -470,12 +491,27 @@ class ShardWriter:
                 f"no append to shard {self.shard.id}: {space.free} bytes are free on its disk, {needed} must be"
             )
 
+    def roll(self) -> None:
+        """Commit, begin a segment, and have the one before it sealed; does nothing where that has no records.
+
+        Raises:
+            DiskFull: there is no room for a segment; everything is as it was.
+            LogError: as `commit`, or the segment cannot be made.
+        """
+        self._require_open()
+        if self._end_offset > self._segment:
+            self._roll()
+
+    def finish_sealing(self) -> None:
+        """Wait until every segment that is full has been sealed, and retention applied."""
+        self._sealer.close()
+
     def _roll(self, needed: Layout | None = None) -> None:
         """Begin the next segment, with the same columns unless others are needed, and have the full one sealed."""
         self.sync()
         full = self._segment
         self._replace(needed or self._layout)
-        self._sealer.seal(full, self._segment)
+        self._sealer.seal(full, self._segment, self._appended)
 
     def _replace(self, needed: Layout) -> None:
         """Begin a segment at the log's end, and go on in it."""
@@ -490,13 +526,14 @@ class ShardWriter:
 
     def _begin_segment(self, needed: Layout) -> None:
         """Make the segment that begins at the log's end; it has its name only when it is whole."""
+        self._set_rolling(begun=False)
         start = header(self.shard, sealed=False, layout=needed)
         self._require_space(len(start))
         path = stream_path(self.shard, self._end_offset)
         temporary = path.with_suffix(".tmp")
         fd = self._disk.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
         try:
-            self._disk.truncate(fd, self._segment_bytes)
+            self._disk.truncate(fd, self._rolling.segment_bytes)
             write_all(self._disk, fd, memoryview(start), 0)
             self._disk.sync(fd)
             self._disk.rename(temporary, path)
@@ -507,9 +544,20 @@ class ShardWriter:
             raise
         self._fd = fd
         self._segment = self._end_offset
-        self._size = self._segment_bytes
+        self._size = self._rolling.segment_bytes
         self._position = len(start)
         self._layout = needed
+
+    def _set_rolling(self, *, begun: bool) -> None:
+        """Find out when the active segment will be full; with `begun` it was begun before this writer was opened."""
+        self._rolling = rolling(self.shard, self._asked)
+        self._full_at_ns = None
+        age_s = self._rolling.age_s
+        if age_s is not None:
+            now_ms = self._clock.unix_ms()
+            elapsed_ms = now_ms - begun_ms(self.shard, self._segment) if begun else 0
+            left_ns = round(1e9 * age_s) - max(0, elapsed_ms) * 1_000_000
+            self._full_at_ns = self._clock.monotonic_ns() + max(0, left_ns)
 
     def _sync(self, fd: int) -> None:
         try:

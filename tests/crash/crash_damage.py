@@ -139,7 +139,7 @@ def log(kind: str) -> Log:
         append(given[:2])
         writer.commit()
         if part < 2:
-            writer._sealer.seal = lambda first, end: None
+            writer._sealer.seal = lambda first, end, *_: None
             writer._roll()
             seal(shard, start, writer.end_offset)
     writer.close()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
-from streamfn.log import commit
+from streamfn.log import age, commit
 from streamfn.log.commit import Commit
 from streamfn.log.datadir import FORMAT_VERSION, DataDir
 from streamfn.log.disk import write_synced
@@ -111,7 +111,7 @@ class Life:
             self.shard, wait_s=0, clock=VirtualClock(), segment_bytes=SEGMENT_BYTES, threaded=False
         )
         self._forget_the_lock()
-        self.writer._sealer.seal = lambda first, end: self.unsealed.append((first, end))  # a step of its own
+        self.writer._sealer.seal = lambda first, end, *_: self.unsealed.append((first, end))  # a step of its own
 
     def _forget_the_lock(self) -> None:
         """No promise depends on what the lock file says, so what it may say need not multiply the states."""
@@ -160,7 +160,7 @@ class Life:
 
     def seal(self) -> None:
         while self.unsealed:
-            seal(self.shard, *self.unsealed[0])
+            seal(self.shard, *self.unsealed[0], age.Moment(0, 0))
             del self.unsealed[0]
 
     def checkpoint(self) -> None:

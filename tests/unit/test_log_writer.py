@@ -314,7 +314,7 @@ def test_missing_and_foreign_segments_are_damage(shard: Shard, tmp_path: Path) -
 
 def test_a_crash_at_any_moment_of_sealing_is_finished_by_the_next_writer(shard: Shard) -> None:
     with open_writer(shard) as opened:
-        opened._sealer.seal = lambda first, end: None  # type: ignore[method-assign]
+        opened._sealer.seal = lambda first, end, *_: None  # type: ignore[method-assign]
         for start in range(0, 2000, 10):
             opened.append(numbered(start, start + 10))
     unsealed = sorted(shard.directory.glob("*.arrows"))
@@ -331,12 +331,12 @@ def test_a_crash_at_any_moment_of_sealing_is_finished_by_the_next_writer(shard: 
     open_writer(shard).close()
     assert not unsealed[0].exists()
     assert contents(shard) == expected
-    assert {path.suffix for path in shard.directory.iterdir()} == {"", ".arrow", ".arrows"}
+    assert {path.suffix for path in shard.directory.iterdir()} == {"", ".arrow", ".arrows", ".json"}
 
 
 def test_a_damaged_segment_is_not_sealed(shard: Shard) -> None:
     with open_writer(shard) as opened:
-        opened._sealer.seal = lambda first, end: None  # type: ignore[method-assign]
+        opened._sealer.seal = lambda first, end, *_: None  # type: ignore[method-assign]
         for start in range(0, 2000, 10):
             opened.append(numbered(start, start + 10))
     path = min(shard.directory.glob("*.arrows"))
