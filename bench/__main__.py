@@ -37,4 +37,5 @@ def main():
     )
 
 
-main()
+if __name__ == "__main__":
+    main()

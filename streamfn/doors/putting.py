@@ -172,7 +172,7 @@ class Putter:
     async def _submit(
         self, producer: Producer, records: list[NewRecord], durability: Durability | None
     ) -> list[tuple[str, str]]:
-        size = sum(len(record.data) + len(record.partition_key) for record in records)
+        size = len(records[0].data) if len(records) == 1 else sum([len(record.data) for record in records])
         if producer.queued_bytes + size < PUT_NOW_BYTES:
             answer = producer.submit(records, self._settled, durability)
         else:  # it may have to wait for room

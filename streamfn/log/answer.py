@@ -55,6 +55,10 @@ class Answer(Future[Placed]):
             raise AttributeError(name)
         return self.__dict__.setdefault("_condition", threading.Condition())
 
+    def done(self) -> bool:
+        """Whether it is answered."""
+        return self._state == _FINISHED
+
     def result(self, timeout: float | None = None) -> Placed:
         """Return where the records are, waiting for it (up to `timeout` seconds; then TimeoutError)."""
         if self._state != _FINISHED:

@@ -23,7 +23,10 @@ class Part:
         self.records = records
         self.durability = durability
         self.size = size
-        self.alone = any(record.sequence_number is not None for record in records)
+        if len(records) == 1:
+            self.alone = records[0].sequence_number is not None
+        else:
+            self.alone = any(record.sequence_number is not None for record in records)
 
     @property
     def changes(self) -> bool:
