@@ -193,17 +193,19 @@ class Putter:
 
         await trio.lowlevel.wait_task_rescheduled(leave)
 
-    def _settled(self, answers: list[Answer]) -> None:
+    def _settled(self, answers: list[Answer], turn: threading.Lock) -> None:
         """Called in the writing thread, once for all that became durable together."""
-        with contextlib.suppress(trio.RunFinishedError):  # nobody waits any more
-            self._token.run_sync_soon(self._wake, answers)
+        try:
+            self._token.run_sync_soon(self._wake, answers, turn)
+        except trio.RunFinishedError:  # nobody waits any more
+            turn.release()
 
-    def _wake(self, answers: list[Answer]) -> None:
+    def _wake(self, answers: list[Answer], turn: threading.Lock) -> None:
         for answer in answers:
             task = self._sleeping.pop(answer, None)
             if task is not None:
                 trio.lowlevel.reschedule(task)
-
+        self._token.run_sync_soon(turn.release)  # which comes when those tasks have run
 
 def _puts(placed: list[tuple[str, str]]) -> list[Put]:
     return [Put(shard_id, sequence_number) for shard_id, sequence_number in placed]

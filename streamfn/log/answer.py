@@ -28,6 +28,8 @@ _RUNNING, _FINISHED = "RUNNING", "FINISHED"
 # and then.  It also bounds what a chain that broke (two interrupts in the same microsecond) can cost.
 _LOOK_UP_S = 0.2
 
+Then = Callable[["list[Answer]", threading.Lock], None]
+
 _Chain = deque[threading.Lock]
 _NOBODY: _Chain = deque()
 
@@ -35,10 +37,11 @@ _NOBODY: _Chain = deque()
 class Answer(Future[Placed]):
     """The future of a put.  It cannot be cancelled: what is queued will be appended."""
 
-    def __init__(self, then: Callable[[list[Answer]], None] | None = None) -> None:
-        """`then` is called once for all answers with the same `then` that are settled together.
+    def __init__(self, then: Then | None = None) -> None:
+        """`then` is called once for all answers with the same `then` that are settled together, and with a lock.
 
-        It must neither raise nor wait: the thread that calls it is the one that writes to the shard.
+        It must neither raise nor wait: the thread that calls it is the one that writes to the shard.  It lets the
+        lock go, or has it let go, when those who waited have had a chance to put again.
         """
         # Not the base class's: it would make the Condition.  These are the fields that its methods look at.
         self._state = _RUNNING
@@ -114,10 +117,10 @@ class Answer(Future[Placed]):
 def settle(
     answers: Iterable[tuple[Answer, Placed | None, BaseException | None]], turn: threading.Lock | None = None
 ) -> None:
-    """Answer all of them, and wake whoever waits; `turn`, a lock that is held, is let go behind the last."""
+    """Answer all of them, and wake whoever waits; `turn`, a lock that is held, is let go when all are awake."""
     chain: _Chain = deque()
     told: list[Answer] = []
-    thens: dict[Callable[[list[Answer]], None], list[Answer]] = {}
+    thens: dict[Then, list[Answer]] = {}
     for answer, placed, error in answers:
         answer._result, answer._exception, answer._chain = placed, error, chain
         answer._state = _FINISHED
@@ -129,13 +132,17 @@ def settle(
             told.append(answer)
         if answer.then is not None:
             thens.setdefault(answer.then, []).append(answer)
+    for then, together in thens.items():
+        # One lock can be let go once; with several kinds of waiters it is the last one's.
+        lock, turn = (turn, None) if turn is not None and not chain else (threading.Lock(), turn)
+        if not lock.locked():
+            lock.acquire()
+        then(together, lock)
     if turn is not None:
         chain.append(turn)
     _wake_next(chain)
     for answer in told:
         answer._tell()
-    for then, together in thens.items():
-        then(together)
 
 
 def _wake_next(chain: _Chain) -> None:

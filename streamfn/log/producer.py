@@ -8,13 +8,13 @@ are, the more share a sync, and a lone one waits for nothing.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from streamfn import limits
 from streamfn.clock import Clock
 from streamfn.errors import LogError, RefusedError, ShardClosed
 from streamfn.log import description
-from streamfn.log.answer import Answer, Placed, settle
+from streamfn.log.answer import Answer, Placed, Then, settle
 from streamfn.log.batch import check_record
 from streamfn.log.changes import check_change
 from streamfn.log.durability import FSYNC, Durability
@@ -113,7 +113,7 @@ class Producer:
     def submit(
         self,
         records: Sequence[New],
-        then: Callable[[list[Answer]], None] | None = None,
+        then: Then | None = None,
         durability: Durability | None = None,
     ) -> Answer:
         """Queue records; the future gives (shard id, sequence number) of each once all are durable.

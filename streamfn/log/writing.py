@@ -41,7 +41,7 @@ class Writing:
 
     def first_run(self, parts: list[Part]) -> list[Part]:
         """Return the parts that can be appended as one, and hold back the others."""
-        count = run_of(parts)
+        count = run_of(parts) if parts else 0
         self.held = parts[count:]
         return parts if count == len(parts) else parts[:count]
 
