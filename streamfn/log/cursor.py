@@ -13,6 +13,7 @@ from contextlib import ExitStack, suppress
 
 from streamfn.limits import MIB
 from streamfn.log import description
+from streamfn.log.gaps import Gap
 from streamfn.log.reader import Message, ShardReader, records
 from streamfn.log.stream import Shard, Stream
 from streamfn.log.watch import CommitWatch
@@ -26,8 +27,9 @@ class ShardCursor:
     """The records of one shard, one after the other; a context manager."""
 
     def __init__(self, shard: Shard, offset: int, until_offset: int | None) -> None:
-        """Begin at `offset`; end before `until_offset`, or (None) never."""
+        """Begin at `offset`; end before `until_offset`, or (None) never.  `gaps` are those passed over."""
         self.shard = shard
+        self.gaps: list[Gap] = []
         self._next = offset
         self._until = until_offset
         self._reader = ShardReader.open(shard, offset)
@@ -44,6 +46,10 @@ class ShardCursor:
         while self._until is None or self._next < self._until:
             if not self._messages:
                 self._messages.extend(self._reader.poll(MIB, self._until))
+            if self._reader.gap is not None:
+                self.gaps.append(self._reader.skip())
+                self._next = self._reader.position
+                continue
             if not self._messages:
                 return
             message = self._messages[0]
