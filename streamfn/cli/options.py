@@ -64,3 +64,21 @@ def common_options(command: Callable[Concatenate[Settings, P], R]) -> Callable[P
         return command(settings, *args, **kwargs)
 
     return wrapped
+
+
+def durability_option(command: Callable[P, R]) -> Callable[P, R]:
+    """Give a command `--durability` as `durability: Durability`; a value that is none exits 2."""
+    return click.option(
+        "--durability",
+        metavar="MODE",
+        default="fsync",
+        callback=_durability,
+        help="What an acknowledged record has survived: fsync, interval(MS) or os.  [default: fsync]",
+    )(command)
+
+
+def _durability(ctx: click.Context, param: click.Parameter, value: str) -> object:
+    # Here, so that commands without it load nothing for it.
+    from streamfn.log.durability import Durability
+
+    return Durability.parse(value)

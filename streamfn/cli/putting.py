@@ -20,6 +20,7 @@ from streamfn.formats.lines import read_blocks, split_lines
 from streamfn.log.answer import Placed
 from streamfn.log.batch import check_record
 from streamfn.log.datadir import DataDir, check_name, check_shards
+from streamfn.log.durability import FSYNC, Durability
 from streamfn.log.producer import Producer
 from streamfn.log.stream import Stream
 from streamfn.types import NewRecord
@@ -32,6 +33,7 @@ def run_put(
     *,
     partition_key: str | None,
     shards: int | None,
+    durability: Durability = FSYNC,
 ) -> None:
     """Put `data`, or (None) the lines of standard input, and print where each record went.
 
@@ -58,7 +60,7 @@ def run_put(
             _check(records, None if data is not None else line)
             line += len(records)
             if producer is None:
-                producer = Producer(target.stream())
+                producer = Producer(target.stream(), durability=durability)
             _print(producer.submit(records).result(), json_output=settings.json_output)
         if producer is None:
             target.stream()

@@ -7,7 +7,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from streamfn.errors import RefusedError
@@ -58,3 +60,8 @@ def interval(ms: int) -> Durability:
     if not 1 <= ms <= INTERVAL_MS_MAX:
         raise RefusedError(f"durability interval({ms}): the interval is 1 to {INTERVAL_MS_MAX} ms")
     return Durability("interval", ms)
+
+
+def strongest(modes: Iterable[Durability]) -> Durability:
+    """Return the one that satisfies all of them; there is at least one."""
+    return min(modes, key=lambda mode: (not mode.synced, mode.interval_ms or math.inf))

@@ -23,7 +23,6 @@ from typing import Protocol
 from streamfn.clock import Clock
 from streamfn.errors import BusyError, LogError, ShardClosed
 from streamfn.log import rendezvous
-from streamfn.log.durability import Durability
 from streamfn.log.frames import Malformed, Placed, Verdict
 from streamfn.log.part import Part
 from streamfn.log.relay import Client, Flight, Relay
@@ -48,7 +47,6 @@ class Owner(Protocol):
     lock: threading.Lock
     wait_s: float
     clock: Clock | None
-    durability: Durability
 
     def answered(
         self, parts: Sequence[Part], error: Exception | None, turn: threading.Lock | None = None
@@ -176,7 +174,7 @@ class Lane:
 
     def _take_over(self, *, final: bool) -> bool:
         try:
-            writing = Writing(self.shard, self._poll, self._owner.clock, self._owner.durability)
+            writing = Writing(self.shard, self._poll, self._owner.clock)
         except BusyError:
             if final:
                 raise
@@ -262,7 +260,7 @@ class Lane:
     def _write(self, writing: Writing) -> None:
         """Append what waits, group after group, until we are to end or are asked to let go."""
         while parts := self._gather(writing):
-            error = writing.append(parts) or writing.commit(parts)
+            error = writing.append(parts) or writing.commit()
             local = writing.answer(parts, error)
             if local:
                 self._answer(local, error)
@@ -305,7 +303,7 @@ class Lane:
                 writing.look_s = now + _LOOK_S
                 parts += writing.guests.receive(self._poll.poll(writing.sync_in(now) if pause else 0.0))
                 self._asleep = False  # who still finds it set rings once too often
-            writing.sync_if_due()
+            writing.sync_if_due(time.monotonic())
             if parts or not pause:
                 return writing.first_run(parts)
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from streamfn import limits
 from streamfn.log import frames
-from streamfn.log.durability import Durability
+from streamfn.log.durability import strongest
 from streamfn.log.frames import Failed, Hello, Malformed, Placed, Verdict, Welcome
 from streamfn.log.part import New, Part, run_of
 from streamfn.types import NewChange
@@ -89,7 +89,7 @@ class Relay:
             self._client.number += 1
             put = frames.Put(
                 self._client.number,
-                strongest(parts),
+                strongest([part.durability for part in parts]),
                 parts[0].records if count == 1 else [record for part in parts for record in part.records],
             )
             self.flights.append(Flight(put.number, parts))
@@ -168,11 +168,6 @@ class Relay:
     def interest(self) -> int:
         """What to wait for."""
         return select.EPOLLIN | (select.EPOLLOUT if self._unsent else 0)
-
-
-def strongest(parts: Sequence[Part]) -> Durability:
-    """Return the durability that satisfies all parts."""
-    return min((part.durability for part in parts), key=lambda mode: (not mode.synced, mode.interval_ms or 1 << 62))
 
 
 def cut(records: Sequence[New]) -> list[Sequence[New]]:

@@ -53,7 +53,8 @@ _END_BYTES = 8
 class ShardWriter:
     """The writer of one shard.  Not thread-safe; every call may wait for the disk.
 
-    `recovered` says what opening found to repair.  Close it, or use it as a context manager.
+    `recovered` says what opening found to repair; `durability` may be changed between appends.  Close it, or use
+    it as a context manager.
     """
 
     def __init__(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import select
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from streamfn.clock import Clock
-from streamfn.errors import FailedError, StreamfnError
-from streamfn.log.durability import Durability
+from streamfn.errors import FailedError, LogError, StreamfnError
+from streamfn.log.durability import strongest
 from streamfn.log.guests import GuestPart, Guests
 from streamfn.log.part import Part, run_of
 from streamfn.log.stream import Shard
@@ -18,7 +20,7 @@ from streamfn.log.writer import ShardWriter
 class Writing:
     """Belongs to the lane's thread."""
 
-    def __init__(self, shard: Shard, poll: select.epoll, clock: Clock | None, durability: Durability) -> None:
+    def __init__(self, shard: Shard, poll: select.epoll, clock: Clock | None) -> None:
         """Take the shard's lock, if it is free, and serve others.
 
         Raises:
@@ -31,6 +33,8 @@ class Writing:
         )
         # When to look whether anybody wants to come in, on the monotonic clock.
         self.look_s = 0.0
+        # When what is acknowledged under `interval` has to be on the disk at the latest, on the monotonic clock.
+        self._sync_by_s: float | None = None
         # What came with parts that could not be appended together with them.
         self.held: list[Part] = []
 
@@ -48,6 +52,7 @@ class Writing:
     def append(self, parts: Sequence[Part]) -> Exception | None:
         """Append a run of parts, and tell each where it is; what went wrong is returned."""
         writer = self._writer
+        writer.durability = strongest([part.durability for part in parts])  # each group has its own
         try:
             if self.guests.present:
                 self.guests.note(parts, writer.end_offset)
@@ -63,12 +68,18 @@ class Writing:
             first += len(part.records)
         return None
 
-    def commit(self, parts: Sequence[Part]) -> Exception | None:
+    def commit(self) -> Exception | None:
         """Make what was appended as durable as the parts ask; what went wrong is returned."""
+        writer = self._writer
         try:
-            self._writer.commit()
+            writer.commit()
         except Exception as error:  # as in `append`
             return error
+        if writer.synced_offset == writer.end_offset:
+            self._sync_by_s = None
+        elif writer.durability.interval_ms is not None:
+            by_s = time.monotonic() + writer.durability.interval_ms / 1000
+            self._sync_by_s = by_s if self._sync_by_s is None else min(self._sync_by_s, by_s)
         return None
 
     def answer(self, parts: list[Part], error: Exception | None) -> list[Part]:
@@ -81,10 +92,14 @@ class Writing:
 
     def sync_in(self, now_s: float) -> float | None:
         """In how many seconds something that was acknowledged has to be synced; None: nothing has."""
-        return None
+        return None if self._sync_by_s is None else max(0.0, self._sync_by_s - now_s)
 
-    def sync_if_due(self) -> None:
-        """Sync what was acknowledged long enough ago."""
+    def sync_if_due(self, now_s: float) -> None:
+        """Sync what was acknowledged long enough ago.  If that fails the writer is fenced, and the next put is told."""
+        if self._sync_by_s is not None and now_s >= self._sync_by_s:
+            self._sync_by_s = None
+            with suppress(LogError):
+                self._writer.sync()
 
     def close(self) -> None:
         """Say goodbye to the others and release the shard.
