@@ -1,4 +1,4 @@
-"""Answers: every waiter is woken, whichever way it waits, and nobody else's timeout or interrupt can break the chain."""
+"""Answers: every waiter is woken, whichever way it waits, and nobody else's timeout or interrupt breaks the chain."""
 
 from __future__ import annotations
 

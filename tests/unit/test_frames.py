@@ -31,7 +31,7 @@ changed = st.builds(
 )  # fmt: skip
 puts = st.builds(
     Put,
-    st.integers(0, 2**64 - 1),
+    whole,
     modes,
     st.lists(plain, min_size=1, max_size=6)
     | st.lists(full, min_size=1, max_size=6)
