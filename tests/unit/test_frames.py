@@ -18,8 +18,8 @@ from streamfn.types import NewChange, NewRecord
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 digits = st.text("0123456789", min_size=1, max_size=129)
 modes = st.sampled_from([FSYNC, OS, interval(1), interval(3_600_000)])
-whole = st.integers(0, 2**62)
-plain = st.builds(NewRecord, st.binary(max_size=50), texts)
+whole = st.integers(0, 2**63 - 1)
+plain = st.tuples(st.binary(max_size=50), texts).map(lambda pair: NewRecord(*pair))
 full = st.builds(
     NewRecord, st.binary(max_size=50), texts, st.none() | whole, st.none() | digits, st.none() | digits,
     st.none() | whole,
@@ -31,7 +31,7 @@ changed = st.builds(
 )  # fmt: skip
 puts = st.builds(
     Put,
-    whole,
+    st.integers(0, 2**64 - 1),
     modes,
     st.lists(plain, min_size=1, max_size=6)
     | st.lists(full, min_size=1, max_size=6)
