@@ -49,7 +49,7 @@ COMMANDS = {
     "tail": _Entry("tail", "tail", "Show a stream's records."),
     "export": _Entry("export", "export", "Write a stream's records to a file."),
     "list": _Entry("inspecting", "list_", "List the streams."),
-    "inspect": _Entry("inspecting", "inspect", "Show a stream's shards, segments and mappings."),
+    "inspect": _Entry("inspecting", "inspect", "Show a stream's shards, their lineage, and its mappings."),
     "split-shard": _Entry("resharding", "split_shard", "Split a shard in two."),
     "merge-shards": _Entry("resharding", "merge_shards", "Merge two adjacent shards."),
     "update-shard-count": _Entry("resharding", "update_shard_count", "Split and merge to a number of shards."),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,14 @@ from rich.text import Text
 from streamfn.capture import memo
 from streamfn.cli.options import Settings
 from streamfn.cli.output import count_of, print_json, printable, shown_age, shown_size
+from streamfn.core.descent import draw, generations
 from streamfn.doors.openfiles import allow_open_files
 from streamfn.formats.times import format_time
 from streamfn.log.datadir import DataDir
-from streamfn.log.reader import SegmentInfo, ShardReader, horizon, records, segments
+from streamfn.log.listing import describe_shard
+from streamfn.log.reader import SegmentInfo
 from streamfn.log.stream import Shard, Stream
+from streamfn.log.summary import Summary, arrival_ms, stored_records, summarize
 from streamfn.state.store import Checkpoint, Store, StoredMapping
 
 # Described things are plain dicts: they go out as JSON as they stand, and the tables are drawn from them.
@@ -45,7 +48,7 @@ def print_list(settings: Settings) -> None:
     if not streams:
         click.echo(f"no streams in {settings.data_dir}")
         return
-    table = _table("stream", ">shards", ">records", "created")
+    table = _table("stream", ">open shards", ">records", "created")
     for one in streams:
         table.add_row(
             Text(one["name"]), f"{one['shards']:,}", f"{one['records']:,}", _shown_time(one["created"])
@@ -72,17 +75,21 @@ def print_stream(settings: Settings, name: str) -> None:
 
 def describe(data_dir: DataDir, stream: Stream, *, now_ms: int) -> Described:
     """Return shards, segments and mappings of a stream; ages count up to `now_ms` (since 1970, UTC)."""
-    shards = [_shard(shard) for shard in stream.shards]
+    summaries = {shard.id: summarize(shard) for shard in stream.shards}
+    ages = generations([(shard.id, shard.parents) for shard in stream.shards])
+    shards = [_shard(shard, summaries[shard.id], ages[shard.id]) for shard in stream.shards]
     return {
         "name": stream.name,
         "id": stream.id,
         "arn": stream.arn,
+        "kind": stream.kind,
         "created": format_time(stream.created_ms),
         "recorded": _recorded(stream),
+        "open_shards": len(stream.open_shards),
         "records": sum(shard["records"] for shard in shards),
         "bytes": sum(shard["bytes"] for shard in shards),
         "shards": shards,
-        "mappings": _mappings(data_dir.state_path, stream, now_ms),
+        "mappings": _mappings(data_dir.state_path, stream, summaries, now_ms),
     }
 
 
@@ -107,27 +114,28 @@ def _in_short(stream: Stream) -> Described:
     return {
         "name": stream.name,
         "arn": stream.arn,
-        "shards": len(stream.shards),
-        "records": sum(_records(shard) for shard in stream.shards),
+        "kind": stream.kind,
+        "shards": len(stream.open_shards),
+        "closed_shards": len(stream.shards) - len(stream.open_shards),
+        "records": sum(stored_records(shard) for shard in stream.shards),
         "created": format_time(stream.created_ms),
     }
 
 
-def _records(shard: Shard) -> int:
-    first = horizon(shard)
-    with ShardReader.open(shard, first) as reader:
-        return reader.committed().end_offset - first
-
-
-def _shard(shard: Shard) -> Described:
-    found = [_segment(segment) for segment in segments(shard)]
+def _shard(shard: Shard, summary: Summary, generation: int) -> Described:
+    found = [_segment(segment) for segment in summary.segments]
     times = [time for one in found for time in (one["first_arrival"], one["last_arrival"]) if time]
     return {
+        **describe_shard(shard),
         "id": shard.id,
         "start_hash": str(shard.start_hash),
         "end_hash": str(shard.end_hash),
+        "generation": generation,
+        "parents": list(shard.parents),
+        "created": format_time(shard.created_ms),
+        "closed_at": shard.end_offset,
         "records": sum(one["records"] for one in found),
-        "bytes": sum(one["bytes"] for one in found),
+        "bytes": summary.bytes,
         "first_arrival": min(times, default=None),
         "last_arrival": max(times, default=None),
         "segments": found,
@@ -146,20 +154,27 @@ def _segment(segment: SegmentInfo) -> Described:
     }
 
 
-def _mappings(state_path: Path, stream: Stream, now_ms: int) -> list[Described]:
+def _mappings(
+    state_path: Path, stream: Stream, summaries: Mapping[str, Summary], now_ms: int
+) -> list[Described]:
     if not state_path.exists():
         return []
     with Store.open(state_path, create=False, read_only=True) as store:
         found = [mapping for mapping in store.mappings() if mapping.stream_id == stream.id]
         return [
-            _mapping(mapping, store.checkpoints(mapping.uuid), stream.shards, now_ms) for mapping in found
+            _mapping(mapping, store.checkpoints(mapping.uuid), stream.shards, summaries, now_ms)
+            for mapping in found
         ]
 
 
 def _mapping(
-    mapping: StoredMapping, checkpoints: dict[str, Checkpoint], shards: Sequence[Shard], now_ms: int
+    mapping: StoredMapping,
+    checkpoints: dict[str, Checkpoint],
+    shards: Sequence[Shard],
+    summaries: Mapping[str, Summary],
+    now_ms: int,
 ) -> Described:
-    lanes = [_lane(shard, checkpoints[shard.id], now_ms) for shard in shards if shard.id in checkpoints]
+    lanes = [_lane(shard, checkpoints.get(shard.id), summaries[shard.id], now_ms) for shard in shards]
     ages = [lane["lag_ms"] for lane in lanes if lane["lag_ms"] is not None]
     return {
         "name": mapping.name,
@@ -172,21 +187,21 @@ def _mapping(
     }
 
 
-def _lane(shard: Shard, checkpoint: Checkpoint, now_ms: int) -> Described:
-    """Describe how far one shard is; `lag_ms` is the age of its oldest unfinished record, if any."""
-    start = max(checkpoint.offset, horizon(shard))
-    lag_ms = None
-    with ShardReader.open(shard, start) as reader:
-        lag = reader.committed().end_offset - start
-        if lag:
-            message = reader.poll(1, messages_max=1)[0]
-            lag_ms = max(0, now_ms - records(message, start - message.first_offset, 1)[0].arrival_ms)
+def _lane(shard: Shard, checkpoint: Checkpoint | None, summary: Summary, now_ms: int) -> Described:
+    """Describe how far one shard is; `lag_ms` is the age of its oldest unfinished record, if any.
+
+    A shard that came after the mapping has no checkpoint before its first batch: it begins with its first record.
+    """
+    offset = checkpoint.offset if checkpoint else 0
+    start = max(offset, summary.horizon)
+    lag = max(0, summary.end_offset - start)
+    arrived_ms = arrival_ms(shard, start) if lag else None
     return {
         "shard_id": shard.id,
-        "offset": checkpoint.offset,
-        "sequence_number": checkpoint.sequence_number,
+        "offset": offset,
+        "sequence_number": checkpoint.sequence_number if checkpoint else None,
         "lag_records": lag,
-        "lag_ms": lag_ms,
+        "lag_ms": None if arrived_ms is None else max(0, now_ms - arrived_ms),
     }
 
 
@@ -201,18 +216,7 @@ def _draw(described: Described) -> None:
     click.echo(
         f"holds    {count_of(described['records'], 'record')}, {shown_size(described['bytes'])} on disk\n"
     )
-    table = _table("shard", "hash keys", ">records", ">on disk", ">segments", "first arrival", "last arrival")
-    for shard in described["shards"]:
-        table.add_row(
-            shard["id"],
-            " - ".join(f"{int(shard[end]):032x}"[:4] for end in ("start_hash", "end_hash")),
-            f"{shard['records']:,}",
-            shown_size(shard["bytes"]),
-            f"{len(shard['segments']):,}",
-            _shown_time(shard["first_arrival"]),
-            _shown_time(shard["last_arrival"]),
-        )
-    _print(table)
+    _print(_family(described["shards"]))
     if not described["mappings"]:
         click.echo("\nno mapping reads it")
         return
@@ -228,6 +232,40 @@ def _draw(described: Described) -> None:
             _shown_time(mapping["updated"]),
         )
     _print(table)
+
+
+def _family(shards: Sequence[Described]) -> Table:
+    """Return the table of shards, children below their parents."""
+    by_id = {shard["id"]: shard for shard in shards}
+    table = _table(
+        "shard", "hash keys", "closed at", ">records", ">on disk", ">segments", "first arrival", "last arrival"
+    )
+    for line in draw([(shard["id"], shard["parents"]) for shard in shards]):
+        shard = by_id[line.shard]
+        name = Text(line.prefix + printable(shard["id"]))
+        if line.named_only:
+            table.add_row(name, "see above")
+            continue
+        table.add_row(
+            name,
+            _hash_keys(shard),
+            "-" if shard["closed_at"] is None else f"{shard['closed_at']:,}",
+            f"{shard['records']:,}",
+            shown_size(shard["bytes"]),
+            f"{len(shard['segments']):,}",
+            _shown_time(shard["first_arrival"]),
+            _shown_time(shard["last_arrival"]),
+        )
+    return table
+
+
+def _hash_keys(shard: Described) -> str:
+    """Return a shard's range by its first hexadecimal digits: the shortest that tell its ends from each other."""
+    if "HashKeyRange" not in shard:
+        return "-"
+    start, end = (f"{int(shard[name]):032x}" for name in ("start_hash", "end_hash"))
+    digits = next((n for n in range(4, 33) if start[:n] != end[:n]), 32)
+    return f"{start[:digits]} - {end[:digits]}"
 
 
 def _shown_time(time: str | None) -> str:

@@ -16,10 +16,14 @@ _INSPECT_EPILOG = """\b
 Examples:
   streamfn inspect orders
   streamfn inspect orders --json | jq '.mappings[] | {name, lag_records}'
+  streamfn inspect orders --json | jq '.shards[] | select(.closed_at == null) | .ShardId'
 
 \b
-Every record is read and its checksum proven. A mapping's lag is the number of
-records it has not finished, and the age of the oldest of them.
+A shard that was split or merged stands above its children: it is closed at the offset
+behind its last record, and a mapping delivers a child when its parents are finished.
+Nothing is read but names, footers, headers and arrival times; `streamfn verify` reads
+every byte. A mapping's lag is the number of records it has not finished, and the age
+of the oldest of them.
 """
 
 
@@ -36,7 +40,7 @@ def list_(settings: Settings) -> None:
 @click.argument("stream")
 @common_options
 def inspect(settings: Settings, stream: str) -> None:
-    """Show STREAM's shards and segments, and the mappings that read it."""
+    """Show STREAM's shards, their lineage, and the mappings that read it."""
     from streamfn.cli.descriptions import print_stream
 
     print_stream(settings, stream)

@@ -21,14 +21,14 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 from streamfn import limits
 from streamfn.errors import FailedError, RefusedError
 from streamfn.log import commit, description
-from streamfn.log.disk import SYSTEM_DISK, Disk, read_file, write_synced
+from streamfn.log.disk import SYSTEM_DISK, Disk, read_file, write_file, write_synced
 from streamfn.log.lock import FileLock, locked
 from streamfn.log.stream import (
     ARN_DEFAULT,
@@ -216,9 +216,9 @@ class DataDir:
                 after = change(before)
                 self._upgrade()
                 self._sweep_shards(before)
-                for shard in after.shards[len(before.shards) :]:
-                    make_shard_directory(shard.directory, shard)
-                if len(after.shards) > len(before.shards):
+                new = after.shards[len(before.shards) :]
+                make_shard_directories(after, after.directory, new)
+                if new:
                     self.disk.sync_directory(after.directory)  # a description must not outlive what it names
                 description.replace(after)
                 return after
@@ -346,8 +346,7 @@ class DataDir:
         disk = self.disk
         temporary = self._streams_path / f".new-{made.id}"
         disk.make_directory(temporary)
-        for shard in made.shards:
-            make_shard_directory(temporary / shard.directory.name, shard)
+        make_shard_directories(made, temporary, made.shards)
         write_synced(disk, temporary / description.FILE, encode(made).encode())
         disk.sync_directory(temporary)
         disk.rename(temporary, made.directory)
@@ -367,14 +366,20 @@ class DataDir:
                 shutil.rmtree(entry)
 
 
-def make_shard_directory(directory: Path, shard: Shard) -> None:
-    """Make the directory of a shard that has no records yet, and sync what is in it, not its name."""
-    disk = shard.disk
-    disk.make_directory(directory)
-    write_synced(disk, directory / "lock", b"")
-    empty = commit.Commit(disk.boot_id(), 0, 0, 0, 0, shard.sequence_base, 0)
-    write_synced(disk, directory / "commit", commit.encode(empty))
-    disk.sync_directory(directory)
+def make_shard_directories(stream: Stream, directory: Path, shards: Sequence[Shard]) -> None:
+    """Make the directories of shards that have no records yet, in `directory`; durable but for their own names.
+
+    What is in the files may be lost: a lock says nothing, and a commit file is found out from the log.
+    """
+    disk = stream.disk
+    for shard in shards:
+        place = directory / shard.directory.name
+        disk.make_directory(place)
+        write_file(disk, place / "lock", b"")
+        empty = commit.Commit(disk.boot_id(), 0, 0, 0, 0, shard.sequence_base, 0)
+        write_file(disk, place / "commit", commit.encode(empty))
+    for shard in shards:  # the first sync takes with it most of what the others wait for
+        disk.sync_directory(directory / shard.directory.name)
 
 
 def check_name(name: str) -> None:

@@ -244,14 +244,20 @@ def stored_bytes(disk: Disk, path: Path) -> int:
         disk.close(fd)
 
 
-def write_synced(disk: Disk, path: Path, content: bytes) -> None:
-    """Write a whole file anew and sync it; its name is durable when its directory is synced."""
+def write_file(disk: Disk, path: Path, content: bytes, *, sync: bool = False) -> None:
+    """Write a whole file anew."""
     fd = disk.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     try:
         write_all(disk, fd, memoryview(content), 0)
-        disk.sync(fd)
+        if sync:
+            disk.sync(fd)
     finally:
         disk.close(fd)
+
+
+def write_synced(disk: Disk, path: Path, content: bytes) -> None:
+    """Write a whole file anew and sync it; its name is durable when its directory is synced."""
+    write_file(disk, path, content, sync=True)
 
 
 def replace(disk: Disk, path: Path, content: bytes) -> None:

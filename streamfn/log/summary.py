@@ -1,0 +1,183 @@
+"""What a shard holds, found without reading its records: by segments' names, footers and message headers.
+
+Nothing is proven by it; `verify` proves.  What the numbers rest on was checked when it was written down: the
+committed end by the commit file's CRC, a sealed segment's index by its footer's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from streamfn._native import ffi, lib
+from streamfn.errors import LogDamaged, LogError
+from streamfn.log import footer
+from streamfn.log.commit import Commit
+from streamfn.log.footer import Footer
+from streamfn.log.reader import SegmentInfo, ShardReader, horizon
+from streamfn.log.sealed import read_end
+from streamfn.log.segment import Segment, SegmentFile, list_segments, open_segment, sealed_path
+from streamfn.log.stream import Shard
+
+_MESSAGES = 1024
+_EVERYTHING = 1 << 62
+
+
+class Summary(NamedTuple):
+    """Records are there from offset `horizon` up to `end_offset`; `bytes` is what they take on disk."""
+
+    horizon: int
+    end_offset: int
+    segments: list[SegmentInfo]
+
+    @property
+    def bytes(self) -> int:
+        """What the shard takes on disk."""
+        return sum(segment.bytes for segment in self.segments)
+
+
+def stored_records(shard: Shard) -> int:
+    """Return how many records a shard has; costs a look at its commit file and its directory.
+
+    Raises:
+        LogError: a file cannot be read.
+    """
+    first = horizon(shard)
+    with ShardReader.open(shard, first) as reader:
+        return reader.committed().end_offset - first
+
+
+def summarize(shard: Shard) -> Summary:
+    """Describe a shard and its segments, committed records only.
+
+    Of a sealed segment `first_ms` is the earliest arrival of its first row group, None where that is compressed.
+
+    Raises:
+        LogDamaged: the end of a sealed segment, or what should be a message of another, is none.
+        LogError: a file cannot be read.
+    """
+    first = horizon(shard)
+    with ShardReader.open(shard, first) as reader:
+        commit = reader.committed()
+    try:
+        files = list_segments(shard)
+        if not files:
+            return Summary(first, commit.end_offset, [])
+        stops = [file.first_offset for file in files[1:]] + [max(commit.end_offset, files[-1].first_offset)]
+        found = [_describe(shard, file, stop, commit) for file, stop in zip(files, stops, strict=True)]
+    except OSError as error:
+        where = f"shard {shard.id} in {shard.directory.parent}"
+        raise LogError(f"cannot read {where}: {error.strerror} ({error.filename})") from error
+    return Summary(first, commit.end_offset, found)
+
+
+def arrival_ms(shard: Shard, offset: int) -> int | None:
+    """Return when the record at an offset arrived (since 1970, UTC); of a DynamoDB shard, the earliest of its message.
+
+    None where it is not there, or compressed.
+
+    Raises:
+        LogDamaged, LogError: as `summarize`.
+    """
+    with ShardReader.open(shard, horizon(shard)) as reader:
+        commit = reader.committed()
+    files = [file for file in list_segments(shard) if file.first_offset <= offset]
+    if not files or _end(shard, files[-1]).codec == footer.ZSTD:
+        return None
+    segment = open_segment(shard, files[-1])
+    try:
+        for message in _messages(segment, _committed(segment, commit)):
+            row = offset - message.first_offset
+            if 0 <= row < message.rows:
+                if message.layout != lib.SF_DYNAMODB:
+                    times = ffi.cast("int64_t *", segment.address + message.column[lib.SF_ARRIVAL])
+                    return int(times[row])
+                return _span(segment, message)[0]
+        return None
+    finally:
+        segment.release()
+
+
+def _describe(shard: Shard, file: SegmentFile, stop: int, commit: Commit) -> SegmentInfo:
+    try:
+        return _described(shard, file, stop, commit)
+    except FileNotFoundError:  # sealed since we listed it
+        sealed = SegmentFile(file.first_offset, True, sealed_path(shard, file.first_offset))
+        return _described(shard, sealed, stop, commit)
+
+
+def _described(shard: Shard, file: SegmentFile, stop: int, commit: Commit) -> SegmentInfo:
+    end = _end(shard, file)
+    records = max(0, (end.footer.end_offset if end.footer else stop) - file.first_offset)
+    first_ms: int | None = None
+    last_ms: int | None = None
+    if records and end.codec != footer.ZSTD:
+        segment = open_segment(shard, file)
+        try:
+            groups = end.footer.groups if end.footer else ()
+            upto = groups[0].end if groups else _committed(segment, commit)
+            for message in _messages(segment, upto):
+                earliest, latest = _span(segment, message)
+                first_ms = earliest if first_ms is None else min(first_ms, earliest)
+                last_ms = latest if last_ms is None else max(last_ms, latest)
+        finally:
+            segment.release()
+    if end.footer and end.footer.groups:
+        last_ms = end.footer.groups[-1].latest_ms
+    return SegmentInfo(str(file.path), file.sealed, file.first_offset, records, end.stored, first_ms, last_ms)
+
+
+class _End(NamedTuple):
+    """What a segment file takes on the disk, and the footer of a sealed one that has an index."""
+
+    stored: int
+    footer: Footer | None
+
+    @property
+    def codec(self) -> int:
+        return self.footer.codec if self.footer else footer.PLAIN
+
+
+def _end(shard: Shard, file: SegmentFile) -> _End:
+    fd = shard.disk.open(file.path, os.O_RDONLY)
+    try:
+        status = shard.disk.status(fd)
+        found = read_end(shard.disk, fd, file.path, status.size).footer if file.sealed else None
+        return _End(status.stored, found)
+    finally:
+        shard.disk.close(fd)
+
+
+def _committed(segment: Segment, commit: Commit) -> int:
+    """Return the file position up to which a segment holds committed messages."""
+    active = not segment.sealed and segment.first_offset == commit.segment
+    return min(commit.length, segment.size) if active else segment.size
+
+
+def _messages(segment: Segment, end: int) -> Iterator[Any]:
+    """Yield the segment's messages as `sf_message`, up to a file position; each until the next one.
+
+    None is proven, and only their fixed columns may be read: the scan has checked that these lie inside them.
+
+    Raises:
+        LogDamaged: something is no message.
+    """
+    position, following = ffi.new("uint64_t *", segment.data_at), ffi.new("uint64_t *", segment.first_offset)
+    count, found = ffi.new("size_t *"), ffi.new("sf_message[]", _MESSAGES)
+    layout, status = segment.layout.id, lib.SF_SCAN_MORE
+    while status == lib.SF_SCAN_MORE:
+        status = lib.sf_scan_proven(
+            segment.base, end, layout, end, position, following, _EVERYTHING, found, _MESSAGES, count
+        )
+        for number in range(count[0]):
+            yield found[number]
+    if status == lib.SF_SCAN_DAMAGED:
+        raise LogDamaged(f"{segment.path} is damaged at byte {position[0]}: no record of offset {following[0]}")
+
+
+def _span(segment: Segment, message: Any) -> tuple[int, int]:
+    """Return the earliest and the latest arrival in a message."""
+    span = ffi.new("int64_t[2]")
+    lib.sf_arrival_span(segment.base, ffi.addressof(message), span, span + 1)
+    return span[0], span[1]
