@@ -43,7 +43,7 @@ def missing(path: Path, offset: int, end_offset: int, numbers: Numbers = (None, 
     )
 
 
-def lost(offset: int, end_offset: int | None, numbers: Numbers) -> str:
+def lost(offset: int, end_offset: int | None, numbers: Numbers = (None, None)) -> str:
     """Return the range for the end of an error's text."""
     if end_offset is None:
         return ""

@@ -202,16 +202,14 @@ class ShardReader:
                 return []
             segment = scan.segment
             active = self._is_active(segment)
-            end = self._commit.length if active else segment.size
-            if end > segment.size:
-                self._stand_before_damage(scan, f"because the file was cut to {segment.size} bytes")
-                return []
+            end = min(self._commit.length, segment.size) if active else segment.size
             status, found, count = scan.step(end, messages_max, bytes_max)
             if count:
                 return self._taken(scan, found, count, until_offset)
             if active:
                 if status != lib.SF_SCAN_LIMIT or self._position < self._commit.end_offset:
-                    why = f"but records up to {self._commit.end_offset} were committed"
+                    cut = f"where the file was cut to {end} bytes, " if end < self._commit.length else ""
+                    why = f"{cut}but records up to {self._commit.end_offset} were committed"
                     self._stand_before_damage(scan, why)
                 return []
             if status == lib.SF_SCAN_DAMAGED:

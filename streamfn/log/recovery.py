@@ -29,7 +29,7 @@ from streamfn._native import lib
 from streamfn.errors import BusyError, LogDamaged
 from streamfn.log import gaps, reserve
 from streamfn.log.commit import Commit, CommitFile
-from streamfn.log.damage import damaged, missing
+from streamfn.log.damage import damaged, lost, missing
 from streamfn.log.disk import Disk
 from streamfn.log.gaps import Ledger
 from streamfn.log.lock import FileLock
@@ -105,7 +105,7 @@ def find_tail(shard: Shard, commit: Commit | None) -> Tail:
     ledger = gaps.read(shard)
     if files:
         last = max(files, key=lambda file: (file.first_offset, file.sealed))
-        segment = open_segment(shard, last)
+        segment = _open_last(shard, last, promised(shard, commit))
         try:
             tail = _Ending(shard, segment, last, commit, ledger).find()
         finally:
@@ -120,6 +120,16 @@ def find_tail(shard: Shard, commit: Commit | None) -> Tail:
     if reserved.boot_id != shard.disk.boot_id():
         covered = max(covered, reserved.offset)
     return tail._replace(next_offset=covered)
+
+
+def _open_last(shard: Shard, file: SegmentFile, due: int) -> Segment:
+    try:
+        return open_segment(shard, file)
+    except LogDamaged as damage:
+        first = file.first_offset
+        end = due if due > first else None
+        text = str(damage) + lost(first, end)
+        raise LogDamaged(text, path=file.path, byte=0, first_offset=first, end_offset=end) from None
 
 
 def promised(shard: Shard, commit: Commit | None) -> int:
@@ -150,14 +160,12 @@ class _Ending:
     def find(self) -> Tail:
         """Return the tail, as far as this segment knows: `next_offset` is where its records end."""
         file, segment = self._file, self._segment
-        known = self._known
-        if known is not None and known.length > segment.size:
-            why = f"where the file was cut; {known.length} bytes were committed"
-            raise self._damaged(segment.size, file.first_offset, why)
         status, position, end_offset, epoch, kept_from = self._scan()
         begun = self._commit.segment if self._commit else 0
         if self._promised > self._ledger.end_at(end_offset) and begun <= file.first_offset:
-            raise self._damaged(position, end_offset, f"but {self._promised} records were committed")
+            cut = self._known is not None and self._known.length > segment.size
+            how = f"where the file was cut to {segment.size} bytes, " if cut else ""
+            raise self._damaged(position, end_offset, f"{how}but {self._promised} records were committed")
         published = self._commit.end_offset if self._commit else 0
         kept = max(0, end_offset - max(published, file.first_offset))
         if file.sealed:
@@ -179,9 +187,10 @@ class _Ending:
         """
         segment, known = self._segment, self._known
         scan = Scan(segment, segment.data_at, self._file.first_offset)
-        if known is not None and known.synced_offset == known.end_offset and known.length >= segment.data_at:
+        epoch = 0
+        if known is not None and self._is_proven(known):
             scan.move(segment, known.length, known.end_offset)
-        epoch = known.epoch if known else 0
+            epoch = known.epoch
         kept_from = -1
         while True:
             status, messages, count = scan.step(segment.size, SCAN_MESSAGES, _EVERYTHING)
@@ -197,6 +206,13 @@ class _Ending:
             if status == lib.SF_SCAN_MORE or self._pass_gap(scan):
                 continue
             return status, scan.position, scan.next_offset, epoch, scan.position if kept_from < 0 else kept_from
+
+    def _is_proven(self, known: Commit) -> bool:
+        """Whether all that was committed is on the disk and whole, so that nobody need look at it again."""
+        return (
+            known.synced_offset == known.end_offset == self._ledger.start_before(known.end_offset)
+            and self._segment.data_at <= known.length <= self._segment.size
+        )
 
     def _pass_gap(self, scan: Scan) -> bool:
         """Go on behind a gap that the ledger knows, if something of this segment lies there."""
@@ -286,7 +302,7 @@ def settle(shard: Shard, commit_file: CommitFile, *, salvage: bool = False) -> C
             return commit
         if settled is not None:
             return settled
-        if commit is not None:
+        if commit is not None and commit.synced_offset == commit.end_offset:
             return commit  # a writer is alive; what an earlier boot committed is durable, and more will come
         if time.monotonic() > deadline:
             raise BusyError(
@@ -312,13 +328,14 @@ def _recover(shard: Shard, commit_file: CommitFile) -> Commit | None:
             return known  # somebody else was first
         tail = find_tail(shard, known)
         known = known or Commit("", 0, 0, 0, 0, shard.sequence_base, 0)
+        end_offset = gaps.read(shard).end_at(tail.end_offset)
         settled = known._replace(
             boot_id=boot_id,
             epoch=max(known.epoch, tail.epoch),
-            segment=tail.active.first_offset if tail.active else tail.end_offset,
+            segment=tail.active.first_offset if tail.active else end_offset,
             length=tail.position,
-            end_offset=tail.end_offset,
-            synced_offset=tail.end_offset,
+            end_offset=end_offset,
+            synced_offset=end_offset,
         )
         try:
             writable = CommitFile.open(shard.disk, shard.directory, write=True)
