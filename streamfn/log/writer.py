@@ -70,6 +70,7 @@ class ShardWriter:
     ) -> None:
         self.shard = shard
         self.durability = durability
+        self._synced_mode = durability.synced
         self._disk = shard.disk
         self._boot_id = ""
         self.recovered = Recovery("", 0, 0, 0)
@@ -241,7 +242,7 @@ class ShardWriter:
             LogError: the sync failed; the writer is fenced, and it is unknown which of the records that were
                 not committed before will be there when the shard is opened again.
         """
-        if self.durability.synced:
+        if self._synced_mode:
             self.sync()
             return
         self._require_open()
@@ -338,7 +339,7 @@ class ShardWriter:
 
     def _reserve_offsets(self, end_offset: int) -> None:
         """Under a weaker durability, make sure that offsets below `end_offset` are durably reserved."""
-        if self.durability.synced:
+        if self._synced_mode:
             return
         known = self._reserved.known
         if known.boot_id == self._boot_id and end_offset <= known.offset:

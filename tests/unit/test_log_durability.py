@@ -12,11 +12,11 @@ import pytest
 from streamfn.errors import RefusedError
 from streamfn.log import commit, gaps, reserve
 from streamfn.log.commit import Commit
-from streamfn.log.datadir import make_shard_directory
+from streamfn.log.datadir import make_shard_directories
 from streamfn.log.durability import FSYNC, OS, Durability, interval
 from streamfn.log.gaps import LOST, Gap
 from streamfn.log.reader import ShardReader, horizon, offset_at_time, records, segments
-from streamfn.log.stream import Shard, sequence_order, uniform_shards
+from streamfn.log.stream import Shard, Stream, sequence_order, uniform_shards
 from streamfn.log.writer import ShardWriter
 from streamfn.testing.disk import SimDisk
 from streamfn.types import NewRecord, Record
@@ -32,8 +32,9 @@ class Machine:
         self.disk = SimDisk()
         directory = Path("/00c0ffee00c0ffee")
         self.disk.make_directory(directory)
-        (self._shard,) = uniform_shards(directory, 1, disk=self.disk)
-        make_shard_directory(self._shard.directory, self._shard)
+        stream = Stream(directory, "s", "arn", 0, uniform_shards(directory, 1, disk=self.disk), disk=self.disk)
+        make_shard_directories(stream, directory, stream.shards)
+        (self._shard,) = stream.shards
         self.disk.sync_directory(directory)
         self.disk.sync_directory(Path("/"))
         self.given: dict[int, str] = {}
