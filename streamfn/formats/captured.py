@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from streamfn.formats.fields import checked_key
 from streamfn.formats.rows import Origin
-from streamfn.formats.times import parse_time_ms
+from streamfn.formats.times import parse_seconds_ms
 from streamfn.limits import RECORD_BYTES_MAX, SEQUENCE_DIGITS_MAX
 from streamfn.types import NewRecord
 
@@ -129,6 +129,6 @@ def _time(value: Mapping[str, Any], name: str) -> int:
     if found is None:
         raise ValueError(f"it has no {name}")
     try:
-        return parse_time_ms(found)
+        return parse_seconds_ms(found)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None

@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from streamfn.formats.attributes import check_item, check_keys, same_item, shown
-from streamfn.formats.times import parse_time_ms
+from streamfn.formats.times import parse_seconds_ms
 from streamfn.types import Change, NewChange
 
 EVENT_NAMES = ("INSERT", "MODIFY", "REMOVE")
@@ -113,7 +113,7 @@ def _change(name: str, value: Mapping[str, Any], parts: Mapping[str, bytes]) -> 
         images[1],
         view,
         None,
-        parse_time_ms(created) if created is not None else None,
+        parse_seconds_ms(created) if created is not None else None,
         _sequence_number(value.get("SequenceNumber")),
         size,
     )

@@ -101,7 +101,9 @@ class _Splitter:
     def feed(self, block: bytes, *, last: bool) -> Iterator[list[Value | NotValues]]:
         """Yield what ends in this block; the last one, which may be empty, tells what never ended."""
         self._buffer += block
-        if not self._begun and (last or len(self._buffer) >= len(_MARK)):
+        if not self._begun:
+            if len(self._buffer) < len(_MARK) and not last:
+                return
             self._begun = True
             if self._buffer.startswith(_MARK):
                 self._drop(len(_MARK))

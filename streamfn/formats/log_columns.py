@@ -197,7 +197,7 @@ def _wrong(columns: _Columns) -> tuple[pa.Array | None, list[tuple[pa.Array, str
         check(_are_numbers(numbers), f"its sequence number is not 1 to {SEQUENCE_DIGITS_MAX} decimal digits")
     if sources is not None:
         check(
-            pc.or_(pc.is_null(sources), _are_numbers(sources)),
+            pc.or_kleene(pc.is_null(sources), _are_numbers(sources)),
             f"its source's sequence number is not 1 to {SEQUENCE_DIGITS_MAX} decimal digits",
         )
     if shards is not None:

@@ -45,6 +45,19 @@ def parse_time_ms(value: object) -> int:
     raise ValueError(f"{_shown(value)} is not a time")
 
 
+def parse_seconds_ms(value: object) -> int:
+    """The same where AWS says it, whose numbers are always seconds since 1970; texts are ISO 8601, or such numbers.
+
+    Raises:
+        ValueError: as `parse_time_ms`.
+    """
+    if isinstance(value, str) and len(value) != _DATE_DIGITS and _NUMBER.fullmatch(value):
+        value = float(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return _from_seconds(value)
+    return parse_time_ms(value)
+
+
 def format_time(ms: int) -> str:
     """Return ISO 8601 with milliseconds, UTC; the inverse of `parse_time_ms`."""
     seconds, rest = divmod(ms, 1000)
@@ -71,6 +84,12 @@ def _from_number(number: float) -> int:
         raise ValueError(f"{number} is not a time")
     if abs(number) >= SECONDS_BELOW:
         return _in_range(math.floor(number), number)
+    return _from_seconds(number)
+
+
+def _from_seconds(number: float) -> int:
+    if not math.isfinite(number):
+        raise ValueError(f"{number} is not a time")
     if isinstance(number, int):
         return _in_range(number * 1000, number)
     # A float of seconds is off by less than a microsecond: rounded there first, .001 does not become .000.
