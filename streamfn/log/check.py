@@ -1,7 +1,7 @@
 """Checking one segment file wholly: every byte of it is held against a checksum, and what does not fit is named.
 
     header            the bytes every segment of the shard begins with
-    messages          CRC32C each, one behind the other, offsets rising without a hole
+    messages          CRC32C each, one behind the other, offsets rising without a hole; also of cold segments
     end-of-stream mark, footer, its length, magic (sealed)      CRC32C in the footer
     what follows the last message (unsealed)                    zeros
 
@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 
 from streamfn._native import ffi, lib
 from streamfn.errors import LogDamaged
+from streamfn.log.cold import proven
+from streamfn.log.footer import PLAIN, Footer
 from streamfn.log.layout import initial
 from streamfn.log.sealed import read_end
 from streamfn.log.segment import FILE_MAGIC, SegmentFile, header, read_header
@@ -148,9 +150,25 @@ class _Walk:
             end = None
         if end is not None and end.footer is not None and end_offset is None:
             end_offset = end.footer.end_offset
+        if end is not None and end.footer is not None and end.footer.codec != PLAIN:
+            self._check_cold(end.footer, end.position, end_offset)
+            return
         self._check_messages(self._size if end is None else end.position, end_offset, footer=end is None)
         if end is None:
             self._find(self._at, self._size, self._offset, self._offset, why)
+
+    def _check_cold(self, footer: Footer, end: int, end_offset: int | None) -> None:
+        """Go through compressed row groups; their footer, which is as it was written, says where each lies."""
+        ends = [group.first_offset for group in footer.groups[1:]] + [footer.end_offset]
+        for group, stop in zip(footer.groups, ends, strict=True):
+            if not proven(self._base, group):
+                self._find(group.position, group.end, group.first_offset, stop, "no valid row group lies there")
+            else:
+                self._records += stop - group.first_offset
+            self._position[0], self._next[0] = group.end, stop
+            self._tell(group.end)
+        if end_offset is not None and end_offset != footer.end_offset:
+            self._find(end, end, self._offset, end_offset, f"the next segment begins at {end_offset}")
 
     def _data_end(self) -> int:
         """Return where the last byte that is not zero ends, rounded up to where a message could."""

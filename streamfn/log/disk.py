@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from streamfn import limits
 from streamfn.log import libc
 
 # What one read of a small file asks for.
@@ -95,6 +96,12 @@ class Disk(Protocol):
 
     def unmap(self, address: int, size: int) -> None:
         """Undo `map`."""
+
+    def unnamed(self, directory: Path, write: Callable[[int], None]) -> int:
+        """Make a file without a name in a directory, or in memory where that cannot hold it; return a descriptor.
+
+        `write` fills it through another one, and may be called a second time.  Nothing of it is left behind.
+        """
 
     def try_lock(self, fd: int) -> bool:
         """Lock a file for this open descriptor alone; False if another one has it.  Closing lets it go."""
@@ -193,6 +200,13 @@ class SystemDisk:
         """See `Disk`."""
         libc.unmap(address, size)
 
+    def unnamed(self, directory: Path, write: Callable[[int], None]) -> int:
+        """See `Disk`."""
+        try:
+            return _filled(os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600), write)
+        except OSError:  # a file system that is full, read-only, or knows no such files
+            return _filled(os.memfd_create("streamfn-segment", os.MFD_CLOEXEC), write)
+
     def try_lock(self, fd: int) -> bool:
         """See `Disk`."""
         try:
@@ -204,6 +218,15 @@ class SystemDisk:
     def boot_id(self) -> str:
         """See `Disk`."""
         return _boot_id()
+
+
+def _filled(fd: int, write: Callable[[int], None]) -> int:
+    """Fill a file and return a descriptor that can only read it: others are handed it."""
+    try:
+        write(fd)
+        return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(fd)
 
 
 @lru_cache(maxsize=1)
@@ -266,3 +289,8 @@ def replace(disk: Disk, path: Path, content: bytes) -> None:
     write_synced(disk, temporary, content)
     disk.rename(temporary, path)
     disk.sync_directory(path.parent)
+
+
+def floor_bytes(space: Space) -> int:
+    """Return how much of a file system must stay free, so that checkpoints and discards still fit."""
+    return min(limits.FREE_BYTES_MIN, space.total // 4)

@@ -74,11 +74,27 @@ def write(root: Table) -> bytes:
 
 
 def root_field(buffer: bytes, slot: int) -> int:
-    """Return the position of the table in field `slot` of the root table of a buffer from `write`."""
-    (root,) = struct.unpack_from("<I", buffer)
-    (back,) = struct.unpack_from("<i", buffer, root)
-    (offset,) = struct.unpack_from("<H", buffer, root - back + 4 + 2 * slot)
-    at: int = root + offset
+    """Return the position of the table or vector in field `slot` of the root table of a buffer from `write`."""
+    return follow(buffer, field_at(buffer, root_at(buffer), slot))
+
+
+def root_at(buffer: bytes) -> int:
+    """Return the position of the root table."""
+    return follow(buffer, 0)
+
+
+def field_at(buffer: bytes, table: int, slot: int) -> int:
+    """Return the position of field `slot` of a table, 0 where it has none."""
+    (back,) = struct.unpack_from("<i", buffer, table)
+    (vtable_bytes,) = struct.unpack_from("<H", buffer, table - back)
+    if 4 + 2 * slot >= vtable_bytes:
+        return 0
+    (offset,) = struct.unpack_from("<H", buffer, table - back + 4 + 2 * slot)
+    return table + int(offset) if offset else 0
+
+
+def follow(buffer: bytes, at: int) -> int:
+    """Return what the reference at a position points to."""
     (forward,) = struct.unpack_from("<I", buffer, at)
     return at + int(forward)
 

@@ -131,6 +131,11 @@ class ShardReader:
         """The offset after the last record that `poll` returned, or that `skip` passed over."""
         return self._position
 
+    def at_hand(self) -> bool:
+        """Whether what comes next lies in the active segment: to read that never takes long.  Costs one `pread`."""
+        self._refresh()
+        return self._position >= self._commit.segment
+
     def committed(self) -> Commit:
         """Return the newest published commit."""
         self._refresh()

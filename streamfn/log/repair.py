@@ -27,7 +27,7 @@ from streamfn.log.disk import Disk, write_all
 from streamfn.log.gaps import DAMAGED, LOST, Gap
 from streamfn.log.layout import Layout, initial
 from streamfn.log.lock import FileLock
-from streamfn.log.seal import merged
+from streamfn.log.merge import merged
 from streamfn.log.sealed_writer import SealedWriter
 from streamfn.log.segment import SegmentFile, header, list_files, read_header
 from streamfn.log.stream import Shard

@@ -21,6 +21,7 @@ FORMAT_VERSION = "1"
 # Numbers of Arrow's Message.fbs.
 _V5 = 4
 _SCHEMA, _RECORD_BATCH = 1, 3
+_ZSTD, _BY_BUFFER = 1, 0
 
 _VALUE = b"SFN1:00000000:%08x:%016x:%08x:%016x:%016x"
 _VALUE_BYTES = 82
@@ -181,6 +182,38 @@ def loose_message(
         crc = lib.sf_crc32c(crc, ffi.from_buffer(piece), len(piece))
     head[at + _CRC_AT : at + _CRC_AT + 8] = b"%08x" % crc
     return pieces
+
+
+def compressed_head(
+    rows: int,
+    nodes: bytes,
+    places: Sequence[tuple[int, int]],
+    body_bytes: int,
+    epoch: int,
+    first_offset: int,
+    durable_upto: int,
+) -> tuple[bytearray, int]:
+    """Return prefix and metadata of a message whose buffers are compressed with zstd, and where its CRC goes.
+
+    `nodes` are Arrow's field nodes as they were; `places` where each buffer lies in the body, and its bytes.
+    """
+    value = _value(epoch, first_offset, rows, body_bytes, durable_upto)
+    packed = b"".join(struct.pack("<qq", *place) for place in places)
+    batch: dict[int, Any] = {
+        0: Scalar("q", rows),
+        1: Structs(len(nodes) // 16, nodes),
+        2: Structs(len(places), packed),
+        3: Table({0: Scalar("b", _ZSTD), 1: Scalar("b", _BY_BUFFER)}),
+    }
+    fields: dict[int, Any] = {
+        0: Scalar("h", _V5),
+        1: Scalar("B", _RECORD_BATCH),
+        2: Table(batch),
+        3: Scalar("q", body_bytes),
+        4: Tables([Table({0: Text("streamfn"), 1: Text(value.decode())})]),
+    }
+    head = bytearray(_framed(write(Table(fields))))
+    return head, head.rindex(value) + _CRC_AT
 
 
 def numbers(sequence_base: bytes, first_offset: int, rows: int) -> tuple[bytearray, bytearray]:

@@ -14,18 +14,17 @@ import queue
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
 
 from streamfn import limits
-from streamfn._native import ffi, lib
+from streamfn._native import lib
 from streamfn.errors import LogError
 from streamfn.log import description, retention
 from streamfn.log.age import Moment, ShardClock
 from streamfn.log.chain import read_chain
-from streamfn.log.disk import Space
-from streamfn.log.layout import Layout
+from streamfn.log.compact import compress_cold
+from streamfn.log.disk import floor_bytes
+from streamfn.log.merge import merged
 from streamfn.log.recovery import Scan, damaged
-from streamfn.log.schema import Draft
 from streamfn.log.sealed_writer import SUFFIX, SealedWriter
 from streamfn.log.segment import (
     Segment,
@@ -81,26 +80,6 @@ def _copy(segment: Segment, file: SegmentFile, end_offset: int, writer: SealedWr
         )
 
 
-class Mapped(Protocol):
-    """Mapped messages of one layout."""
-
-    base: Any
-    layout: Layout
-
-
-def merged(segment: Mapped, messages: Any, count: int, end_offset: int) -> Draft:
-    """Return the rows of `count` messages as one; everything below `end_offset` is durable, so it says so."""
-    totals = ffi.new("uint64_t[]", 1 + lib.SF_COLUMNS_MAX)
-    lib.sf_measure(segment.base, messages, count, totals)
-    texts = [totals[1 + i] for i in range(len(segment.layout.texts))]
-    draft = Draft(segment.layout, messages[0].first_offset, totals[0], texts)
-    start = ffi.from_buffer("uint8_t[]", draft.buffer)
-    lib.sf_gather(segment.base, messages, count, ffi.new("uint8_t *[]", [start + at for at in draft.columns]))
-    ffi.release(start)
-    draft.finish(int(messages[count - 1].epoch), end_offset)
-    return draft
-
-
 class Sealer:
     """Seals segments of one shard, and then trims it, in a thread of its own, which exists only when there is work.
 
@@ -123,9 +102,9 @@ class Sealer:
         self._do(lambda: self._seal(first_offset, end_offset, appended))
 
     def tidy(self) -> None:
-        """Have the shard's retention applied, if it has any."""
+        """Have the shard trimmed, and its cold segments compressed, if its stream asks for either."""
         stream = description.current(self._shard)
-        if stream is not None and stream.retention != KEEP_ALL:
+        if stream is not None and (stream.retention != KEEP_ALL or stream.cold_after_s is not None):
             self._do(self._tidy)
 
     def sweep(self, active: int) -> None:
@@ -165,14 +144,16 @@ class Sealer:
 
     def _tidy(self) -> None:
         stream = description.current(self._shard)
-        if stream is None or stream.retention == KEEP_ALL:
+        if stream is None:
             return
         try:
             retention.apply(self._shard, stream.retention, self._clock)
+            if stream.cold_after_s is not None:
+                compress_cold(self._shard, self._clock.now().wall_ms, stream.cold_after_s)
         except LogError as error:
             self._tell(str(error))
         except OSError as error:
-            self._tell(f"cannot trim shard {self._shard.id}: {error.strerror}")
+            self._tell(f"cannot trim or compress shard {self._shard.id}: {error.strerror}")
 
     def _seal(self, first_offset: int, end_offset: int, appended: tuple[int, int] | None) -> None:
         try:
@@ -204,8 +185,3 @@ class Sealer:
         if space.free < floor_bytes(space) + status.stored:
             raise LogError(f"segment {path} is not sealed yet: too little disk space for a second copy")
         return status.modified_ms
-
-
-def floor_bytes(space: Space) -> int:
-    """Return how much of a file system must stay free, so that checkpoints and discards still fit."""
-    return min(limits.FREE_BYTES_MIN, space.total // 4)

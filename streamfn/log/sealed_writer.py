@@ -51,12 +51,16 @@ class SealedWriter:
 
     def add(self, pieces: Sequence[Content], first_offset: int, times: memoryview) -> None:
         """Add a finished message, given as one piece or more; `times` are its arrival times (int64 ms since 1970)."""
+        self.add_group(pieces, first_offset, _latest(times))
+
+    def add_group(self, pieces: Sequence[Content], first_offset: int, latest_ms: int) -> None:
+        """The same with the latest arrival time in it."""
         begin = self.position
         for piece in pieces:
             write_all(self._shard.disk, self._fd, memoryview(piece), self.position)
             self.position += len(piece)
         (metadata_bytes,) = struct.unpack_from("<I", pieces[0], 4)
-        self._latest_ms = max(self._latest_ms, _latest(times))
+        self._latest_ms = max(self._latest_ms, latest_ms)
         body_bytes = self.position - begin - 8 - metadata_bytes
         self._groups.append(Group(begin, metadata_bytes, body_bytes, first_offset, self._latest_ms))
 
@@ -89,6 +93,7 @@ class SealedWriter:
             self._shard.disk.close(self._fd)
             self._fd = -1
         if not self._named:
+            self._named = True  # once is enough
             self._shard.disk.unlink(self._temporary)
 
 

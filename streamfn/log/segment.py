@@ -21,8 +21,9 @@ from typing import Any, ClassVar, NamedTuple
 
 from streamfn._native import ffi
 from streamfn.errors import LogDamaged
+from streamfn.log.cold import inflate
 from streamfn.log.disk import Disk
-from streamfn.log.footer import Footer
+from streamfn.log.footer import PLAIN, Footer
 from streamfn.log.layout import KINESIS, LAYOUTS, Layout
 from streamfn.log.schema import schema_message
 from streamfn.log.sealed import read_end
@@ -83,6 +84,7 @@ class Segment:
         "_disk",
         "_key",
         "_references",
+        "_source_fd",
         "address",
         "base",
         "data_at",
@@ -100,7 +102,9 @@ class Segment:
     _ids: ClassVar[itertools.count[int]] = itertools.count(1)
     # By the disk it lies on and the file's identity there.
     _open: ClassVar[dict[tuple[Disk, tuple[int, int]], Segment]] = {}
+    _opening: ClassVar[set[tuple[Disk, tuple[int, int]]]] = set()
     _lock: ClassVar[threading.Lock] = threading.Lock()
+    _opened: ClassVar[threading.Condition] = threading.Condition(_lock)
 
     def __init__(
         self,
@@ -126,6 +130,8 @@ class Segment:
         self.footer: Footer | None = None
         self._key = key
         self._references = 1
+        # Of a cold segment, the file it was made from: as long as it is open no other file has its identity.
+        self._source_fd = -1
 
     def __repr__(self) -> str:
         return f"<Segment {self.id} {self.path.name} of {self.path.parent.name}>"
@@ -147,6 +153,8 @@ class Segment:
             del self._open[self._key]
         self.unmap()
         self._disk.close(self.fd)
+        if self._source_fd >= 0:
+            self._disk.close(self._source_fd)
 
     def unmap(self) -> None:
         """Give the mapping up; only for a segment that nobody has (any more)."""
@@ -158,36 +166,77 @@ class Segment:
 def open_segment(shard: Shard, file: SegmentFile) -> Segment:
     """Map a segment, or return the one this process has mapped already; the caller owes a `release`.
 
-    The end of a sealed file, from its end-of-stream mark on, is checked when this process maps it first.
+    The end of a sealed file, from its end-of-stream mark on, is checked when this process maps it first.  A cold one
+    is inflated then, which takes a fraction of a second, and its room as long as somebody has it.
 
     Raises:
         FileNotFoundError: there is no such file (any more).
         LogDamaged: it does not begin as a segment of this shard begins, or a sealed one does not end as it was
-            written.
+            written, or a row group of a cold one is damaged.
     """
     disk = shard.disk
     fd = disk.open(file.path, os.O_RDONLY)
     try:
         status = disk.status(fd)
         key = (disk, status.identity)
-        with Segment._lock:
+        with Segment._opened:
+            # Whoever is first maps it, without the lock: others need that for segments they have already.
+            while key in Segment._opening:
+                Segment._opened.wait()
             known = Segment._open.get(key)
-            if known is None:
-                layout, data_at = read_header(shard, file, fd)
-                end = read_end(disk, fd, file.path, status.size) if file.sealed else None
-                segment = Segment(file, fd, key, status.size, layout, data_at)
-                if end is not None and not end.fits(segment.base, len(FILE_MAGIC), data_at):
-                    segment.unmap()
-                    raise LogDamaged(f"{file.path} has a footer that does not fit its row groups")
-                segment.footer = end.footer if end is not None else None
-                Segment._open[key] = segment
-                return segment
-            known._references += 1
+            if known is not None:
+                known._references += 1
+                disk.close(fd)
+                return known
+            Segment._opening.add(key)
     except BaseException:
         disk.close(fd)
         raise
-    disk.close(fd)
-    return known
+    segment: Segment | None = None
+    try:
+        segment = _map(shard, file, fd, key, status.size)
+    finally:
+        with Segment._opened:
+            Segment._opening.discard(key)
+            if segment is not None:
+                Segment._open[key] = segment
+            Segment._opened.notify_all()
+    return segment
+
+
+def _map(shard: Shard, file: SegmentFile, fd: int, key: tuple[Disk, tuple[int, int]], size: int) -> Segment:
+    """Map an open file that is checked first; the descriptor is the segment's, or closed."""
+    disk = shard.disk
+    try:
+        layout, data_at = read_header(shard, file, fd)
+        end = read_end(disk, fd, file.path, size) if file.sealed else None
+        segment = Segment(file, fd, key, size, layout, data_at)
+    except BaseException:
+        disk.close(fd)
+        raise
+    try:
+        if end is not None and not end.fits(segment.base, len(FILE_MAGIC), data_at):
+            raise LogDamaged(f"{file.path} has a footer that does not fit its row groups", path=file.path)
+        segment.footer = end.footer if end is not None else None
+        if segment.footer is None or segment.footer.codec == PLAIN:
+            return segment
+        start = header(shard, sealed=True, layout=layout)
+        inflated_fd, footer = inflate(disk, file.path, segment.base, start, segment.footer, layout)
+    except BaseException:
+        segment.unmap()
+        disk.close(fd)
+        raise
+    segment.unmap()
+    try:
+        inflated = Segment(file, inflated_fd, key, disk.status(inflated_fd).size, layout, data_at)
+    except BaseException:
+        disk.close(inflated_fd)
+        disk.close(fd)
+        raise
+    inflated.footer = footer
+    inflated._source_fd = fd
+    inflated.proven = inflated.size  # the checksums of what it was made from were right
+    return inflated
 
 
 def read_header(shard: Shard, file: SegmentFile, fd: int) -> tuple[Layout, int]:

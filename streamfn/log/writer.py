@@ -26,7 +26,7 @@ from streamfn.errors import DiskFull, FailedError, LogError, ShardClosed
 from streamfn.log import batch, bulk, changes, description, gaps, recovery, reserve
 from streamfn.log.age import ShardClock
 from streamfn.log.commit import Commit, CommitFile
-from streamfn.log.disk import write_all
+from streamfn.log.disk import floor_bytes, write_all
 from streamfn.log.durability import FSYNC, Durability
 from streamfn.log.gaps import LOST, Gap
 from streamfn.log.layout import Layout, initial
@@ -35,7 +35,7 @@ from streamfn.log.numbering import Numbering
 from streamfn.log.recovery import Recovery, Tail
 from streamfn.log.reserve import ReserveFile
 from streamfn.log.retention import Rolling, begun_ms, rolling
-from streamfn.log.seal import Sealer, floor_bytes
+from streamfn.log.seal import Sealer
 from streamfn.log.segment import header, read_header, stream_path
 from streamfn.log.straight import StraightAppend
 from streamfn.log.stream import Shard

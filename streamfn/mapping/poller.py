@@ -91,7 +91,8 @@ class Poller:
         Raises:
             LogDamaged: what lies there is not what was written.
         """
-        if self._following:
+        # A reader that was held up may find its place in a cold segment by now, which has to be inflated first.
+        if self._following and self._reader.at_hand():
             found = self._poll(FOLLOW_BYTES, start, until)
             await trio.lowlevel.checkpoint()
         else:

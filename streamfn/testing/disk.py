@@ -253,6 +253,16 @@ class SimDisk:
         if count > 1:
             self._maps[address] = (file, shared, count - 1)
 
+    def unnamed(self, directory: Path, write: Callable[[int], None]) -> int:
+        """See `Disk`."""
+        fd = self.open(directory, os.O_TMPFILE | os.O_RDWR)
+        try:
+            write(fd)
+        except BaseException:
+            self.close(fd)
+            raise
+        return fd
+
     def try_lock(self, fd: int) -> bool:
         """See `Disk`."""
         self._call("try_lock")
