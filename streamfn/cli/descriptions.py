@@ -20,6 +20,7 @@ from streamfn.core.descent import draw, generations
 from streamfn.doors.openfiles import allow_open_files
 from streamfn.formats.times import format_time
 from streamfn.log.datadir import DataDir
+from streamfn.log.gaps import TRIMMED
 from streamfn.log.listing import describe_shard
 from streamfn.log.reader import SegmentInfo
 from streamfn.log.stream import Shard, Stream
@@ -134,6 +135,8 @@ def _shard(shard: Shard, summary: Summary, generation: int) -> Described:
         "parents": list(shard.parents),
         "created": format_time(shard.created_ms),
         "closed_at": shard.end_offset,
+        "trimmed": summary.horizon,
+        "gaps": [str(gap) for gap in summary.gaps.gaps if gap.why != TRIMMED],
         "records": sum(one["records"] for one in found),
         "bytes": summary.bytes,
         "first_arrival": min(times, default=None),
@@ -194,8 +197,8 @@ def _lane(shard: Shard, checkpoint: Checkpoint | None, summary: Summary, now_ms:
     """
     offset = checkpoint.offset if checkpoint else 0
     start = max(offset, summary.horizon)
-    lag = max(0, summary.end_offset - start)
-    arrived_ms = arrival_ms(shard, start) if lag else None
+    lag = summary.held(start)
+    arrived_ms = arrival_ms(shard, summary.gaps.end_at(start)) if lag else None
     return {
         "shard_id": shard.id,
         "offset": offset,

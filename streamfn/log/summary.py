@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 from streamfn._native import ffi, lib
 from streamfn.errors import LogDamaged, LogError
-from streamfn.log import footer
+from streamfn.log import footer, gaps
 from streamfn.log.commit import Commit
 from streamfn.log.footer import Footer
-from streamfn.log.reader import SegmentInfo, ShardReader, horizon
+from streamfn.log.gaps import Ledger
+from streamfn.log.reader import SegmentInfo, ShardReader
 from streamfn.log.sealed import read_end
 from streamfn.log.segment import Segment, SegmentFile, list_segments, open_segment, sealed_path
 from streamfn.log.stream import Shard
@@ -25,11 +26,20 @@ _EVERYTHING = 1 << 62
 
 
 class Summary(NamedTuple):
-    """Records are there from offset `horizon` up to `end_offset`; `bytes` is what they take on disk."""
+    """Records are there from offset `horizon` up to `end_offset`, but for those that the ledger of gaps names."""
 
-    horizon: int
+    gaps: Ledger
     end_offset: int
     segments: list[SegmentInfo]
+
+    @property
+    def horizon(self) -> int:
+        """The first offset that was not trimmed."""
+        return self.gaps.horizon
+
+    def held(self, start: int) -> int:
+        """Return how many records there are from an offset on."""
+        return _held(self.gaps, start, self.end_offset)
 
     @property
     def bytes(self) -> int:
@@ -43,9 +53,9 @@ def stored_records(shard: Shard) -> int:
     Raises:
         LogError: a file cannot be read.
     """
-    first = horizon(shard)
-    with ShardReader.open(shard, first) as reader:
-        return reader.committed().end_offset - first
+    ledger = _ledger(shard)
+    with ShardReader.open(shard, ledger.horizon) as reader:
+        return _held(ledger, 0, reader.committed().end_offset)
 
 
 def summarize(shard: Shard) -> Summary:
@@ -57,19 +67,19 @@ def summarize(shard: Shard) -> Summary:
         LogDamaged: the end of a sealed segment, or what should be a message of another, is none.
         LogError: a file cannot be read.
     """
-    first = horizon(shard)
-    with ShardReader.open(shard, first) as reader:
+    ledger = _ledger(shard)
+    with ShardReader.open(shard, ledger.horizon) as reader:
         commit = reader.committed()
     try:
         files = list_segments(shard)
         if not files:
-            return Summary(first, commit.end_offset, [])
+            return Summary(ledger, commit.end_offset, [])
         stops = [file.first_offset for file in files[1:]] + [max(commit.end_offset, files[-1].first_offset)]
-        found = [_describe(shard, file, stop, commit) for file, stop in zip(files, stops, strict=True)]
+        found = [_describe(shard, file, stop, commit, ledger) for file, stop in zip(files, stops, strict=True)]
     except OSError as error:
         where = f"shard {shard.id} in {shard.directory.parent}"
         raise LogError(f"cannot read {where}: {error.strerror} ({error.filename})") from error
-    return Summary(first, commit.end_offset, found)
+    return Summary(ledger, commit.end_offset, found)
 
 
 def arrival_ms(shard: Shard, offset: int) -> int | None:
@@ -80,7 +90,7 @@ def arrival_ms(shard: Shard, offset: int) -> int | None:
     Raises:
         LogDamaged, LogError: as `summarize`.
     """
-    with ShardReader.open(shard, horizon(shard)) as reader:
+    with ShardReader.open(shard, _ledger(shard).horizon) as reader:
         commit = reader.committed()
     files = [file for file in list_segments(shard) if file.first_offset <= offset]
     if not files or _end(shard, files[-1]).codec == footer.ZSTD:
@@ -99,17 +109,17 @@ def arrival_ms(shard: Shard, offset: int) -> int | None:
         segment.release()
 
 
-def _describe(shard: Shard, file: SegmentFile, stop: int, commit: Commit) -> SegmentInfo:
+def _describe(shard: Shard, file: SegmentFile, stop: int, commit: Commit, ledger: Ledger) -> SegmentInfo:
     try:
-        return _described(shard, file, stop, commit)
+        return _described(shard, file, stop, commit, ledger)
     except FileNotFoundError:  # sealed since we listed it
         sealed = SegmentFile(file.first_offset, True, sealed_path(shard, file.first_offset))
-        return _described(shard, sealed, stop, commit)
+        return _described(shard, sealed, stop, commit, ledger)
 
 
-def _described(shard: Shard, file: SegmentFile, stop: int, commit: Commit) -> SegmentInfo:
+def _described(shard: Shard, file: SegmentFile, stop: int, commit: Commit, ledger: Ledger) -> SegmentInfo:
     end = _end(shard, file)
-    records = max(0, (end.footer.end_offset if end.footer else stop) - file.first_offset)
+    records = _held(ledger, file.first_offset, end.footer.end_offset if end.footer else stop)
     first_ms: int | None = None
     last_ms: int | None = None
     if records and end.codec != footer.ZSTD:
@@ -126,6 +136,19 @@ def _described(shard: Shard, file: SegmentFile, stop: int, commit: Commit) -> Se
     if end.footer and end.footer.groups:
         last_ms = end.footer.groups[-1].latest_ms
     return SegmentInfo(str(file.path), file.sealed, file.first_offset, records, end.stored, first_ms, last_ms)
+
+
+def _ledger(shard: Shard) -> Ledger:
+    try:
+        return gaps.read(shard)
+    except OSError as error:
+        raise LogError(f"cannot read {shard.directory / gaps.FILE_NAME}: {error.strerror}") from error
+
+
+def _held(ledger: Ledger, start: int, stop: int) -> int:
+    """Return how many records lie between two offsets, what is gone left out."""
+    gone = (min(stop, gap.end_offset) - max(start, gap.first_offset) for gap in ledger.gaps)
+    return max(0, stop - start - sum(max(0, one) for one in gone))
 
 
 class _End(NamedTuple):

@@ -193,6 +193,7 @@ class Lanes:
         """Run a lane until its shard is finished; where it can read no further, it still delivers what it has."""
         with trio.CancelScope() as scope:
             self._scopes[lane.shard.id] = scope
+            self._settle(lane.shard.id)  # it may have been finished before it was served
             try:
                 await lane.run()
             except FailedError as damage:

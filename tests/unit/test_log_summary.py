@@ -8,6 +8,7 @@ from random import Random
 import pytest
 
 from streamfn.errors import LogDamaged
+from streamfn.log import gaps
 from streamfn.log.datadir import DataDir
 from streamfn.log.reader import segments
 from streamfn.log.stream import Shard
@@ -78,3 +79,14 @@ def test_bytes_that_are_no_message_are_named(shard: Shard) -> None:
         file.write(b"XXXX")
     with pytest.raises(LogDamaged, match=Path(first.path).name):
         summarize(shard)
+
+
+def test_what_is_gone_is_not_counted(shard: Shard) -> None:
+    times = fill(shard)
+    second = summarize(shard).segments[1].first_offset
+    gaps.record_trim(shard, second)
+    gaps.record(shard, gaps.Gap(second + 3, second + 5, gaps.DAMAGED))
+    found = summarize(shard)
+    assert (found.horizon, found.held(0)) == (second, len(times) - second - 2)
+    assert stored_records(shard) == len(times) - second - 2
+    assert found.segments[1].records == found.segments[2].first_offset - second - 2
