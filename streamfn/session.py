@@ -28,13 +28,14 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, Unpack
 import trio
 
 from streamfn.doors import files
+from streamfn.doors.changing import ChangeDocument, ViewType, new_change
 from streamfn.doors.errors import bare, beside, explain
 from streamfn.doors.files import ExportOptions, ImportOptions
 from streamfn.doors.handlers import find
 from streamfn.doors.mapping import Mapping
 from streamfn.doors.options import FunctionOptions, MappingOptions, code_directory, function_options, mapping_options
 from streamfn.doors.putting import Put, Putter, new_record, new_records
-from streamfn.doors.records import Records, Start
+from streamfn.doors.records import Changes, Records, Start
 from streamfn.errors import HandlerImportError, PoolClosed, RefusedError
 from streamfn.log.datadir import DataDir
 from streamfn.log.durability import Durability
@@ -45,7 +46,7 @@ from streamfn.mapping.handler import Handler
 from streamfn.mapping.logs import LogWriter
 from streamfn.mapping.mapping import RunResult
 from streamfn.mapping.runtime import Runtime, open_runtime
-from streamfn.types import NewRecord
+from streamfn.types import NewChange, NewRecord
 
 if TYPE_CHECKING:
     from streamfn.doors.exporting import ExportReport
@@ -94,7 +95,7 @@ class Session:
     def __init__(self, runtime: Runtime, putter: Putter) -> None:
         self._runtime = runtime
         self.putter = putter
-        self._readers: weakref.WeakSet[Records] = weakref.WeakSet()
+        self._readers: weakref.WeakSet[Records | Changes] = weakref.WeakSet()
         self._closed = False
 
     @property
@@ -206,6 +207,33 @@ class Session:
         mode = None if durability is None else Durability.parse(durability)
         return await self.putter.put(stream, new_records(records), mode)
 
+    async def put_change(
+        self,
+        stream: str,
+        change: NewChange | ChangeDocument,
+        *,
+        view_type: ViewType | None = None,
+        durability: str | None = None,
+    ) -> Put | None:
+        """Append a DynamoDB change record; it is durable when this returns.
+
+        The stream is made (kind `dynamodb`, one shard) if it does not exist. A change is a document in DynamoDB JSON,
+        as a dict or as JSON text (which is kept to the letter): a record as GetRecords of DynamoDB Streams answers it
+        or as it stands in a Lambda event, or in short `{"Keys": ..., "NewImage": ..., "OldImage": ...}`, from which the
+        event's name follows. The sequence number is given by the shard, to which the item's key leads. `view_type`
+        drops what a stream of that view does not carry.
+
+        None, and nothing was appended, where a MODIFY leaves the item as it was: DynamoDB makes no record of that.
+
+        Cancellation, and what else is raised: see `put`.
+
+        Raises:
+            RefusedError: it is no change, or the stream holds records; nothing was appended.
+        """
+        mode = None if durability is None else Durability.parse(durability)
+        made = new_change(change, view_type)
+        return None if made is None else (await self.putter.put(stream, [made], mode))[0]
+
     def records(self, stream: str, *, start: Start = "TRIM_HORIZON", follow: bool = False) -> Records:
         """The records of a stream, as an async iterator: each shard in its order, the shards merged by arrival time.
 
@@ -221,6 +249,13 @@ class Session:
         records = Records(lambda: self._runtime.data.stream(stream), start, follow=follow)
         self._readers.add(records)
         return records
+
+    def changes(self, stream: str, *, start: Start = "TRIM_HORIZON", follow: bool = False) -> Changes:
+        """The same for a stream of DynamoDB change records: an async iterator of `StoredChange`."""
+        self._check_open()
+        changes = Changes(lambda: self._runtime.data.stream(stream), start, follow=follow)
+        self._readers.add(changes)
+        return changes
 
     async def import_file(
         self, path: str | os.PathLike[str], stream: str, **options: Unpack[ImportOptions]

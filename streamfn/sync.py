@@ -15,28 +15,30 @@ from __future__ import annotations
 import atexit
 import os
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, Unpack
+from typing import TYPE_CHECKING, Generic, Self, Unpack
 
 import trio
 
+from streamfn.doors.changing import ChangeDocument, ViewType, new_change
 from streamfn.doors.files import ExportOptions, ImportOptions
 from streamfn.doors.mapping import Mapping, Outcomes
 from streamfn.doors.options import FunctionOptions, MappingOptions
 from streamfn.doors.portal import Call, Portal
 from streamfn.doors.putting import Put, new_record, new_records
-from streamfn.doors.records import Records, Start, StoredRecord
+from streamfn.doors.records import Start, Stored, StoredChange, StoredRecord, StoredRows
 from streamfn.errors import PoolClosed
 from streamfn.log.durability import Durability
+from streamfn.log.part import New
 from streamfn.log.stream import Stream
 from streamfn.mapping.handler import Handler
 from streamfn.mapping.mapping import RunResult
 from streamfn.mapping.outcome import Outcome
 from streamfn.session import Function, MappingState, SupportsWrite
 from streamfn.session import open as open_async
-from streamfn.types import NewRecord
+from streamfn.types import NewChange, NewRecord
 
 if TYPE_CHECKING:
     from streamfn.doors.exporting import ExportReport
@@ -110,7 +112,19 @@ class SyncSession:
         """See `Session.put_many`. `records` is used up in the calling thread."""
         return self._put(stream, new_records(records), durability)
 
-    def _put(self, stream: str, records: list[NewRecord], durability: str | None) -> list[Put]:
+    def put_change(
+        self,
+        stream: str,
+        change: NewChange | ChangeDocument,
+        *,
+        view_type: ViewType | None = None,
+        durability: str | None = None,
+    ) -> Put | None:
+        """See `Session.put_change`."""
+        made = new_change(change, view_type)
+        return None if made is None else self._put(stream, [made], durability)[0]
+
+    def _put(self, stream: str, records: Sequence[New], durability: str | None) -> list[Put]:
         """Put in this thread, without a hop through the session's, but for the first put of all."""
         mode = None if durability is None else Durability.parse(durability)
         self._portal.require_usable()
@@ -121,6 +135,10 @@ class SyncSession:
     def records(self, stream: str, *, start: Start = "TRIM_HORIZON", follow: bool = False) -> SyncRecords:
         """See `Session.records`; an iterator, and the place to start from is fixed by this call."""
         return SyncRecords(self._portal, self._session.records(stream, start=start, follow=follow))
+
+    def changes(self, stream: str, *, start: Start = "TRIM_HORIZON", follow: bool = False) -> SyncChanges:
+        """See `Session.changes`; an iterator, and the place to start from is fixed by this call."""
+        return SyncChanges(self._portal, self._session.changes(stream, start=start, follow=follow))
 
     def import_file(
         self, path: str | os.PathLike[str], stream: str, **options: Unpack[ImportOptions]
@@ -275,13 +293,13 @@ class SyncOutcomes:
         return self._taken.popleft()
 
 
-class SyncRecords:
-    """`Records` as an iterator and context manager. Made by `SyncSession.records`."""
+class _SyncStored(Generic[Stored]):
+    """What `Records` or `Changes` give, as an iterator and context manager."""
 
-    def __init__(self, portal: Portal, records: Records) -> None:
+    def __init__(self, portal: Portal, records: StoredRows[Stored]) -> None:
         self._portal = portal
         self._records = records
-        self._taken: deque[StoredRecord] = deque()
+        self._taken: deque[Stored] = deque()
         portal.call(records.open)
 
     def __enter__(self) -> Self:
@@ -295,7 +313,7 @@ class SyncRecords:
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> StoredRecord:
+    def __next__(self) -> Stored:
         """The next record; waits for it when following."""
         if not self._taken:
             self._taken.extend(self._portal.call(self._records.read))
@@ -323,3 +341,11 @@ def _at_the_end(portal: Portal, function: Callable[[], Awaitable[None]]) -> None
     """Call what ends something; the session's end has done it already."""
     with suppress(PoolClosed):
         portal.call(function)
+
+
+class SyncRecords(_SyncStored[StoredRecord]):
+    """`Records` as an iterator and context manager. Made by `SyncSession.records`."""
+
+
+class SyncChanges(_SyncStored[StoredChange]):
+    """`Changes` as an iterator and context manager. Made by `SyncSession.changes`."""

@@ -74,6 +74,9 @@ void sf_measure(const uint8_t *base, const sf_message *messages, size_t count, u
    buffers[i] points to room for buffer i, in canonical order, of all of them; bitmaps must be zero. */
 void sf_gather(const uint8_t *base, const sf_message *messages, size_t count, uint8_t *const *buffers);
 
+/* When a row of a scanned message arrived, or was created. */
+int64_t sf_arrival(const uint8_t *base, const sf_message *message, uint64_t row);
+
 /* The first row of a scanned message that arrived at or after `at_ms`, or -1; and the earliest and latest arrival in it. */
 int64_t sf_first_arrival(const uint8_t *base, const sf_message *message, int64_t at_ms);
 void sf_arrival_span(const uint8_t *base, const sf_message *message, int64_t *earliest, int64_t *latest);

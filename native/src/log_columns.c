@@ -120,6 +120,8 @@ static const int64_t *arrivals(const uint8_t *base, const sf_message *message) {
     return (const int64_t *)(const void *)(base + columns[sf_layout_table[message->layout].time].values);
 }
 
+int64_t sf_arrival(const uint8_t *base, const sf_message *message, uint64_t row) { return arrivals(base, message)[row]; }
+
 int64_t sf_first_arrival(const uint8_t *base, const sf_message *message, int64_t at_ms) {
     const int64_t *times = arrivals(base, message);
     for (uint64_t i = 0; i < message->rows; i++)

@@ -46,6 +46,7 @@ COMMANDS = {
     "import": _Entry("importing", "import_", "Import a file's records into a stream."),
     "record": _Entry("record", "record", "Record a live Kinesis or DynamoDB stream into a stream."),
     "put": _Entry("put", "put", "Put records into a stream, from arguments or standard input."),
+    "put-change": _Entry("put_change", "put_change", "Put DynamoDB change records into a stream."),
     "tail": _Entry("tail", "tail", "Show a stream's records."),
     "export": _Entry("export", "export", "Write a stream's records to a file."),
     "list": _Entry("inspecting", "list_", "List the streams."),

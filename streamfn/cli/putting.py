@@ -19,10 +19,10 @@ from streamfn.formats.fields import data_key
 from streamfn.formats.lines import read_blocks, split_lines
 from streamfn.log.answer import Placed
 from streamfn.log.batch import check_record
-from streamfn.log.datadir import DataDir, check_name, check_shards
+from streamfn.log.datadir import DataDir, check_name, check_shards, require_kind
 from streamfn.log.durability import FSYNC, Durability
 from streamfn.log.producer import Producer
-from streamfn.log.stream import Stream
+from streamfn.log.stream import KINESIS, Stream
 from streamfn.types import NewRecord
 
 
@@ -45,7 +45,7 @@ def run_put(
     check_name(name)
     if shards is not None:
         check_shards(shards)
-    target = _Target(settings.data_dir, name, shards)
+    target = Target(settings.data_dir, name, shards, KINESIS)
     groups: Iterable[Sequence[bytes]] = (
         [data] if data is not None else split_lines(read_blocks(sys.stdin.fileno()))
     )
@@ -61,7 +61,7 @@ def run_put(
             line += len(records)
             if producer is None:
                 producer = Producer(target.stream(), durability=durability)
-            _print(producer.submit(records).result(), json_output=settings.json_output)
+            print_placed(producer.submit(records).result(), json_output=settings.json_output)
         if producer is None:
             target.stream()
     finally:
@@ -69,18 +69,22 @@ def run_put(
             producer.close()
 
 
-class _Target:
+class Target:
     """The stream to put into, looked up at once and made when the first record is known to be good."""
 
-    def __init__(self, data_dir: Path, name: str, shards: int | None) -> None:
-        self._data_dir, self._name, self._shards = data_dir, name, shards
+    def __init__(self, data_dir: Path, name: str, shards: int | None, kind: str) -> None:
+        self._data_dir, self._name, self._shards, self._kind = data_dir, name, shards, kind
         if (data_dir / "format").exists():
             found = {stream.name: stream for stream in DataDir.open(data_dir, create=True).streams()}
+            if name in found:
+                require_kind(found[name], kind)
             if name in found and shards not in (None, len(found[name].open_shards)):
                 raise RefusedError(f"stream {name!r} has {len(found[name].open_shards)} open shards, not {shards}")
 
     def stream(self) -> Stream:
-        stream = DataDir.open(self._data_dir, create=True).open_or_create_stream(self._name, self._shards)
+        """Return it, made if there is none."""
+        data = DataDir.open(self._data_dir, create=True)
+        stream = data.open_or_create_stream(self._name, self._shards, kind=self._kind)
         allow_open_files(4 * len(stream.open_shards))
         return stream
 
@@ -95,7 +99,8 @@ def _check(records: Sequence[NewRecord], line: int | None) -> None:
             raise RefusedError(f"standard input, line {line + number}: {error}") from None
 
 
-def _print(placed: Placed, *, json_output: bool) -> None:
+def print_placed(placed: Placed, *, json_output: bool) -> None:
+    """Print where each record went: it is durable there."""
     out = sys.stdout.buffer
     for shard_id, sequence_number in placed:
         if json_output:

@@ -7,7 +7,7 @@ import itertools
 import select
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 
 import orjson
@@ -16,12 +16,14 @@ from streamfn.cli.options import Settings
 from streamfn.cli.output import printable, shown_bytes
 from streamfn.doors.openfiles import allow_open_files
 from streamfn.errors import FailedError, RefusedError
+from streamfn.formats.changes import get_records_json
 from streamfn.formats.times import format_time, parse_time_ms
 from streamfn.log.cursor import Followed, ShardCursor, merged
 from streamfn.log.datadir import DataDir
 from streamfn.log.reader import ShardReader, horizon, offset_at_time
+from streamfn.log.rows import Row
 from streamfn.log.stream import Shard, Stream
-from streamfn.types import Record
+from streamfn.types import Change
 
 LAST_DEFAULT = 10
 # How often a follower of a silent stream looks whether it is still there.
@@ -38,7 +40,7 @@ def run_tail(settings: Settings, name: str, *, count: int | None, position: str 
     parsed = _parse_position(position)
     stream = DataDir.open(settings.data_dir, create=False).stream(name)
     allow_open_files(3 * len(stream.shards))
-    printer = _Printer(json_output=settings.json_output)
+    printer = _Printer(stream, json_output=settings.json_output)
     ends = [_committed_end(shard) for shard in stream.shards]
     if parsed is None:
         last = LAST_DEFAULT if count is None else count
@@ -99,7 +101,7 @@ def _start(shard: Shard, position: str | int, end: int) -> int:
     return end if position == "LATEST" else horizon(shard)
 
 
-def _last(stream: Stream, ends: Sequence[int], count: int) -> Sequence[tuple[Shard, Record]]:
+def _last(stream: Stream, ends: Sequence[int], count: int) -> Sequence[tuple[Shard, Row]]:
     """Return the `count` records that a merge of everything would end with."""
     with ExitStack() as stack:
         cursors = [
@@ -112,31 +114,42 @@ def _last(stream: Stream, ends: Sequence[int], count: int) -> Sequence[tuple[Sha
 class _Printer:
     """Writes records to standard output."""
 
-    def __init__(self, *, json_output: bool) -> None:
-        self._line = _json_line if json_output else _text_line
+    def __init__(self, stream: Stream, *, json_output: bool) -> None:
+        self._region = stream.region
+        self._line = self._json_line if json_output else self._text_line
 
-    def print(self, some: Iterator[tuple[Shard, Record]] | Sequence[tuple[Shard, Record]]) -> int:
+    def print(self, some: Iterable[tuple[Shard, Row]]) -> int:
         """Print all of `some`, flush, and return how many they were."""
         out = sys.stdout.buffer
         printed = 0
         for shard, record in some:
-            out.write(self._line(shard, record))
+            out.write(self._line(shard, record) + b"\n")
             printed += 1
         out.flush()
         return printed
 
+    def _json_line(self, shard: Shard, record: Row) -> bytes:
+        if isinstance(record, Change):
+            return get_records_json(record, self._region, shard.id)
+        described = {
+            "SequenceNumber": record.sequence_number,
+            "ApproximateArrivalTimestamp": record.arrival_ms / 1000,
+            "Data": base64.b64encode(record.data).decode(),
+            "PartitionKey": record.partition_key,
+            "ShardId": shard.id,
+        }
+        return orjson.dumps(described)
 
-def _json_line(shard: Shard, record: Record) -> bytes:
-    described = {
-        "SequenceNumber": record.sequence_number,
-        "ApproximateArrivalTimestamp": record.arrival_ms / 1000,
-        "Data": base64.b64encode(record.data).decode(),
-        "PartitionKey": record.partition_key,
-        "ShardId": shard.id,
-    }
-    return orjson.dumps(described) + b"\n"
+    def _text_line(self, shard: Shard, record: Row) -> bytes:
+        if isinstance(record, Change):
+            return _change_line(shard, record)
+        key = printable(record.partition_key)
+        return f"{format_time(record.arrival_ms)}  {shard.id}  {key}  {shown_bytes(record.data)}".encode()
 
 
-def _text_line(shard: Shard, record: Record) -> bytes:
-    key = printable(record.partition_key)
-    return f"{format_time(record.arrival_ms)}  {shard.id}  {key}  {shown_bytes(record.data)}\n".encode()
+def _change_line(shard: Shard, change: Change) -> bytes:
+    """Time, shard, what happened to which item, and what it became, or was."""
+    image = change.new_image if change.new_image is not None else change.old_image
+    shown = "" if image is None else f"  {shown_bytes(image)}"
+    what = f"{change.event_name}  {shown_bytes(change.keys)}"
+    return f"{format_time(change.creation_ms)}  {shard.id}  {what}{shown}".encode()

@@ -15,7 +15,7 @@ import contextlib
 import hashlib
 import threading
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import NamedTuple
 
 import trio
@@ -23,10 +23,12 @@ import trio
 from streamfn.errors import DiskFull, LogError, PoolClosed, RefusedError
 from streamfn.limits import MIB
 from streamfn.log.answer import Answer
-from streamfn.log.datadir import DataDir
+from streamfn.log.datadir import DataDir, require_kind
 from streamfn.log.durability import FSYNC, Durability
+from streamfn.log.part import New
 from streamfn.log.producer import Producer
-from streamfn.types import NewRecord
+from streamfn.log.stream import DYNAMODB, KINESIS
+from streamfn.types import NewChange, NewRecord
 
 # With less than this queued, a put never waits for room in the producer's queue of 64 MiB.
 PUT_NOW_BYTES = 16 * MIB
@@ -68,12 +70,13 @@ class Putter:
         self._token = trio.lowlevel.current_trio_token()
         self._sleeping: dict[Answer, trio.lowlevel.Task] = {}
 
-    async def put(self, stream: str, records: list[NewRecord], durability: Durability | None = None) -> list[Put]:
+    async def put(self, stream: str, records: Sequence[New], durability: Durability | None = None) -> list[Put]:
         """Append records in order; all are durable when this returns. See `Session.put`."""
-        entry = self._borrow(stream)
+        kind = _kind_of(records)
+        entry = self._borrow(stream, kind)
         while entry is None:
-            await self._open(stream)
-            entry = self._borrow(stream)
+            await self._open(stream, kind)
+            entry = self._borrow(stream, kind)
         try:
             return _puts(await self._submit(entry.producer, records, durability))
         except DiskFull:
@@ -85,10 +88,10 @@ class Putter:
             self._give_back(entry)
 
     def put_from_thread(
-        self, stream: str, records: list[NewRecord], durability: Durability | None = None
+        self, stream: str, records: Sequence[New], durability: Durability | None = None
     ) -> list[Put] | None:
         """The same from another thread, which waits. None, and nothing was put, where `put` has to open something."""
-        entry = self._borrow(stream)
+        entry = self._borrow(stream, _kind_of(records))
         if entry is None:
             return None
         try:
@@ -146,12 +149,13 @@ class Putter:
         for stream in list(self._entries):
             await self.let_go(stream)
 
-    def _borrow(self, stream: str) -> _Entry | None:
+    def _borrow(self, stream: str, kind: str) -> _Entry | None:
         with self._lock:
             if self._closed:
                 raise PoolClosed("the session is closed")
             entry = self._entries.get(stream)
             if entry is not None:
+                require_kind(entry.producer.stream, kind)
                 entry.users += 1
             return entry
 
@@ -160,19 +164,19 @@ class Putter:
             entry.users -= 1
         entry.last_s = time.monotonic()
 
-    async def _open(self, name: str) -> None:
+    async def _open(self, name: str, kind: str) -> None:
         async with self._opening:  # the first one opens for all who came with it
             if self._closed:
                 raise PoolClosed("the session is closed")
             if name not in self._entries:
-                stream = await trio.to_thread.run_sync(self._data.open_or_create_stream, name)
+                stream = await trio.to_thread.run_sync(lambda: self._data.open_or_create_stream(name, kind=kind))
                 self._entries[name] = _Entry(Producer(stream, durability=self._durability))
                 self._opened.set()
 
     async def _submit(
-        self, producer: Producer, records: list[NewRecord], durability: Durability | None
+        self, producer: Producer, records: Sequence[New], durability: Durability | None
     ) -> list[tuple[str, str]]:
-        size = len(records[0].data) if len(records) == 1 else sum([len(record.data) for record in records])
+        size = _bytes_of(records[0]) if len(records) == 1 else sum(map(_bytes_of, records))
         if producer.queued_bytes + size < PUT_NOW_BYTES:
             answer = producer.submit(records, self._settled, durability)
         else:  # it may have to wait for room
@@ -206,6 +210,16 @@ class Putter:
             if task is not None:
                 trio.lowlevel.reschedule(task)
         self._token.run_sync_soon(turn.release)  # which comes when those tasks have run
+
+def _kind_of(records: Sequence[New]) -> str:
+    return DYNAMODB if records and isinstance(records[0], NewChange) else KINESIS
+
+
+def _bytes_of(record: New) -> int:
+    if isinstance(record, NewRecord):
+        return len(record.data)
+    return sum(len(part) for part in (record.keys, record.new_image, record.old_image) if part is not None)
+
 
 def _puts(placed: list[tuple[str, str]]) -> list[Put]:
     return [Put(shard_id, sequence_number) for shard_id, sequence_number in placed]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ from streamfn.doors.sources import ImportRequest
 from streamfn.errors import RefusedError
 from streamfn.formats.rows import BadRecord, Changes, Origin, Rows
 from streamfn.log import reshard
-from streamfn.log.datadir import DataDir, check_name, check_shards
-from streamfn.log.stream import ARN_DEFAULT, DYNAMODB, KINESIS, CapturedShard, Stream, shard_id
+from streamfn.log.datadir import DataDir, check_name, check_shards, require_kind
+from streamfn.log.stream import DYNAMODB, KINESIS, CapturedShard, Stream, default_arn, shard_id
 
 SHARD_DEFAULT = shard_id(0)
 
@@ -70,11 +71,6 @@ class Target(ABC):
         streams = {stream.name: stream for stream in DataDir.open(self._data_dir, create=True).streams()}
         return streams.get(self._request.stream)
 
-    def _require_kind(self, stream: Stream, kind: str) -> None:
-        if stream.kind != kind:
-            what = "DynamoDB change records" if kind == DYNAMODB else "Kinesis records"
-            raise RefusedError(f"stream {stream.name!r} is of kind {stream.kind}: it does not take {what}")
-
 
 class RoutedTarget(Target):
     """Records go where their keys say, with new sequence numbers."""
@@ -101,7 +97,7 @@ class RoutedTarget(Target):
     def take(self, item: Item) -> int:
         """Take records; see `Target`."""
         loader = self._made(kind_of(item))
-        self._require_kind(loader.stream, kind_of(item))
+        require_kind(loader.stream, kind_of(item))
         loader.add(item)
         return 0
 
@@ -186,7 +182,7 @@ class CapturedTarget(Target):
             self._make(kind_of(item), origin)
         assert self._loader is not None
         stream = self._loader.stream
-        self._require_kind(stream, kind_of(item))
+        require_kind(stream, kind_of(item))
         self._check_arn(stream, origin)
         if stream.shard(origin.shard_id) is None:
             data = DataDir.open(self._data_dir, create=True)
@@ -202,7 +198,7 @@ class CapturedTarget(Target):
 
     def _make(self, kind: str, origin: Origin) -> None:
         data, name = DataDir.open(self._data_dir, create=True), self._request.stream
-        arn = self._request.stream_arn or origin.arn or ARN_DEFAULT + name
+        arn = self._request.stream_arn or origin.arn or default_arn(name, kind, time.time_ns() // 1_000_000)
         self._loader = CapturedLoader(data.create_captured_stream(name, arn, kind, _captured(origin)))
 
     def _check_arn(self, stream: Stream, origin: Origin) -> None:

@@ -1,4 +1,4 @@
-"""Reading a stream as one sequence: a cursor per shard, merged by arrival time.
+"""Reading a stream as one sequence: a cursor per shard, merged by time of arrival or creation.
 
 Each shard's order is kept whatever its times are: only the heads of the shards are compared.  What is held
 in memory is a few records per shard.
@@ -14,10 +14,10 @@ from contextlib import ExitStack, suppress
 from streamfn.limits import MIB
 from streamfn.log import description
 from streamfn.log.gaps import Gap
-from streamfn.log.reader import Message, ShardReader, records
+from streamfn.log.reader import Message, ShardReader
+from streamfn.log.rows import Row, rows, time_ms
 from streamfn.log.stream import Shard, Stream
 from streamfn.log.watch import CommitWatch
-from streamfn.types import Record
 
 # Records of one message that exist as Python objects at a time.
 _ROWS = 256
@@ -41,7 +41,7 @@ class ShardCursor:
     def __exit__(self, *exc_info: object) -> None:
         self._reader.close()
 
-    def __iter__(self) -> Iterator[Record]:
+    def __iter__(self) -> Iterator[Row]:
         """Yield what is there; when it is exhausted, iterate again for what has come since."""
         while self._until is None or self._next < self._until:
             if not self._messages:
@@ -53,7 +53,7 @@ class ShardCursor:
             if not self._messages:
                 return
             message = self._messages[0]
-            for record in records(message, self._next - message.first_offset, self._wanted(message)):
+            for record in rows(message, self._next - message.first_offset, self._wanted(message)):
                 self._next = record.offset + 1
                 yield record
             if self._next >= message.first_offset + message.rows:
@@ -118,14 +118,14 @@ class Followed:
         self.cursors.append(self._stack.enter_context(ShardCursor(shard, start, None)))
 
 
-def merged(cursors: Sequence[ShardCursor]) -> Iterator[tuple[Shard, Record]]:
-    """Yield what the cursors have, by arrival time; equal times in the order of the shards."""
+def merged(cursors: Sequence[ShardCursor]) -> Iterator[tuple[Shard, Row]]:
+    """Yield what the cursors have, by time; equal times in the order of the shards."""
 
-    def labelled(number: int, cursor: ShardCursor) -> Iterator[tuple[int, int, Record]]:
+    def labelled(number: int, cursor: ShardCursor) -> Iterator[tuple[int, int, Row]]:
         # The latest time so far stands for a record that came late, so that it does not hold up its shard.
         latest = 0
         for record in cursor:
-            latest = max(latest, record.arrival_ms)
+            latest = max(latest, time_ms(record))
             yield latest, number, record
 
     streams = [labelled(number, cursor) for number, cursor in enumerate(cursors)]

@@ -31,13 +31,13 @@ from streamfn.log import commit, description
 from streamfn.log.disk import SYSTEM_DISK, Disk, read_file, write_file, write_synced
 from streamfn.log.lock import FileLock, locked
 from streamfn.log.stream import (
-    ARN_DEFAULT,
     KINDS,
     KINESIS,
     CapturedShard,
     Shard,
     Stream,
     captured_shards,
+    default_arn,
     encode,
     uniform_shards,
 )
@@ -243,7 +243,7 @@ class DataDir:
                 made = Stream(
                     directory,
                     name,
-                    arn or ARN_DEFAULT + name,
+                    arn or default_arn(name, kind, now_ms),
                     now_ms,
                     shards(directory, now_ms),
                     kind=kind,
@@ -255,12 +255,12 @@ class DataDir:
             raise FailedError(f"cannot create stream {name!r} in {self.path}: {error.strerror}") from error
 
     def open_or_create_stream(
-        self, name: str, shards: int | None = None, *, arn: str | None = None
+        self, name: str, shards: int | None = None, *, arn: str | None = None, kind: str = KINESIS
     ) -> Stream:
         """Return the stream of that name, made with `shards` shards (None: one) where there is none.
 
         Raises:
-            RefusedError: as `create_stream`, or it exists with another number of shards.
+            RefusedError: as `create_stream`, or it exists with another number of shards, or is of another kind.
             FailedError: it cannot be written.
         """
         check_name(name)
@@ -270,13 +270,14 @@ class DataDir:
             for existing in self.streams():
                 if existing.name != name:
                     continue
+                require_kind(existing, kind)
                 if shards is not None and shards != len(existing.open_shards):
                     raise RefusedError(
                         f"stream {name!r} has {len(existing.open_shards)} open shards, not {shards}"
                     )
                 return existing
             try:
-                return self.create_stream(name, shards or 1, arn=arn)
+                return self.create_stream(name, shards or 1, arn=arn, kind=kind)
             except RefusedError:
                 if attempt == 2:  # the first time, another process may just have made it
                     raise
@@ -380,6 +381,14 @@ def make_shard_directories(stream: Stream, directory: Path, shards: Sequence[Sha
         write_file(disk, place / "commit", commit.encode(empty))
     for shard in shards:  # the first sync takes with it most of what the others wait for
         disk.sync_directory(directory / shard.directory.name)
+
+
+def require_kind(stream: Stream, kind: str) -> None:
+    """Raise RefusedError unless a stream takes records of that kind."""
+    if stream.kind != kind:
+        given = "records" if kind == KINESIS else "DynamoDB change records"
+        wanted = "DynamoDB change records (put-change)" if kind == KINESIS else "records (put)"
+        raise RefusedError(f"stream {stream.name!r} is of kind {stream.kind}: it takes {wanted}, not {given}")
 
 
 def check_name(name: str) -> None:

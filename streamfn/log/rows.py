@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from streamfn._native import ffi
-from streamfn.log.layout import LAYOUTS, Column, Layout
+from streamfn.log.layout import DYNAMODB, LAYOUTS, Column, Layout
 from streamfn.types import Change, Record
 
 if TYPE_CHECKING:
     from streamfn.log.reader import Message
+
+
+Row = Record | Change
+
+
+def rows(message: Message, first_row: int = 0, count: int | None = None) -> Sequence[Row]:
+    """Return rows of a message as what they are, records or changes; to its end unless `count` says how many."""
+    of_kind = changes if message.cdata.layout == DYNAMODB.id else records
+    return of_kind(message, first_row, count)
+
+
+def time_ms(row: Row) -> int:
+    """Return when a record arrived, or a change was made, in milliseconds since 1970, UTC."""
+    return row.arrival_ms if isinstance(row, Record) else row.creation_ms
 
 
 def records(message: Message, first_row: int = 0, rows: int | None = None) -> list[Record]:

@@ -18,6 +18,7 @@ import hashlib
 import json
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,13 +31,20 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 2
 HASH_KEYS = 2**128
-ARN_DEFAULT = "arn:aws:kinesis:us-east-1:000000000000:stream/"
 KINESIS = "kinesis"
 DYNAMODB = "dynamodb"
 KINDS = (KINESIS, DYNAMODB)
 
 # Of a sequence number given here, the last digits are the record's offset in its shard.
 OFFSET_DIGITS = 20
+
+
+def default_arn(name: str, kind: str, created_ms: int) -> str:
+    """Return the ARN of a stream that has none from elsewhere; a DynamoDB stream's ends in the time it was made."""
+    if kind == KINESIS:
+        return f"arn:aws:kinesis:us-east-1:000000000000:stream/{name}"
+    made = datetime.fromtimestamp(created_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"arn:aws:dynamodb:us-east-1:000000000000:table/{name}/stream/{made}.{created_ms % 1000:03d}"
 
 
 class Shard(NamedTuple):

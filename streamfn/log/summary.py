@@ -83,7 +83,7 @@ def summarize(shard: Shard) -> Summary:
 
 
 def arrival_ms(shard: Shard, offset: int) -> int | None:
-    """Return when the record at an offset arrived (since 1970, UTC); of a DynamoDB shard, the earliest of its message.
+    """Return when the record at an offset arrived (since 1970, UTC), or was made.
 
     None where it is not there, or compressed.
 
@@ -100,10 +100,7 @@ def arrival_ms(shard: Shard, offset: int) -> int | None:
         for message in _messages(segment, _committed(segment, commit)):
             row = offset - message.first_offset
             if 0 <= row < message.rows:
-                if message.layout != lib.SF_DYNAMODB:
-                    times = ffi.cast("int64_t *", segment.address + message.column[lib.SF_ARRIVAL])
-                    return int(times[row])
-                return _span(segment, message)[0]
+                return int(lib.sf_arrival(segment.base, message, row))
         return None
     finally:
         segment.release()

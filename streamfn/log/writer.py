@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from streamfn import limits
 from streamfn.clock import Clock, SystemClock
-from streamfn.errors import DiskFull, FailedError, LogError, ShardClosed
+from streamfn.errors import DiskFull, FailedError, LogError, RefusedError, ShardClosed
 from streamfn.log import batch, bulk, changes, description, gaps, recovery, reserve
 from streamfn.log.age import ShardClock
 from streamfn.log.commit import Commit, CommitFile
@@ -38,7 +38,7 @@ from streamfn.log.retention import Rolling, begun_ms, rolling
 from streamfn.log.seal import Sealer
 from streamfn.log.segment import header, read_header, stream_path
 from streamfn.log.straight import StraightAppend
-from streamfn.log.stream import Shard
+from streamfn.log.stream import DYNAMODB, KINESIS, Shard
 from streamfn.types import NewChange, NewRecord
 
 if TYPE_CHECKING:
@@ -197,12 +197,14 @@ class ShardWriter:
         one given before; one without a sequence number gets one above all that the shard has seen.
 
         Raises:
-            RefusedError: a record breaks a limit, or captured sequence numbers do not rise; nothing was appended.
+            RefusedError: a record breaks a limit, captured sequence numbers do not rise, or the shard holds records of
+                the other kind; nothing was appended.
             DiskFull: too little disk space is left; nothing was appended, except whole messages of an
                 append of many, which stay.
             LogError: a write failed (the same holds), or the writer is fenced.
         """
         now_ms = self._now_ms()
+        self._require_kind(KINESIS)
         offsets = self._append(batch.from_records(records, now_ms), now_ms)
         if any(record.arrival_ms is None for record in records):
             self._arrival_ms = now_ms
@@ -211,6 +213,7 @@ class ShardWriter:
     def append_changes(self, changed: Sequence[NewChange]) -> range:
         """The same for DynamoDB change records."""
         now_ms = self._now_ms()
+        self._require_kind(DYNAMODB)
         offsets = self._append(changes.from_changes(changed, now_ms), now_ms)
         if any(change.creation_ms is None for change in changed):
             self._arrival_ms = now_ms
@@ -224,6 +227,7 @@ class ShardWriter:
         From STRAIGHT_BYTES on they go straight into sealed segments, and are durable and visible at once.
         """
         now_ms = self._now_ms()
+        self._require_kind(KINESIS)
         if data.nbytes + keys.nbytes >= limits.STRAIGHT_BYTES:
             messages = bulk.from_columns(
                 data, keys, arrival, **captured, message_bytes=limits.SEALED_GROUP_BYTES
@@ -484,6 +488,10 @@ class ShardWriter:
             raise LogError(f"shard {self.shard.id} takes no appends until it is opened again: {self._fenced}")
         if self._closed:
             raise LogError(f"the writer of shard {self.shard.id} is closed")
+
+    def _require_kind(self, kind: str) -> None:
+        if self.shard.kind != kind:
+            raise RefusedError(f"shard {self.shard.id} in {self.shard.directory.parent} is of kind {self.shard.kind}")
 
     def _require_space(self, length: int) -> None:
         space = self._disk.space(self._fd if self._fd >= 0 else self._commit_file.fileno())

@@ -419,8 +419,7 @@ class ShardLane:
         for held in self._held:
             if held.first_offset <= watermark < held.end:
                 message = held.message
-                arrivals = ffi.cast("int64_t *", message.segment.address + message.cdata.column[lib.SF_ARRIVAL])
-                return int(arrivals[watermark - held.first_offset])
+                return int(lib.sf_arrival(message.segment.base, message.cdata, watermark - held.first_offset))
         return None
 
     @property

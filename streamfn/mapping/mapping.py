@@ -11,14 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import orjson
 import trio
 
 from streamfn.core.backoff import Backoff
 from streamfn.core.batcher import BatchRules
 from streamfn.core.lane import Lane
 from streamfn.errors import FailedError, Fenced, HandlerImportError
-from streamfn.events.kinesis import KinesisSource
 from streamfn.events.size import EVENT_FRAME_BYTES, fixed_bytes
 from streamfn.limits import EVENT_BYTES_MAX
 from streamfn.log.gaps import TRIMMED, Gap
@@ -29,6 +27,7 @@ from streamfn.mapping.logs import LogLines, peak_memory_mb
 from streamfn.mapping.outcome import Outcome
 from streamfn.mapping.pace import Pace
 from streamfn.mapping.poller import Poller
+from streamfn.mapping.source import event_source, source_header
 from streamfn.state.store import Discard
 
 if TYPE_CHECKING:
@@ -245,7 +244,8 @@ class EventSourceMapping:
     def make_lane(self, shard: Shard, reader: ShardReader) -> ShardLane:
         """A lane that goes on where the reader stands."""
         machine = Lane(self._rules, Backoff(), reader.position, self.now_ns(), self.runtime.random)
-        return ShardLane(self, shard, machine, Poller(reader, fixed_bytes(self._source(shard))))
+        fixed = fixed_bytes(event_source(self.stream, shard, ROLE_ARN))
+        return ShardLane(self, shard, machine, Poller(reader, fixed))
 
     def resharded(self) -> None:
         """The stream is described anew."""
@@ -380,9 +380,7 @@ class EventSourceMapping:
         """What a worker needs to know of a segment's shard to build events, as JSON."""
         header = self._headers.get(shard.id)
         if header is None:
-            arn, region, shard_id, identity = self._source(shard)
-            header = orjson.dumps({"arn": arn, "region": region, "shard": shard_id, "identity": identity})
-            self._headers[shard.id] = header
+            header = self._headers[shard.id] = source_header(self.stream, shard, ROLE_ARN)
         return header
 
     def retire(self, segment_id: int) -> None:
@@ -390,9 +388,6 @@ class EventSourceMapping:
         for worker in self.function.workers:
             if worker.knows(segment_id):
                 worker.retire(segment_id)
-
-    def _source(self, shard: Shard) -> KinesisSource:
-        return KinesisSource(self.stream.arn, self.stream.region, shard.id, ROLE_ARN)
 
     def oversize_text(self, lane: ShardLane) -> str:
         """Why the lane cannot go on behind a record that is too big."""

@@ -28,6 +28,7 @@ from streamfn.events.response import MarshalError, marshal
 from streamfn.limits import RESPONSE_BYTES_MAX
 from streamfn.mapping.context import LambdaContext, context_class, log_stream_name
 from streamfn.mapping.handler import Handler, InitError, load_handler
+from streamfn.mapping.source import native_source
 from streamfn.pool.protocol import InitFailed
 from streamfn.pool.request_id import request_id
 from streamfn.pool.seat import Seat
@@ -110,7 +111,6 @@ class Segments(dict[int, _events.Segment]):
         """
         while segment_id not in self:
             received_id, header, descriptor = self._seat.receive_segment()
-            source = orjson.loads(header)
             size = os.fstat(descriptor).st_size
             address = lib.sf_map(descriptor, size)
             os.close(descriptor)
@@ -118,8 +118,7 @@ class Segments(dict[int, _events.Segment]):
                 raise OSError(ffi.errno, f"cannot map segment {received_id} of {size} bytes")
             where = int(ffi.cast("uintptr_t", address))
             self._mapped[received_id] = (where, size)
-            origin = _events.Source(source["arn"], source["region"], source["shard"], source["identity"])
-            self[received_id] = _events.Segment(origin, where, size)
+            self[received_id] = _events.Segment(native_source(header), where, size)
 
     def retire(self, segment_id: int) -> None:
         """Let a mapping go; one that never arrived is taken from the socket first, so that it does not stay there."""

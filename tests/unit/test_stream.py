@@ -18,7 +18,7 @@ DIRECTORY = Path("/nowhere/00000000000000ff")
 
 
 def of(count: int) -> Stream:
-    return Stream(DIRECTORY, "s", stream.ARN_DEFAULT + "s", 1, uniform_shards(DIRECTORY, count))
+    return Stream(DIRECTORY, "s", stream.default_arn("s", "kinesis", 0), 1, uniform_shards(DIRECTORY, count))
 
 
 def test_ranges_are_those_of_kinesis() -> None:
@@ -72,3 +72,8 @@ def test_a_description_survives_a_round_trip() -> None:
 def test_a_damaged_description_is_an_error_that_names_the_file(text: str) -> None:
     with pytest.raises(FailedError, match=r"stream\.json is damaged"):
         stream.decode(DIRECTORY, text)
+
+
+def test_a_dynamodb_streams_arn_ends_in_the_millisecond_it_was_made() -> None:
+    arn = stream.default_arn("orders", "dynamodb", 1_733_418_659_007)
+    assert arn == "arn:aws:dynamodb:us-east-1:000000000000:table/orders/stream/2024-12-05T17:10:59.007"
