@@ -26,6 +26,7 @@ from streamfn.doors.openfiles import allow_open_files
 from streamfn.errors import DiskFull, FailedError
 from streamfn.formats.rows import Changes, Column, Rows
 from streamfn.limits import FREE_BYTES_MIN, MIB
+from streamfn.log.changes import item_key
 from streamfn.log.stream import Shard, Stream
 from streamfn.log.writer import ShardWriter
 from streamfn.types import NewChange
@@ -186,7 +187,7 @@ class StreamLoader(Loader):
         changes = [change for item in group if isinstance(item, Changes) for change in item.changes]
         by_shard: dict[int, list[NewChange]] = {}
         for change in changes:
-            by_shard.setdefault(self._shard_index(change.keys.decode()), []).append(change)
+            by_shard.setdefault(self._shard_index(item_key(change.keys)), []).append(change)
         for number, mine in by_shard.items():
             self._by_index[number].append_changes(mine)
 

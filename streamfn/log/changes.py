@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Context, Decimal
+from functools import lru_cache
 from typing import Any
 
 from streamfn import limits
@@ -14,6 +16,8 @@ from streamfn.log.batch import Rows, Values, assemble, check_sequence_number, re
 from streamfn.log.layout import DYNAMODB
 from streamfn.types import NewChange
 
+# More than DynamoDB's 38 digits, so that nothing is rounded.
+_EXACT = Context(prec=80)
 EVENT_NAMES = ("INSERT", "MODIFY", "REMOVE")
 VIEW_TYPES = ("KEYS_ONLY", "NEW_IMAGE", "OLD_IMAGE", "NEW_AND_OLD_IMAGES")
 
@@ -111,6 +115,25 @@ def size_bytes(change: NewChange) -> int:
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise RefusedError(f"keys and images must be DynamoDB JSON, {{name: {{type: value}}}}: {error!r}") from error
+
+
+@lru_cache(maxsize=16_384)
+def item_key(keys: bytes) -> str:
+    """Return the same text for all spellings of an item's key: its changes all go to one shard.
+
+    Attributes in any order, numbers by value ("1", "1.0"), text with or without escapes.
+    """
+    try:
+        item = json.loads(keys)
+        attributes = sorted((name, *next(iter(value.items()))) for name, value in item.items())
+        return json.dumps([(name, kind, _number(text) if kind == "N" else text) for name, kind, text in attributes])
+    except (ValueError, TypeError, AttributeError, ArithmeticError, StopIteration):
+        return keys.decode("utf-8", "replace")  # no key of DynamoDB's
+
+
+def _number(text: str) -> str:
+    value = Decimal(text)
+    return str(value.normalize(_EXACT)) if value else "0"
 
 
 def item_bytes(item: Mapping[str, Mapping[str, Any]]) -> int:

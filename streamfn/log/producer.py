@@ -16,7 +16,7 @@ from streamfn.errors import LogError, RefusedError, ShardClosed
 from streamfn.log import description
 from streamfn.log.answer import Answer, Placed, Then, settle
 from streamfn.log.batch import check_record
-from streamfn.log.changes import check_change
+from streamfn.log.changes import check_change, item_key
 from streamfn.log.durability import FSYNC, Durability
 from streamfn.log.lane import Lane
 from streamfn.log.part import New, Part
@@ -265,7 +265,7 @@ class Producer:
 
 def routing_key(record: New) -> str:
     """Return the text whose hash says to which shard a record goes: an item's changes all go to one."""
-    return record.keys.decode() if isinstance(record, NewChange) else record.partition_key
+    return item_key(record.keys) if isinstance(record, NewChange) else record.partition_key
 
 
 def _weigh(record: New) -> int:

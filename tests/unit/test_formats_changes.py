@@ -18,7 +18,7 @@ from streamfn.formats.changes import (
     parse_change,
     viewed,
 )
-from streamfn.log.changes import from_changes, size_bytes
+from streamfn.log.changes import from_changes, item_key, size_bytes
 from streamfn.types import Change, NewChange
 
 KEYS = '{"id": {"N": "1"}}'
@@ -220,3 +220,19 @@ def test_an_append_makes_what_is_missing() -> None:
     assert len(event_id) == 32
     assert int(event_id, 16) >= 0
     assert list(memoryview(rows.buffers[8] or b"").cast("B").cast("q")) == [99]
+
+
+def test_all_spellings_of_an_items_key_lead_to_one_shard() -> None:
+    spellings = [
+        b'{"id":{"N":"1"},"at":{"S":"\xc3\xa9"}}', b'{"at":{"S":"\\u00e9"},"id":{"N":"1.0"}}',
+        b'{ "id": {"N": "10e-1"}, "at": {"S": "\\u00E9"} }',
+    ]  # fmt: skip
+    assert len({item_key(keys) for keys in spellings}) == 1
+    others = [
+        b'{"id":{"N":"1"}}', b'{"id":{"S":"1"}}', b'{"id":{"B":"MQ=="}}', b'{"di":{"N":"1"}}', b'{"id":{"N":"-1"}}',
+        b'{"id":{"N":"10000000000000000000000000000000000000"}}',
+        b'{"id":{"N":"10000000000000000000000000000000000001"}}',
+        b"{}", b'{"id":1}', b'{"id":{"N":"x"}}',
+    ]  # fmt: skip
+    assert len({item_key(keys) for keys in others}) == len(others)
+    assert item_key(b'{"n":{"N":"0"}}') == item_key(b'{"n":{"N":"-0.00"}}')
