@@ -15,7 +15,7 @@ import contextlib
 import hashlib
 import threading
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import trio
@@ -109,13 +109,6 @@ class Putter:
         entry = self._entries.get(stream)
         if entry is not None:
             await self._let_go(stream, entry)
-
-    @contextlib.asynccontextmanager
-    async def without(self, stream: str) -> AsyncIterator[None]:
-        """Let go of a stream, and open none before the block has ended: puts wait for it."""
-        async with self._opening:
-            await self.let_go(stream)
-            yield
 
     async def _let_go(self, stream: str, entry: _Entry, *, if_idle: bool = False) -> None:
         with trio.CancelScope(shield=True):

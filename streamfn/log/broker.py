@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import struct
 import time
 
-from streamfn.log import rendezvous
+from streamfn.log import frames, rendezvous
 from streamfn.log.stream import Shard
-
-# A frame is its length in bytes, behind this head, then its kind.
-HEAD = struct.Struct("<IB")
-RELEASE = 2
 
 
 def request_release(shard: Shard, wait_s: float = 5.0) -> bool:
@@ -27,7 +22,7 @@ def request_release(shard: Shard, wait_s: float = 5.0) -> bool:
     deadline = time.monotonic() + wait_s
     with connection:
         try:
-            connection.sendall(HEAD.pack(0, RELEASE))
+            connection.sendall(frames.frame(frames.RELEASE))
             while (left := deadline - time.monotonic()) > 0:
                 connection.settimeout(left)
                 if not connection.recv(4096):

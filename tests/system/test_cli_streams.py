@@ -238,6 +238,31 @@ def test_a_follower_goes_on_in_the_children_of_a_split(cli: Cli) -> None:
     process.communicate()
 
 
+def test_a_process_that_goes_on_putting_gives_way_to_a_split_and_follows_it(cli: Cli) -> None:
+    process = cli.start("put", "s", "--partition-key", "k", stdin=subprocess.PIPE)
+    assert process.stdin is not None
+
+    def put(*numbers: int) -> None:
+        assert process.stdin is not None
+        process.stdin.write(b"".join(b"%d\n" % number for number in numbers))
+        process.stdin.flush()
+        read_until(process.stdout, b"\n")
+
+    put(1, 2)
+    shard = "shardId-000000000000"
+    for number in range(3, 6):
+        before = time.monotonic()
+        shard = json.loads(cli.ok("split-shard", "s", "--shard-to-split", shard, "--json"))["Shards"][0]["ShardId"]
+        assert time.monotonic() - before < 4, "it was waited for"
+        put(number)
+        shard = cli.records("s")[-1]["ShardId"]
+    process.stdin.close()
+    assert process.wait(DEADLINE_S) == 0
+    records = cli.records("s")
+    assert [record["Data"] for record in records] == [b"1", b"2", b"3", b"4", b"5"]
+    assert len({record["ShardId"] for record in records}) == 4
+
+
 def test_a_reader_that_has_seen_enough_ends_it_silently(cli: Cli) -> None:
     cli.ok("import", "-", "--stream", "s", "--format", "lines", stdin=b"x" * 99 + b"\n" + b"y\n" * 20_000)
     for options in (("--from", "TRIM_HORIZON"), ("--follow",)):
