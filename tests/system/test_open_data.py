@@ -80,6 +80,21 @@ def test_every_tool_reads_a_whole_stream(stream: Stream, tool: str, code: str) -
     assert sorted(run(code, stream=stream)) == sorted(f"key {i}" for i in range(RECORDS))
 
 
+@pytest.mark.parametrize(("tool", "code"), one_liners("| tool | attributes of items |", 1))
+def test_json_functions_look_into_images(tmp_path: Path, tool: str, code: str) -> None:
+    with streamfn.open_sync(tmp_path / "data") as session:
+        for number, total in ((1, "9.50"), (2, None)):
+            image = {"id": {"N": str(number)}, "total": {"N": total}}
+            change = {"Keys": {"id": {"N": str(number)}}, "OldImage" if total is None else "NewImage": image}
+            if total is None:
+                image.pop("total")
+            session.put_change("changes", change)
+        result = eval(code, {**TOOLS, "stream": session.stream("changes")})
+    table = result.to_arrow_table() if isinstance(result, duckdb.DuckDBPyRelation) else result.to_arrow()
+    found = [(row["id"], row["total"] and str(row["total"])) for row in table.to_pylist()]
+    assert found == [("1", "9.50"), ("2", None)]
+
+
 @pytest.fixture
 def busy(tmp_path: Path) -> Iterator[Stream]:
     """A stream that is being appended to, rolled and sealed all the time."""
