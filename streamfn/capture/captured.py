@@ -22,7 +22,7 @@ from streamfn.log.datadir import DataDir
 from streamfn.log.lock import FileLock
 from streamfn.log.reader import ShardReader
 from streamfn.log.rows import changes, records
-from streamfn.log.stream import DYNAMODB, CapturedShard, Shard, Stream
+from streamfn.log.stream import DYNAMODB, OFFSET_DIGITS, CapturedShard, Shard, Stream
 from streamfn.log.writer import ShardWriter
 from streamfn.types import NewChange, NewRecord
 
@@ -188,7 +188,7 @@ class ShardLog:
         if end == 0:
             return self._trimmed(ledger.gaps[0]) if ledger.horizon else None
         last = self._read(end - 1)
-        if last.sequence_number == self._writer.sequence_number(end - 1):
+        if _given_here(last.sequence_number, end - 1):
             raise FailedError(
                 f"shard {self._shard.id} of {self._shard.directory.parent} ends in a record that was put here: it "
                 "cannot follow its source any more; record into another --stream"
@@ -239,6 +239,11 @@ class ShardLog:
                 return Stored(change.sequence_number, change.creation_ms)
             [record] = records(message, row, 1)
             return Stored(record.sequence_number, record.arrival_ms)
+
+
+def _given_here(sequence_number: str, offset: int) -> bool:
+    """Whether a record's number is one that the log gave: those end in the record's offset, the source's do not."""
+    return len(sequence_number) > OFFSET_DIGITS and sequence_number.endswith(f"{offset:0{OFFSET_DIGITS}d}")
 
 
 def _check(stream: Stream, noted: Memo | None, described: Description) -> None:

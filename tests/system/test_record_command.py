@@ -14,7 +14,9 @@ import trio
 from live_stream import ACCOUNT, REGION
 from record_rig import numbers, record, unlimited, until
 from run_rig import error_line
+from run_rig import until as until_true
 from scripted_endpoint import Endpoint
+from witness import deliveries
 
 from streamfn.capture import opening
 from streamfn.capture.captured import ShardLog
@@ -161,6 +163,45 @@ def test_a_recorded_stream_delivers_lambda_events_with_the_sources_arn_shards_an
     assert arrivals == {str(kept["seq"]): kept["at_ms"] / 1000 for s in live.listed() for kept in s.records}
     order = [one["eventID"].split(":")[0] for one in records]
     assert order.index(third) > max(at for at, shard in enumerate(order) if shard == first)
+
+
+def test_a_recorded_table_stream_delivers_lambda_events_with_the_images_as_they_were(endpoint, place):
+    live = endpoint.dynamodb()
+    [first] = live.shards
+    images = ['{"id":{"S":"k"},"n":{"N":"1.50"}}', '{"id":{"S":"k"},"z":{"B":"AAA="},"a":{"NULL":true}}']
+    given = live.put(first, *images)
+    second = live.roll(first)
+    given += live.put(second, '{"id":{"S":"k"}}')
+    assert place.run("record", live.arn, "--stream", "s", "--until", "now").code == 0
+    assert place.caught_up("events.keep").code == 0
+    events = [json.loads(line) for line in place.seen.read_text().splitlines()]
+    records = [one for event in events for one in event["Records"]]
+    assert {(one["eventSourceARN"], one["eventSource"], one["awsRegion"]) for one in records} == {
+        (live.arn, "aws:dynamodb", REGION)
+    }
+    assert [one["dynamodb"]["SequenceNumber"] for one in records] == given
+    assert [json.dumps(one["dynamodb"]["NewImage"], separators=(",", ":")) for one in records][:2] == images
+    assert [one["eventID"] for one in records] == [f"{int(number):032x}" for number in given]
+
+
+def test_a_mapping_follows_what_is_being_recorded_through_a_split(endpoint, place):
+    live = endpoint.kinesis(shards=2)
+    first, second = live.shards
+    live.put(first, *range(50)), live.put(second, *range(50))
+    recording = place.start("record", "kinesis://orders", "--stream", "s")
+    endpoint.wait_for_reads(2)
+    until_true(lambda: numbers(place.data, "s") == {s.id: live.numbers(s.id) for s in live.listed()}, "the records")
+    with place.following("seen.handler") as mapping:
+        until_true(lambda: sum(map(len, deliveries(place.seen).values())) == 100, "the first deliveries")
+        with endpoint.lock:
+            low, high = live.split(first)
+            live.put(low, *range(30)), live.put(high, *range(20)), live.put(second, *range(10))
+        until_true(lambda: sum(map(len, deliveries(place.seen).values())) == 160, "those of the children")
+        assert deliveries(place.seen) == {s.id: live.numbers(s.id) for s in live.listed()}
+        mapping.signal()
+        assert mapping.wait() == 0
+    recording.signal()
+    assert recording.wait() == 0, recording.err
 
 
 # ---- errors
