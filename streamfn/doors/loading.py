@@ -1,10 +1,10 @@
 """Many records into a stream, fast, with a known last durable line.
 
-Rows are gathered into groups of some tens of MiB.  A group is divided among the shards, appended and
-committed by a thread while the next one is being read; a group that the disk has no room for is refused
-whole, before anything of it is appended.  So after each group, and after any failure but one, exactly the
-records up to `durable_line` are in the stream.  The one: something else takes the room, or a disk fails,
-in the middle of a group; then `partly_stored` says that some shards have records from behind that line.
+Rows are gathered into groups of some tens of MiB, columns into larger ones.  A group is divided among the
+shards, appended and committed by a thread while the next one is being read; a group that the disk has no room
+for is refused whole, before anything of it is appended.  So after each group, and after any failure but one,
+exactly the records up to `durable_line` are in the stream.  The one: something else takes the room, or a disk
+fails, in the middle of a group; then `partly_stored` says that some shards have records from behind that line.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ from streamfn.log.writer import ShardWriter
 from streamfn.types import NewChange
 
 GROUP_BYTES = 32 * MIB
-# What a record weighs beside its data and key: in memory two objects and three list entries; on disk, less.
+# The same for columns, which have no object for each record: about a segment, which an append of that size fills.
+COLUMN_GROUP_BYTES = 96 * MIB
+# What a record weighs beside its texts: in memory two objects and three list entries; on disk, less.
 _RECORD_BYTES = 128
 # The same for a change: its numbers, names and offsets.
 _CHANGE_BYTES = 256
@@ -92,7 +94,8 @@ class Loader(ABC):
         self.bytes += size
         self._group.append(item)
         self._group_bytes += size + _overhead(item)
-        if self._group_bytes >= GROUP_BYTES:
+        columns = isinstance(item, Rows) and isinstance(item.data, pa.Array)
+        if self._group_bytes >= (COLUMN_GROUP_BYTES if columns else GROUP_BYTES):
             self._submit()
 
     def flush(self) -> None:
@@ -134,10 +137,11 @@ class Loader(ABC):
     def _store(self, group: list[Item], size: int) -> None:
         """Append and commit one group; runs in the loader's thread."""
         self._require_room(size)
+        ends = [writer.end_offset for writer in self._writers()]
         try:
             self._append(group)
         except BaseException:
-            self.partly_stored = any(writer.end_offset > writer.committed_offset for writer in self._writers())
+            self.partly_stored = ends != [writer.end_offset for writer in self._writers()]
             raise
         self.partly_stored = True
         for writer in self._writers():

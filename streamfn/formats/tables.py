@@ -24,9 +24,10 @@ from streamfn.limits import MIB
 
 # Rows decoded at a time: as Python objects they take some fifty times their size in the file.
 _OBJECT_ROWS = 2048
-# Rows of columns handed on at a time, and how many bytes they may have.
-_BATCH_ROWS = 65_536
-BATCH_BYTES = 16 * MIB
+# Rows of a Parquet file decoded at a time, and how many bytes columns that are handed on at a time may have: they are
+# views of what was read or mapped, and the fewer the pieces, the less is copied later.
+_PARQUET_ROWS = 65_536
+BATCH_BYTES = 96 * MIB
 _ARROW_FILE = b"ARROW1\0\0"
 _OPTIONS = orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
 
@@ -68,7 +69,7 @@ def open_table(source: Input, format_name: str) -> Table:
     try:
         if format_name == "parquet":
             file = pq.ParquetFile(source.seekable())
-            return Table(source.name, file.schema_arrow, file.iter_batches(_BATCH_ROWS))
+            return Table(source.name, file.schema_arrow, file.iter_batches(_PARQUET_ROWS))
         reader = pa.ipc.open_stream(_arrow_stream(source))
         return Table(source.name, reader.schema, _ipc_batches(reader))
     except (pa.ArrowException, OSError) as error:
@@ -97,7 +98,7 @@ def _arrow_stream(source: Input) -> pa.NativeFile:
 
 def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     """Yield a batch in slices of at most BATCH_BYTES, or one row."""
-    if batch.num_rows > 1 and (batch.num_rows > _BATCH_ROWS or batch.nbytes > BATCH_BYTES):
+    if batch.num_rows > 1 and batch.nbytes > BATCH_BYTES:
         middle = batch.num_rows // 2
         yield from _pieces(batch.slice(0, middle))
         yield from _pieces(batch.slice(middle))

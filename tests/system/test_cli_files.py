@@ -1,0 +1,77 @@
+"""`import` and `export` as processes: pipes, what is printed where, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+COMMAND = [sys.executable, "-c", "import sys; from streamfn.cli import main; sys.exit(main())"]
+DATA = Path(__file__).parents[1] / "data"
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    return {**os.environ, "STREAMFN_DATA_DIR": str(tmp_path / "d"), "PYTHONWARNINGS": "error"}
+
+
+def run(environment: dict[str, str], *arguments: str | Path, stdin: bytes = b"") -> tuple[int, bytes, str]:
+    done = subprocess.run(
+        [*COMMAND, *map(str, arguments)], input=stdin, capture_output=True, env=environment, timeout=60, check=False
+    )
+    return done.returncode, done.stdout, done.stderr.decode()
+
+
+def test_a_stream_goes_through_pipes_and_stays_what_it_was(environment: dict[str, str], tmp_path: Path) -> None:
+    captured = (DATA / "kinesis-get-records-v1.json").read_bytes()
+    code, out, err = run(environment, "import", "-", "--stream", "a", "--json", stdin=captured)
+    assert (code, err) == (0, "")
+    assert json.loads(out).items() >= {"records": 4, "already_there": 0, "skipped": 0, "files": 1}.items()
+    _, columns, err = run(environment, "export", "a", "--format", "parquet")
+    assert err == "", "nothing is lost"
+    assert run(environment, "import", "-", "--stream", "b", stdin=columns)[0] == 0
+    code, lines, err = run(environment, "export", "b", "--full")
+    assert (code, len(lines.splitlines())) == (0, 4)
+    assert err == "streamfn: jsonl does not carry the stream's ARN and its shards' hash keys and parents\n"
+    code, _, err = run(environment, "import", "-", "--stream", "a", "--json", stdin=lines)
+    assert (code, err) == (0, "")
+
+
+def test_export_to_a_file_says_what_it_did(environment: dict[str, str], tmp_path: Path) -> None:
+    run(environment, "put", "a", "one", "two", "--partition-key", "k")
+    path = tmp_path / "a.jsonl.gz"
+    code, out, err = run(environment, "export", "a", "-o", path, "--json")
+    assert (code, "does not carry sequence numbers" in err) == (0, True)
+    assert json.loads(out).items() >= {"records": 2, "format": "jsonl", "bytes": path.stat().st_size}.items()
+    code, out, _ = run(environment, "export", "a", "-o", tmp_path / "a.parquet")
+    assert out.startswith(b"a: exported 2 records to ")
+    assert run(environment, "export", "a")[1] == b"one\ntwo\n"
+
+
+def test_what_cannot_be_exported_is_one_line_and_no_file(environment: dict[str, str], tmp_path: Path) -> None:
+    run(environment, "put", "a", "two\nlines")
+    code, out, err = run(environment, "export", "a", "-o", tmp_path / "a.jsonl")
+    assert (code, out, err.count("\n")) == (1, b"", 1)
+    assert "holds a line feed" in err
+    assert run(environment, "export", "nosuch")[0] == 2
+    assert run(environment, "export", "a", "--json")[0] == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["d"]
+
+
+def test_a_reader_that_has_seen_enough_ends_an_export_quietly(environment: dict[str, str]) -> None:
+    lines = b"".join(b'{"n":%d,"filler":"%s"}\n' % (n, b"x" * 200) for n in range(5000))
+    run(environment, "import", "-", "--stream", "a", stdin=lines)
+    process = subprocess.Popen(
+        [*COMMAND, "export", "a"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline().startswith(b'{"n":0')
+    process.stdout.close()
+    err = process.stderr.read().decode()
+    process.stderr.close()
+    assert (process.wait(30), "error" in err) == (0, False)
