@@ -163,10 +163,10 @@ def test_records_of_another_stream_or_kind_are_refused(data_dir: Path, tmp_path:
     path.write_text(json.dumps(event))
     with pytest.raises(RefusedError, match="-other, and stream 's' is"):
         load(data_dir, path)
-    with pytest.raises(RefusedError, match="does not take DynamoDB change records"):
+    with pytest.raises(RefusedError, match="of kind kinesis: it takes records"):
         load(data_dir, DATA / "dynamodb-get-records.json")
     load(data_dir, DATA / "dynamodb-get-records.json", stream="t")
-    with pytest.raises(RefusedError, match="does not take Kinesis records"):
+    with pytest.raises(RefusedError, match="of kind dynamodb: it takes"):
         load(data_dir, DATA / "firehose", format="firehose", stream="t")
 
 
