@@ -10,7 +10,7 @@ from __future__ import annotations
 from streamfn.errors import RefusedError
 from streamfn.log import gaps
 from streamfn.log.reader import ShardReader
-from streamfn.log.reserve import ReserveFile, base_above, number_block_end
+from streamfn.log.reserve import ReserveFile, base_above
 from streamfn.log.rows import changes, records
 from streamfn.log.stream import DYNAMODB, OFFSET_DIGITS, Shard
 
@@ -43,7 +43,7 @@ class Numbering:
         self._given = True
         return self._base
 
-    def capture(self, first: str, last: str, end_offset: int, boot_id: str) -> None:
+    def capture(self, first: str, last: str, end_offset: int) -> None:
         """Take note of captured numbers, which rise from `first` to `last`, before they are appended.
 
         Raises:
@@ -55,9 +55,7 @@ class Numbering:
             raise RefusedError(
                 f"sequence number {first} does not follow {before}, which shard {self._shard.id} has already"
             )
-        known = self._reserve.known
-        if int(last) >= known.number:
-            self._reserve.write(known._replace(boot_id=boot_id, number=number_block_end(last)))
+        self._reserve.cover_number(last)
         self._last = int(last)
         self._given = self._sure = False
 

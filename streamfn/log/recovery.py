@@ -31,13 +31,13 @@ from streamfn.log import gaps, reserve
 from streamfn.log.commit import Commit, CommitFile
 from streamfn.log.damage import damaged, lost, missing
 from streamfn.log.disk import Disk
-from streamfn.log.gaps import Ledger
+from streamfn.log.gaps import LOST, Gap, Ledger
 from streamfn.log.lock import FileLock
 from streamfn.log.scan import SCAN_MESSAGES, Scan, next_message
 from streamfn.log.segment import Segment, SegmentFile, list_files, open_segment, stream_path
 from streamfn.log.stream import Shard
 
-__all__ = ["Recovery", "Scan", "Tail", "cut", "damaged", "find_tail", "settle"]
+__all__ = ["Recovery", "Scan", "Tail", "cut", "damaged", "find_tail", "pass_over", "settle"]
 
 # With no logging set up, as on the command line, Python writes a warning to standard error as it is.
 _log = logging.getLogger(__name__)
@@ -275,6 +275,24 @@ def cut(disk: Disk, tail: Tail) -> None:
         length,
         tail.position,
         tail.end_offset,
+    )
+
+
+def pass_over(shard: Shard, tail: Tail, now_ms: int) -> None:
+    """Note, durably, that what lies between the log's end and where it goes on is lost, and say so.
+
+    The caller holds the writer's lock, and appends nothing before this.
+    """
+    known = gaps.read(shard)
+    if gaps.record(shard, Gap(tail.end_offset, tail.next_offset, LOST, at_ms=now_ms)).gaps == known.gaps:
+        return  # the ledger says it already
+    _log.warning(
+        "streamfn: %s: up to %d records from offset %d on were lost with what the system had not written yet; "
+        "the log goes on at offset %d",
+        shard.directory,
+        tail.next_offset - tail.end_offset,
+        tail.end_offset,
+        tail.next_offset,
     )
 
 

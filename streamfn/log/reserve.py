@@ -51,14 +51,15 @@ NOTHING = Reserve("", 0, 0)
 class ReserveFile:
     """The reserve of a shard, as its writer has it.  Made when there is something to reserve; not thread-safe."""
 
-    def __init__(self, shard: Shard) -> None:
-        """Read it.
+    def __init__(self, shard: Shard, boot_id: str) -> None:
+        """Read it; `boot_id` is this run of the machine.
 
         Raises:
             LogDamaged: neither slot is whole.
             OSError: it cannot be read.
         """
         self._disk = shard.disk
+        self._boot_id = boot_id
         self._path = shard.directory / FILE_NAME
         self._turn, self._known = _read(shard.disk, self._path)
         self._fd = -1
@@ -68,12 +69,28 @@ class ReserveFile:
         """What is reserved."""
         return self._known
 
+    def cover(self, end_offset: int) -> None:
+        """Make sure that offsets below `end_offset` are reserved; if that takes a sync, a block more.  See `write`."""
+        if end_offset > self._known.offset or self._known.boot_id != self._boot_id:
+            self.write(self._known._replace(offset=end_offset + BLOCK))
+
+    def cover_number(self, number: str) -> None:
+        """Make sure that a captured sequence number is reserved; see `write`."""
+        if int(number) >= self._known.number:
+            self.write(self._known._replace(number=number_block_end(number)))
+
+    def give_back(self, end_offset: int) -> None:
+        """Reserve nothing above `end_offset`: everything is on the disk, so that a loss after this takes nothing."""
+        if self._known.offset > end_offset:
+            self.write(self._known._replace(offset=end_offset))
+
     def write(self, reserve: Reserve) -> None:
-        """Reserve, durably.
+        """Reserve in this run of the machine, durably.
 
         Raises:
             OSError: it is not known whether that is on the disk; the shard must be opened anew.
         """
+        reserve = reserve._replace(boot_id=self._boot_id)
         slot = _slot(self._turn + 1, reserve)
         if self._turn == 0:
             replace(self._disk, self._path, slot.ljust(2 * _SLOT_BYTES, b"\0"))

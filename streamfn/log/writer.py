@@ -15,7 +15,6 @@ only a new one, which reads the log again, can go on.
 from __future__ import annotations
 
 import errno
-import logging
 import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -23,12 +22,12 @@ from typing import TYPE_CHECKING
 from streamfn import limits
 from streamfn.clock import Clock, SystemClock
 from streamfn.errors import DiskFull, FailedError, LogError, RefusedError, ShardClosed
-from streamfn.log import batch, bulk, changes, description, gaps, recovery, reserve
+from streamfn.log import batch, bulk, changes, description, recovery
+from streamfn.log.active import ActiveSegment
 from streamfn.log.age import ShardClock
 from streamfn.log.commit import Commit, CommitFile
-from streamfn.log.disk import floor_bytes, write_all
+from streamfn.log.disk import floor_bytes
 from streamfn.log.durability import FSYNC, Durability
-from streamfn.log.gaps import LOST, Gap
 from streamfn.log.layout import Layout, initial
 from streamfn.log.lock import FileLock
 from streamfn.log.numbering import Numbering
@@ -36,18 +35,13 @@ from streamfn.log.recovery import Recovery, Tail
 from streamfn.log.reserve import ReserveFile
 from streamfn.log.retention import Rolling, begun_ms, rolling
 from streamfn.log.seal import Sealer
-from streamfn.log.segment import header, read_header, stream_path
+from streamfn.log.segment import header, stream_path
 from streamfn.log.straight import StraightAppend
 from streamfn.log.stream import DYNAMODB, KINESIS, Shard
 from streamfn.types import NewChange, NewRecord
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-_log = logging.getLogger(__name__)
-
-# An active segment ends in zeros, so that readers which look for an end-of-stream mark find one.
-_END_BYTES = 8
 
 
 class ShardWriter:
@@ -81,16 +75,12 @@ class ShardWriter:
         self._rolling = segments
         self._full_at_ns: int | None = None
         self._appended: tuple[int, int] | None = None  # what both clocks said when something was appended last
-        self._fd = -1
-        self._segment = 0
-        self._size = 0
-        self._position = 0
+        self._active: ActiveSegment | None = None
         self._end_offset = 0
         self._epoch = 0
         self._arrival_ms = 0
         self._reserve: ReserveFile | None = None
         self._numbering: Numbering | None = None
-        self._layout = initial(shard.kind)
         self._committed = Commit("", 0, 0, 0, 0, "", 0)
         self._fenced: str | None = None
         self._closed = False
@@ -257,7 +247,7 @@ class ShardWriter:
         """Make everything appended durable whatever the durability, and then visible; see `commit`."""
         self._require_open()
         if self._committed.synced_offset != self._end_offset or self._committed.end_offset != self._end_offset:
-            self._sync(self._fd)
+            self._sync(self._current.fd)
             self._publish(self._end_offset)
 
     def close(self) -> None:
@@ -272,7 +262,7 @@ class ShardWriter:
             if self._fenced is None:
                 self.sync()
                 self._sync(self._commit_file.fileno())
-                self._give_reserve_back()
+                self._reserved.give_back(self._end_offset)
         finally:
             self._abandon()
 
@@ -280,9 +270,8 @@ class ShardWriter:
         """Give everything back without touching the log."""
         self._closed = True
         self._sealer.close()
-        if self._fd >= 0:
-            self._disk.close(self._fd)
-            self._fd = -1
+        if self._active is not None:
+            self._active.close()
         if self._reserve is not None:
             self._reserve.close()
         self._commit_file.close()
@@ -294,7 +283,7 @@ class ShardWriter:
         tail = recovery.find_tail(self.shard, known)
         recovery.cut(self._disk, tail)
         self.recovered = tail.recovery
-        self._reserve = ReserveFile(self.shard)
+        self._reserve = ReserveFile(self.shard, self._boot_id)
         self._numbering = Numbering(self.shard, self._reserve, lost=tail.next_offset > tail.end_offset)
         self._epoch = max(tail.epoch, known.epoch if known else 0) + 1
         self._arrival_ms = known.arrival_ms if known else 0
@@ -308,60 +297,18 @@ class ShardWriter:
 
     def _continue(self, tail: Tail) -> None:
         """Go on in the active segment, or begin one."""
+        layout = initial(self.shard.kind)
         if tail.active is not None:
-            self._segment = tail.active.first_offset
-            self._position = tail.position
-            self._fd = self._disk.open(tail.active.path, os.O_RDWR)
-            self._size = self._disk.status(self._fd).size
-            self._layout, _ = read_header(self.shard, tail.active, self._fd)
+            active = self._active = ActiveSegment.resume(self.shard, tail.active, tail.position)
+            layout = active.layout
             self._set_rolling(begun=True)
-            if tail.position > tail.kept_from:
-                self._write_again(tail.kept_from, tail.position)
+            active.write_again(tail.kept_from)
             if tail.position > tail.kept_from or tail.kept_records:
-                self._sync(self._fd)
+                self._sync(active.fd)
         if tail.next_offset > tail.end_offset:
-            self._pass_over(tail.end_offset)
+            recovery.pass_over(self.shard, tail, self._clock.unix_ms())
         if tail.active is None or tail.next_offset > tail.end_offset:
-            old_fd = self._fd
-            self._begin_segment(self._layout)
-            if old_fd >= 0:
-                self._disk.close(old_fd)
-
-    def _pass_over(self, end_offset: int) -> None:
-        """Note that what lies between the log's end and where it goes on is lost, before anything is appended."""
-        gap = Gap(end_offset, self._end_offset, LOST, at_ms=self._clock.unix_ms())
-        known = gaps.read(self.shard)
-        if gaps.record(self.shard, gap).gaps != known.gaps:
-            _log.warning(
-                "streamfn: %s: up to %d records from offset %d on were lost with what the system had not written yet; "
-                "the log goes on at offset %d",
-                self.shard.directory,
-                self._end_offset - end_offset,
-                end_offset,
-                self._end_offset,
-            )
-
-    def _reserve_offsets(self, end_offset: int) -> None:
-        """Under a weaker durability, make sure that offsets below `end_offset` are durably reserved."""
-        if self._synced_mode:
-            return
-        known = self._reserved.known
-        if known.boot_id == self._boot_id and end_offset <= known.offset:
-            return
-        self._write_reserve(end_offset + reserve.BLOCK)
-
-    def _give_reserve_back(self) -> None:
-        """Everything is on the disk: a loss after this takes nothing, and leaves no hole."""
-        if self._reserved.known.offset > self._end_offset:
-            self._write_reserve(self._end_offset)
-
-    def _write_reserve(self, offset: int) -> None:
-        known = self._reserved.known
-        try:
-            self._reserved.write(known._replace(boot_id=self._boot_id, offset=offset))
-        except OSError as error:
-            self._fenced = f"offsets could not be reserved: {error.strerror}"
-            raise _log_error(self.shard, "cannot append to", error) from error
+            self._begin_segment(layout)
 
     @property
     def _reserved(self) -> ReserveFile:
@@ -373,15 +320,20 @@ class ShardWriter:
         assert self._numbering is not None, "opened"
         return self._numbering
 
-    def _write_again(self, start: int, end: int) -> None:
-        """Write what lies there once more, as it is.
+    @property
+    def _current(self) -> ActiveSegment:
+        assert self._active is not None, "opened"
+        return self._active
 
-        After a failed sync the kernel takes pages for clean that never reached the disk, and the next sync would
-        succeed without writing them.
-        """
-        for position in range(start, end, limits.MIB):
-            content = self._disk.pread(self._fd, min(limits.MIB, end - position), position)
-            write_all(self._disk, self._fd, memoryview(content), position)
+    @property
+    def _segment(self) -> int:
+        """The offset with which the active segment begins."""
+        return self._current.first_offset
+
+    @property
+    def _position(self) -> int:
+        """The file position where the active segment ends."""
+        return self._current.position
 
     def _now_ms(self) -> int:
         self._require_open()
@@ -391,14 +343,15 @@ class ShardWriter:
         first = self._end_offset
         for rows in messages:
             base = self._number(rows)
-            if rows.layout is not self._layout and self._layout.holds(rows.layout):
-                rows = rows.widened(self._layout)
+            layout = self._current.layout
+            if rows.layout is not layout and layout.holds(rows.layout):
+                rows = rows.widened(layout)
             draft = rows.draft(self._end_offset, base, arrival_ms)
             self._require_space(len(draft.buffer))
             self._make_room(len(draft.buffer), rows.layout)
-            self._reserve_offsets(self._end_offset + rows.rows)
+            if not self._synced_mode:
+                self._reserve_offsets(self._end_offset + rows.rows)
             message = draft.finish(self._epoch, self._committed.synced_offset)
-            assert self._position + len(message) + _END_BYTES <= self._size, "a message outgrew its segment"
             self._write(message)
             self._end_offset += rows.rows
         self._appended = (self._clock.unix_ms(), self._clock.monotonic_ns())
@@ -431,7 +384,7 @@ class ShardWriter:
 
     def _leave_empty(self, first: int) -> None:
         """Go on behind sealed segments, the first of which has the name of the active one, which has no records."""
-        self._replace(self._layout)
+        self._replace(self._current.layout)
         try:
             self._disk.unlink(stream_path(self.shard, first))
         except OSError as error:
@@ -443,22 +396,30 @@ class ShardWriter:
         if rows.captured is None:
             return self._numbers.give(self._end_offset).encode()
         try:
-            self._numbers.capture(*rows.captured, self._end_offset, self._boot_id)
+            self._numbers.capture(*rows.captured, self._end_offset)
         except OSError as error:
             self._fenced = f"sequence numbers could not be reserved: {error.strerror}"
             raise _log_error(self.shard, "cannot append to", error) from error
         return self._numbers.base.encode()
+
+    def _reserve_offsets(self, end_offset: int) -> None:
+        """Under a weaker durability: what a crash takes must not have an offset that is given out again."""
+        try:
+            self._reserved.cover(end_offset)
+        except OSError as error:
+            self._fenced = f"offsets could not be reserved: {error.strerror}"
+            raise _log_error(self.shard, "cannot append to", error) from error
 
     def _make_room(self, size: int, needed: Layout) -> None:
         """Begin a segment where the message does not fit the active one, or has other columns.
 
         A segment without a record gives way to one of the other layout by rename: no reader has it mapped.
         """
-        room = self._size - _END_BYTES - self._position
-        if self._end_offset > self._segment:
-            if size > room or needed is not self._layout or self._old:
+        active = self._current
+        if self._end_offset > active.first_offset:
+            if size > active.room or needed is not active.layout or self._old:
                 self._roll(needed)
-        elif needed is not self._layout:
+        elif needed is not active.layout:
             self._replace(needed)
 
     @property
@@ -467,21 +428,12 @@ class ShardWriter:
 
     def _write(self, message: bytearray) -> None:
         """Write one message at the end of the active segment: all of it, or nothing."""
-        view = memoryview(message)
-        start = self._position
+        active = self._current
         try:
-            write_all(self._disk, self._fd, view[8:], start + 8)
-            write_all(self._disk, self._fd, view[:8], start)
+            active.write(message)
         except OSError as error:
-            self._undo(start, len(message))
+            self._fenced = active.torn
             raise _log_error(self.shard, "cannot append to", error) from error
-        self._position += len(message)
-
-    def _undo(self, start: int, length: int) -> None:
-        try:
-            self._disk.punch_hole(self._fd, start, length)
-        except OSError as error:
-            self._fenced = f"a failed append could not be removed: {error.strerror}"
 
     def _require_open(self) -> None:
         if self._fenced is not None:
@@ -494,7 +446,7 @@ class ShardWriter:
             raise RefusedError(f"shard {self.shard.id} in {self.shard.directory.parent} is of kind {self.shard.kind}")
 
     def _require_space(self, length: int) -> None:
-        space = self._disk.space(self._fd if self._fd >= 0 else self._commit_file.fileno())
+        space = self._disk.space(self._commit_file.fileno())
         needed = floor_bytes(space) + length
         if space.free < needed:
             raise DiskFull(
@@ -520,43 +472,32 @@ class ShardWriter:
         """Begin the next segment, with the same columns unless others are needed, and have the full one sealed."""
         self.sync()
         full = self._segment
-        self._replace(needed or self._layout)
+        self._replace(needed or self._current.layout)
         self._sealer.seal(full, self._segment, self._appended)
 
     def _replace(self, needed: Layout) -> None:
         """Begin a segment at the log's end, and go on in it."""
-        old_fd = self._fd
         try:
             self._begin_segment(needed)
             self._publish(self._end_offset)
             self._sync(self._commit_file.fileno())  # so that a segment that is gone later is missed
         except OSError as error:
             raise _log_error(self.shard, "cannot begin a segment of", error) from error
-        self._disk.close(old_fd)
 
     def _begin_segment(self, needed: Layout) -> None:
-        """Make the segment that begins at the log's end; it has its name only when it is whole."""
+        """Make the segment that begins at the log's end, and go on in it; the one before it is closed."""
         self._set_rolling(begun=False)
-        start = header(self.shard, sealed=False, layout=needed)
-        self._require_space(len(start))
-        path = stream_path(self.shard, self._end_offset)
-        temporary = path.with_suffix(".tmp")
-        fd = self._disk.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+        self._require_space(len(header(self.shard, sealed=False, layout=needed)))
+        made = ActiveSegment.begin(self.shard, self._end_offset, needed, self._rolling.segment_bytes)
         try:
-            self._disk.truncate(fd, self._rolling.segment_bytes)
-            write_all(self._disk, fd, memoryview(start), 0)
-            self._disk.sync(fd)
-            self._disk.rename(temporary, path)
             # From here on the segment exists, or not, as the disk pleases: there is no way back.
             self._sync_directory()
         except BaseException:
-            self._disk.close(fd)
+            made.close()
             raise
-        self._fd = fd
-        self._segment = self._end_offset
-        self._size = self._rolling.segment_bytes
-        self._position = len(start)
-        self._layout = needed
+        if self._active is not None:
+            self._active.close()
+        self._active = made
 
     def _set_rolling(self, *, begun: bool) -> None:
         """Find out when the active segment will be full; with `begun` it was begun before this writer was opened."""

@@ -28,7 +28,7 @@ from fault_check import broken_promises
 from fault_script import Script, prepare
 
 from streamfn.errors import StreamfnError
-from streamfn.log import writer
+from streamfn.log import active
 from streamfn.log.disk import SystemDisk
 
 FAULTS = {"EIO": errno.EIO, "ENOSPC": errno.ENOSPC, "short": -1, "SIGKILL": -2}
@@ -87,8 +87,8 @@ def plant() -> None:
         with contextlib.suppress(OSError):
             original(*arguments)
 
-    original = writer.write_all
-    writer.write_all = careless
+    original = active.write_all
+    active.write_all = careless
 
 
 def run(template: Path, directory: Path, number: int, fault: int, log: int = -1) -> Run:

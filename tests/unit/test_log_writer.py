@@ -13,6 +13,7 @@ import pytest
 
 from streamfn import limits
 from streamfn.errors import BusyError, DiskFull, LogDamaged, LogError, RefusedError
+from streamfn.log import active as active_segment
 from streamfn.log import commit, writer
 from streamfn.log.datadir import DataDir
 from streamfn.log.reader import ShardReader, records, segments
@@ -186,7 +187,7 @@ def test_a_failed_write_leaves_nothing_half_appended(
     with open_writer(shard) as opened:
         opened.append(numbered(0, 2))
         with monkeypatch.context() as patched:
-            patched.setattr(writer, "write_all", lambda disk, fd, view, at: _write_with(short, fd, view, at))
+            patched.setattr(active_segment, "write_all", lambda disk, fd, view, at: _write_with(short, fd, view, at))
             with pytest.raises(DiskFull if number == errno.ENOSPC else LogError):
                 opened.append(numbered(2, 4))
         assert opened.end_offset == 2
