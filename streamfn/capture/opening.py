@@ -12,9 +12,9 @@ from streamfn.capture.client import Access, open_client
 from streamfn.capture.dynamodb import DynamoDBSource, stream_arn_of
 from streamfn.capture.kinesis import KinesisSource
 from streamfn.capture.pace import Pace
-from streamfn.capture.recorder import CALLS_MAX
 from streamfn.capture.source import Description, Source, SourceShard, Trouble, TroubleKind
 from streamfn.capture.target import Target
+from streamfn.capture.threads import CALLS_MAX
 from streamfn.core.backoff import Backoff
 from streamfn.errors import FailedError, RefusedError, StreamfnError
 from streamfn.log.stream import KINESIS

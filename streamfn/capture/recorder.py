@@ -11,11 +11,9 @@ abandoned, because an answer that is not stored has not happened; storing is nev
 
 from __future__ import annotations
 
-import functools
 import random
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
 import trio
 
@@ -25,17 +23,14 @@ from streamfn.capture.outcome import Bounds, Counts, RecordResult, ShardTrouble
 from streamfn.capture.pace import Pace
 from streamfn.capture.reading import AskIterator, End, Read, ShardReading, Wait, Why
 from streamfn.capture.source import Answer, Captured, Description, Source, SourceShard, Trouble, TroubleKind, data_bytes
+from streamfn.capture.threads import Threads
 from streamfn.errors import FailedError
 
-# Calls and appends at the same time, of all shards together.
-CALLS_MAX = 32
-APPENDS_MAX = 8
 RELIST_S = 30.0
 RELIST_SOON_S = 2.0  # while a shard has ended and its children are not known
 # A shard in trouble is spoken of once it has failed so often in a row.
 _SPEAK_AT_FAILURES = 3
 
-T = TypeVar("T")
 Say = Callable[[str], None]
 
 
@@ -71,15 +66,12 @@ class Recorder:
         self._readings: dict[str, ShardReading] = {}
         self._due: dict[str, float] = {}
         self._positions: dict[str, str | None] = {}
-        self._calls = trio.CapacityLimiter(CALLS_MAX)
-        self._appends = trio.CapacityLimiter(APPENDS_MAX)
+        self._threads = Threads()
         self._stop = trio.CancelScope()
         self._why = ""
         self._relist = trio.Event()
         self._list_is_newer = True  # than the last end of a shard
         self._promised = 0  # records that count against the limit: stored, or about to be
-        self._everything = trio.CancelScope()
-        self._acts: set[trio.CancelScope] = set()
 
     # ---- for who watches
 
@@ -111,9 +103,8 @@ class Recorder:
     def abandon(self) -> None:
         """End at once: what is being stored may or may not be durable; the next run finds out."""
         self._why = "abandoned"
-        self._everything.cancel()
-        for act in self._acts:
-            act.cancel()
+        self._stop.cancel()
+        self._threads.abandon()
 
     # ---- the whole
 
@@ -125,7 +116,7 @@ class Recorder:
         Raises:
             FailedError: the source refuses, is gone, or the log cannot be written; what was stored is durable.
         """
-        with self._everything, self._stop:
+        with self._stop:
             if self._bounds.duration_s is not None:
                 self._stop.deadline = trio.current_time() + self._bounds.duration_s
             async with trio.open_nursery() as nursery:
@@ -156,7 +147,7 @@ class Recorder:
     async def _take_in(self, listed: Sequence[SourceShard]) -> None:
         """Take note of what the source lists: of new shards once they are in the stream, and of closed ones."""
         wanted = self._captured.wanted(listed)
-        await self._durably(self._captured.add, wanted)
+        await self._threads.durably(self._captured.add, wanted)
         self.lineage.learn(wanted, self._captured.is_finished)
         for shard_id, reading in self._readings.items():
             ending = self.lineage.shards[shard_id].ending_sequence_number
@@ -187,27 +178,28 @@ class Recorder:
                     raise self._gone() from None
                 if trouble.kind is TroubleKind.FATAL:
                     raise FailedError(f"cannot list the shards of {self._described.arn}: {trouble}") from None
+                self._list_is_newer = False
                 await trio.sleep(RELIST_SOON_S)
                 self._relist.set()
 
     async def _list_again(self, nursery: trio.Nursery) -> None:
         self._list_is_newer = True  # an end while we list makes it older again
-        self._described = await self._call(self._source.describe)
-        await self._take_in(await self._call(self._source.shards))
+        self._described = await self._threads.call(self._source.describe)
+        await self._take_in(await self._threads.call(self._source.shards))
         self._begin_ready(nursery)
 
     # ---- one shard
 
     async def _read(self, shard: SourceShard, nursery: trio.Nursery) -> None:
         """Read one shard to its end, or as far as is wanted."""
-        log = await self._durably(self._captured.open_log, shard.id)
+        log = await self._threads.durably(self._captured.open_log, shard.id)
         try:
             reading = await self._reading_of(shard, log)
             self._readings[shard.id] = reading
             end = await self._follow(reading, log)
         finally:
             self._readings.pop(shard.id, None)
-            await self._durably(log.close)
+            await self._threads.durably(log.close)
         if end.why is Why.UNTIL:
             self.lineage.stop(shard.id)
         else:
@@ -215,7 +207,7 @@ class Recorder:
         self._begin_ready(nursery)
 
     async def _reading_of(self, shard: SourceShard, log: ShardLog) -> ShardReading:
-        start = await self._durably(self._captured.start_of, shard.id, log)
+        start = await self._threads.durably(self._captured.start_of, shard.id, log)
         if log.repaired.cut_bytes:
             self._say(f"{shard.id}: what a crash had left half-written was cut ({log.repaired.cut_bytes} bytes)")
         self._positions[shard.id] = start.stored.sequence_number if start.stored else None
@@ -242,28 +234,34 @@ class Recorder:
                     await trio.sleep_until(until_ns / 1e9)
                 case AskIterator(position):
                     try:
-                        reading.got_iterator(await self._call(self._source.iterator, reading.shard.id, position))
+                        reading.got_iterator(
+                            await self._threads.call(self._source.iterator, reading.shard.id, position)
+                        )
                     except Trouble as trouble:
                         await self._troubled(reading, trouble)
                 case Read(iterator):
                     try:
-                        answer = await self._call(self._source.records, iterator)
+                        answer = await self._threads.call(self._source.records, iterator)
                         await self._store(reading, log, answer)
                     except Trouble as trouble:
                         await self._troubled(reading, trouble)
             await self._report_losses(reading)
 
     async def _store(self, reading: ShardReading, log: ShardLog, answer: Answer) -> None:
-        taken = self._within_limit(reading.answered(answer, _now_ns()))
+        given = reading.answered(answer, _now_ns())
+        taken = self._within_limit(given)
         await self._report_losses(reading)  # before what comes behind them is there, and tells of no loss
         if taken:
-            await self._durably(log.append, taken)
+            await self._threads.durably(log.append, taken)
             self.counts.records += len(taken)
             self.counts.bytes += sum(map(data_bytes, taken))
             self._positions[reading.shard.id] = taken[-1].sequence_number
             limit = self._bounds.limit
             if limit is not None and self.counts.records == limit:
                 self.stop("limit")
+        if len(taken) < len(given):
+            # What the machine takes for stored is not: this shard is not read on, and has by no means ended.
+            await trio.sleep_forever()
 
     def _within_limit(self, taken: list[Captured]) -> list[Captured]:
         """Return the records that may still be stored; those in other shards' hands count already."""
@@ -289,7 +287,7 @@ class Recorder:
     async def _is_gone(self, shard_id: str) -> bool:
         """Whether the source has a shard no more; that it has nothing at all any more is an error."""
         try:
-            return all(shard.id != shard_id for shard in await self._call(self._source.shards))
+            return all(shard.id != shard_id for shard in await self._threads.call(self._source.shards))
         except Trouble as trouble:
             if trouble.kind is TroubleKind.GONE:
                 raise self._gone() from None
@@ -304,7 +302,7 @@ class Recorder:
         if not losses:
             return
         reading.losses.clear()
-        await self._durably(self._captured.lost, shard_id, losses)
+        await self._threads.durably(self._captured.lost, shard_id, losses)
         self.counts.losses += len(losses)
         for after, before in losses:
             where = f"after {after}" if after else "before what is there"
@@ -314,34 +312,11 @@ class Recorder:
     async def _finish(self, shard: SourceShard, end: End) -> None:
         """A shard is complete: its children are added, then it is closed."""
         await self._take_in(end.children)
-        await self._durably(self._captured.finish, shard)
+        await self._threads.durably(self._captured.finish, shard)
         self.lineage.finish(shard.id)
         if not end.children:
             self._list_is_newer = False
             self._relist.set()
-
-    # ---- threads
-
-    async def _call(self, ask: Callable[..., T], *arguments: object) -> T:
-        """Ask the source.  Who is cancelled does not wait for the answer."""
-        return await trio.to_thread.run_sync(
-            functools.partial(ask, *arguments), abandon_on_cancel=True, limiter=self._calls
-        )
-
-    async def _durably(self, act: Callable[..., T], *arguments: object) -> T:
-        """Do something with the log, to its end even while stopping."""
-        if self._why == "abandoned":
-            await trio.sleep_forever()  # everything is cancelled
-        with trio.CancelScope(shield=True) as scope:
-            self._acts.add(scope)
-            try:
-                return await trio.to_thread.run_sync(
-                    functools.partial(act, *arguments), abandon_on_cancel=True, limiter=self._appends
-                )
-            finally:
-                self._acts.discard(scope)
-        await trio.sleep_forever()  # abandoned: everything is cancelled
-        raise AssertionError("unreachable")
 
 
 def _now_ns() -> int:

@@ -483,6 +483,23 @@ def test_a_limit_is_kept_exactly_over_all_shards_and_the_rest_comes_next_time(en
     assert numbers(data, "orders") == numbers_upstream(live)
 
 
+def test_a_limit_in_the_last_answer_of_a_shard_does_not_end_the_shard(endpoint, data):
+    live = unlimited(endpoint.kinesis(shards=2))
+    fill(live, 20)
+    first, second = live.shards
+    children = live.split(first)
+    fill(live, 5)
+    assert record(endpoint.url, "kinesis://orders", data, limit=7).result.records == 7
+    assert all(shard.open for shard in stream_of(data).shards)
+    for limit in (11, 3, 20):
+        record(endpoint.url, "kinesis://orders", data, limit=limit)
+    assert sum(map(len, numbers(data, "orders").values())) == 41
+    record(endpoint.url, "kinesis://orders", data)
+    assert numbers(data, "orders") == numbers_upstream(live)
+    assert children[0] in numbers(data, "orders")
+    assert second in numbers(data, "orders")
+
+
 def test_until_a_time_ends_each_shard_before_the_first_younger_record(endpoint, data):
     live = unlimited(endpoint.kinesis(shards=2))
     fill(live, 10)
