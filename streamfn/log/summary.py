@@ -100,7 +100,7 @@ def arrival_ms(shard: Shard, offset: int) -> int | None:
         for message in _messages(segment, _committed(segment, commit)):
             row = offset - message.first_offset
             if 0 <= row < message.rows:
-                return int(lib.sf_arrival(segment.base, message, row))
+                return int(lib.sf_arrival(segment.base, ffi.addressof(message), row))
         return None
     finally:
         segment.release()
