@@ -1,4 +1,4 @@
-"""Several processes, one writer: what those that do not hold a shard's lock can ask of the one that does."""
+"""What a process that needs a shard for itself can ask of the one that writes to it."""
 
 from __future__ import annotations
 

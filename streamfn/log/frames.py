@@ -7,7 +7,8 @@ A frame is the length of its payload (u32), its kind (u8), the payload; all numb
     PUT       -> number of the put, its durability, records
     PLACED    <- number of the put, offset of its first record, what sequence numbers begin with
     FAILED    <- number of the put, kind of error, text
-    GOODBYE   <- what has no answer was not appended and never will be: ask who writes next
+    GOODBYE   <- what has no answer was not appended and never will be: ask who writes next; CLAIMED, if there is
+                 somebody who asked for the shard and goes first
     RELEASE   -> let go of the shard; answered by the end of the connection, when its lock is free
 
 Whatever arrives is checked before it is used: `Malformed` is all that decoding raises.
@@ -31,6 +32,8 @@ HELLO, WELCOME, PUT, PLACED, FAILED, GOODBYE, RELEASE = range(1, 8)
 FRAME_BYTES_MAX = 16 * limits.MIB
 # Puts that a client may have under way: one is being synced while the next one is being written.
 FLIGHTS_MAX = 2
+
+CLAIMED = b"claimed"
 
 _MAGIC = b"SFBR\x01"
 _HEAD = struct.Struct("<IB")

@@ -17,12 +17,12 @@ from contextlib import suppress
 from os import geteuid
 
 from streamfn import limits
-from streamfn.errors import StreamfnError
+from streamfn.errors import RefusedError, StreamfnError
 from streamfn.log import frames, rendezvous
 from streamfn.log.disk import SYSTEM_DISK
 from streamfn.log.frames import Failed, Malformed, Placed, Welcome
-from streamfn.log.part import Part
-from streamfn.log.stream import Shard
+from streamfn.log.part import Part, check_records
+from streamfn.log.stream import DYNAMODB, Shard
 from streamfn.log.tickets import Ticket, Tickets
 
 CONNECTIONS_MAX = 4096
@@ -104,7 +104,7 @@ class Guests:
                 connection = self._connections[fd]
                 try:
                     self._read(connection, parts)
-                except (OSError, Malformed):
+                except (OSError, Malformed, RefusedError):
                     self._drop(connection)
         return parts
 
@@ -147,7 +147,7 @@ class Guests:
             self._listener = None
         for connection in self._connections.values():
             if connection.client is not None:
-                connection.send(frames.frame(frames.GOODBYE))
+                connection.send(frames.frame(frames.GOODBYE, frames.CLAIMED if self.release_asked else b""))
         self._tickets.close()
 
     def part(self) -> None:
@@ -185,7 +185,9 @@ class Guests:
     def _put(self, connection: Connection, payload: bytes) -> Part:
         if connection.flights >= frames.FLIGHTS_MAX:
             raise Malformed("more puts than may be under way")
-        part = GuestPart(connection, frames.decode_put(payload), len(payload))
+        put = frames.decode_put(payload)
+        check_records(put.records, changes=self._shard.kind == DYNAMODB)
+        part = GuestPart(connection, put, len(payload))
         connection.flights += 1
         self._held_bytes += part.size
         self.last_put_s = time.monotonic()

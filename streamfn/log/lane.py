@@ -32,8 +32,8 @@ from streamfn.log.writing import Writing
 
 # How often a shard that is busy, or being handed over, is looked at again.
 _RETRY_S = 0.005
-# How long we stand back from a shard that somebody asked for.
-_STAND_BACK_S = 0.05
+# How long we stand back from a shard that somebody asked for, who looks for its lock every 10 ms.
+_STAND_BACK_S = 0.2
 # From so many puts in a group on, the next group waits, at most so long, until they have been told.
 _TURN_PUTS = 8
 _TURN_S = 0.002
@@ -166,7 +166,7 @@ class Lane:
             connected.close()
             return False
         self._judge(unanswered, lambda flight: relay.verdict(flight.number, asked), relay.welcome.base)
-        self._poll.register(relay, relay.interest())
+        self._poll.register(relay, select.EPOLLIN)
         with self._owner.lock:
             self._relay = relay
             relay.offer(self._waiting)
@@ -222,7 +222,7 @@ class Lane:
 
     def _carry(self, relay: Relay) -> None:
         """Pass on what waits until the connection ends, or there is nothing more to come."""
-        interest = relay.interest()
+        interest = select.EPOLLIN  # as `_join` has registered it
         while not relay.over:
             if interest != relay.interest():
                 interest = relay.interest()
@@ -243,7 +243,8 @@ class Lane:
         self._poll.unregister(relay)
         relay.close()
         if relay.parted:
-            self._not_before_s = time.monotonic() + _STAND_BACK_S
+            if relay.claimed:
+                self._not_before_s = time.monotonic() + _STAND_BACK_S
             with self._owner.lock:
                 self._waiting[:0] = [part for flight in relay.flights for part in flight.parts]
         else:
@@ -264,13 +265,13 @@ class Lane:
             local = writing.answer(parts, error)
             if local:
                 self._answer(local, error)
-        if writing.guests.release_asked:
-            self._not_before_s = time.monotonic() + _STAND_BACK_S
         self._writing = None
         try:
             writing.close()
         except LogError as problem:
             self.problem = problem
+        if writing.guests.release_asked:
+            self._not_before_s = time.monotonic() + _STAND_BACK_S
 
     def _answer(self, parts: list[Part], error: Exception | None) -> None:
         """Answer puts of this process, and if they are many let them come again before the next group is taken.

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from streamfn.errors import RefusedError
+from streamfn.log.batch import check_record
+from streamfn.log.changes import check_change
 from streamfn.log.durability import Durability
 from streamfn.log.stream import Shard
 from streamfn.types import NewChange, NewRecord
@@ -47,3 +50,18 @@ def run_of(parts: Sequence[Part]) -> int:
         if part.alone or type(part.records[0]) is not kind:
             return count
     return len(parts)
+
+
+def check_records(records: Sequence[New], *, changes: bool) -> None:
+    """Check what another process wants appended, as it has done itself: one bad record would fail all of its group.
+
+    Raises:
+        RefusedError: a record breaks a limit, or is not of the stream's kind.
+    """
+    for record in records:
+        if isinstance(record, NewChange) != changes:
+            raise RefusedError("change records and others do not share a stream")
+        if isinstance(record, NewChange):
+            check_change(record)
+        else:
+            check_record(record)

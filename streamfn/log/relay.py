@@ -68,6 +68,7 @@ class Relay:
         self.flights: deque[Flight] = deque()
         self.over = False
         self.parted = False
+        self.claimed = False
         self.welcome = self._meet(client.hello())
         client.unanswered = []
         connected.setblocking(False)
@@ -105,7 +106,8 @@ class Relay:
     def receive(self) -> list[tuple[Flight, Placed | Failed]]:
         """Return what has been answered; `over` says that nothing more will be, `parted` that it ended in order.
 
-        In order: what is still in `flights` was not appended.  Otherwise nobody here knows.
+        In order: what is still in `flights` was not appended, and `claimed` says that somebody asked for the shard.
+        Otherwise nobody here knows.
         """
         answered: list[tuple[Flight, Placed | Failed]] = []
         try:
@@ -115,6 +117,7 @@ class Relay:
             for kind, payload in frames.split(self._buffer):
                 if kind == frames.GOODBYE:
                     self.over = self.parted = True
+                    self.claimed = payload == frames.CLAIMED
                     break
                 answered.append(self._answer(kind, payload))
         except BlockingIOError:
