@@ -77,8 +77,13 @@ void sf_gather(const uint8_t *base, const sf_message *messages, size_t count, ui
 /* When a row of a scanned message arrived, or was created. */
 int64_t sf_arrival(const uint8_t *base, const sf_message *message, uint64_t row);
 
-/* The first row of a scanned message that arrived at or after `at_ms`, or -1; and the earliest and latest arrival in it. */
+/* The first row of a scanned message that arrived at or after `at_ms`, or -1. */
 int64_t sf_first_arrival(const uint8_t *base, const sf_message *message, int64_t at_ms);
+
+/* The first of `count` scanned messages in which a row arrived at or after `at_ms`, or -1. */
+int64_t sf_first_message(const uint8_t *base, const sf_message *messages, size_t count, int64_t at_ms);
+
+/* The earliest and the latest arrival in a scanned message. */
 void sf_arrival_span(const uint8_t *base, const sf_message *message, int64_t *earliest, int64_t *latest);
 /* cdef: end */
 #endif

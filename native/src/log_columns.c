@@ -129,6 +129,12 @@ int64_t sf_first_arrival(const uint8_t *base, const sf_message *message, int64_t
     return -1;
 }
 
+int64_t sf_first_message(const uint8_t *base, const sf_message *messages, size_t count, int64_t at_ms) {
+    for (size_t i = 0; i < count; i++)
+        if (sf_first_arrival(base, &messages[i], at_ms) >= 0) return (int64_t)i;
+    return -1;
+}
+
 void sf_arrival_span(const uint8_t *base, const sf_message *message, int64_t *earliest, int64_t *latest) {
     const int64_t *times = arrivals(base, message);
     *earliest = *latest = times[0];

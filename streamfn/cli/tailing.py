@@ -20,8 +20,9 @@ from streamfn.formats.changes import get_records_json
 from streamfn.formats.times import format_time, parse_time_ms
 from streamfn.log.cursor import Followed, ShardCursor, merged
 from streamfn.log.datadir import DataDir
-from streamfn.log.reader import ShardReader, horizon, offset_at_time
+from streamfn.log.reader import ShardReader, horizon
 from streamfn.log.rows import Row
+from streamfn.log.seek import offset_at_time
 from streamfn.log.stream import Shard, Stream
 from streamfn.types import Change
 

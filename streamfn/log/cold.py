@@ -122,7 +122,7 @@ def inflate(disk: Disk, path: Path, base: Any, header: bytes, footer: Footer, la
         write_all(disk, fd, memoryview(header), 0)
         position = len(header)
         for group in footer.groups:
-            message = _inflated(path, base, group, layout)
+            message = read_group(path, base, group, layout)
             write_all(disk, fd, memoryview(message), position)
             (metadata_bytes,) = struct.unpack_from("<I", message, 4)
             body_bytes = len(message) - 8 - metadata_bytes
@@ -134,8 +134,12 @@ def inflate(disk: Disk, path: Path, base: Any, header: bytes, footer: Footer, la
     return fd, footer._replace(groups=tuple(groups))
 
 
-def _inflated(path: Path, base: Any, group: Group, layout: Layout) -> bytearray:
-    """Return a row group as the message it was before it was compressed."""
+def read_group(path: Path, base: Any, group: Group, layout: Layout) -> bytearray:
+    """Return a row group, in a file mapped at `base`, as the message it was before it was compressed.
+
+    Raises:
+        LogDamaged: it is not as it was written.
+    """
     if not proven(base, group):
         raise LogDamaged(
             f"{path} is damaged at byte {group.position}: the row group that begins at offset {group.first_offset} has "

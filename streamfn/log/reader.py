@@ -30,7 +30,6 @@ __all__ = [
     "ShardReader",
     "changes",
     "horizon",
-    "offset_at_time",
     "records",
     "segments",
 ]
@@ -285,7 +284,7 @@ class ShardReader:
         """Go to the message that holds `position`, in the segment that does; the reference is taken over."""
         if segment is None:
             return None
-        scan = self._scan = Scan(segment, segment.data_at, segment.first_offset, _MESSAGES_MAX)
+        scan = self._scan = Scan(segment, *self._begin(segment), _MESSAGES_MAX)
         if segment.sealed:
             self._refresh()  # it was sealed after it was committed, so the commit we know may be too old
         try:
@@ -293,6 +292,14 @@ class ShardReader:
         except BaseException:
             self._leave_segment()
             raise
+
+    def _begin(self, segment: Segment) -> tuple[int, int]:
+        """Return where to begin to look for `position` in a segment: a file position, and the offset there."""
+        groups = segment.footer.groups if segment.footer is not None else ()
+        index = bisect_right(groups, self._position, key=lambda group: group.first_offset) - 1
+        if index <= 0:
+            return segment.data_at, segment.first_offset
+        return groups[index].position, groups[index].first_offset
 
     def _seek(self, scan: Scan) -> bool:
         """Go to the message that holds `position`; False before a gap.  Damage that lies before it is passed."""
@@ -398,25 +405,6 @@ def horizon(shard: Shard) -> int:
         return gaps.read(shard).horizon
     except OSError as error:
         raise _log_error(shard, error) from error
-
-
-def offset_at_time(shard: Shard, ms: int) -> int:
-    """Return the offset of the first record, in log order, that arrived at or after `ms` (since 1970, UTC).
-
-    The committed end if there is none.  Arrival times need not rise, so every message before it is looked at.
-
-    Raises:
-        LogDamaged: a message on the way is damaged.
-        LogError: a file cannot be read.
-    """
-    with ShardReader.open(shard, horizon(shard)) as reader:
-        end = reader.committed().end_offset
-        while reader.position < end:
-            for message in poll_or_skip(reader, end):
-                row = lib.sf_first_arrival(message.segment.base, message.cdata, ms)
-                if row >= 0:
-                    return message.first_offset + int(row)
-        return end
 
 
 def poll_or_skip(reader: ShardReader, end: int) -> list[Message]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from streamfn.log.reader import ShardReader, horizon, offset_at_time
+from streamfn.log.reader import ShardReader, horizon
+from streamfn.log.seek import offset_at_time
 from streamfn.log.stream import Shard, Stream
 
 

@@ -21,7 +21,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from streamfn import limits
 from streamfn.log import commit
 from streamfn.log.datadir import DataDir
-from streamfn.log.reader import ShardReader, horizon, offset_at_time, records, segments
+from streamfn.log.reader import ShardReader, horizon, records, segments
+from streamfn.log.seek import offset_at_time
 from streamfn.log.writer import ShardWriter
 from streamfn.types import NewRecord
 

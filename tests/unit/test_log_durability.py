@@ -15,7 +15,8 @@ from streamfn.log.commit import Commit
 from streamfn.log.datadir import make_shard_directories
 from streamfn.log.durability import FSYNC, OS, Durability, interval
 from streamfn.log.gaps import LOST, Gap
-from streamfn.log.reader import ShardReader, horizon, offset_at_time, records, segments
+from streamfn.log.reader import ShardReader, horizon, records, segments
+from streamfn.log.seek import offset_at_time
 from streamfn.log.stream import Shard, Stream, sequence_order, uniform_shards
 from streamfn.log.writer import ShardWriter
 from streamfn.testing.disk import SimDisk
