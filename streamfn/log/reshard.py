@@ -3,7 +3,7 @@
     lock      the writers of the shards that are closed: nobody appends any more, and what is there is durable
     make      the children's directories, synced
     commit    the new stream.json, by one rename: parents closed at their ends, children open
-    tell      the parents' commit files, so that whoever follows them reads the stream again
+    tell      the parents' commit files say that they are closed; what they hold is sealed
 
 A crash before the commit leaves directories that no description names, which the next change of the stream
 sweeps up; a crash after it leaves nothing to do.
@@ -219,8 +219,7 @@ def _closing(shards: list[Shard], wait_s: float) -> Iterator[dict[int, _End]]:
         for one in found:
             one.result()
         yield {writer.shard.number: end for writer, end in opened}
-    for shard in shards:
-        _tell(shard)
+        wait([threads.submit(_leave, writer) for writer, _ in opened])
 
 
 def _end_of(shard: Shard, deadline: float) -> tuple[ShardWriter, _End]:
@@ -236,16 +235,29 @@ def _end_of(shard: Shard, deadline: float) -> tuple[ShardWriter, _End]:
         raise
 
 
+def _leave(writer: ShardWriter) -> None:
+    """Seal what a shard has that is closed now, so that retention can take it, and tell who follows it; let go.
+
+    The reshard is done, whatever becomes of this: a segment that is not sealed stays readable as it is.
+    """
+    with contextlib.suppress(LogError):
+        writer.roll()
+        writer.finish_sealing()
+    with contextlib.suppress(OSError):
+        _tell(writer.shard)
+    with contextlib.suppress(LogError):
+        writer.close()
+
+
 def _tell(shard: Shard) -> None:
-    """Say in a closed shard's commit file that it is closed, so that whoever follows it looks up."""
-    with contextlib.suppress(OSError):  # it is a hint; the stream is described anew in any case
-        commit_file = CommitFile.open(shard.disk, shard.directory, write=True)
-        try:
-            commit = commit_file.read()
-            if commit is not None:
-                commit_file.publish(commit._replace(closed=True))
-        finally:
-            commit_file.close()
+    """Say in a shard's commit file that it is closed; its lock is held."""
+    commit_file = CommitFile.open(shard.disk, shard.directory, write=True)
+    try:
+        commit = commit_file.read()
+        if commit is not None:
+            commit_file.publish(commit._replace(closed=True))
+    finally:
+        commit_file.close()
 
 
 def _applied(stream: Stream, steps: list[Step], ends: dict[int, _End], now_ms: int) -> Stream:

@@ -14,6 +14,7 @@ from witness import deliveries, first_deliveries, invocations
 from streamfn.log.datadir import DataDir
 from streamfn.log.producer import Producer
 from streamfn.log.reshard import merge_shards, split_shard, update_shard_count
+from streamfn.log.upkeep import below_offset, trim
 from streamfn.types import NewRecord
 
 KEYS = [f"key-{number}" for number in range(40)]
@@ -163,13 +164,28 @@ def test_a_start_in_time_skips_what_came_before_in_every_generation(place):
     assert not seen(place) & before
 
 
+def test_a_parent_that_retention_has_taken_is_finished_and_what_a_mapping_missed_of_it_is_counted(place):
+    place.stream(shards=1)
+    put(place, 20)
+    first = place.run("run", "seen.handler", "--stream", "s", "--json", "--limit", 5)
+    assert first.code == 0, first.err
+    split_shard(data_of(place), "s", "shardId-000000000000")
+    put(place, 20)
+    trim(place.opened().shards[0], below_offset(20))
+    process = place.caught_up("seen.handler")
+    assert (process.summary["records"], process.summary["trimmed"]) == (20, 15), process.err
+    assert set(deliveries(place.seen)) == {f"shardId-{number:012d}" for number in range(3)}
+    another = place.caught_up("seen.handler", "--name", "another")  # all that is there begins behind it
+    assert (another.code, another.summary["records"], another.summary["trimmed"]) == (0, 20, 0), another.err
+
+
 def test_damage_in_a_parent_holds_its_children_up_and_nothing_else(place):
     place.stream(shards=2)
     place.put(["x" * 2000] * 20, shard=0)
     split_shard(data_of(place), "s", "shardId-000000000000")
     put(place, 60)
     parent = place.opened().shards[0]
-    (segment,) = parent.directory.glob("*.arrow*")
+    (segment,) = parent.directory.glob("*.arrow")
     with open(segment, "r+b") as file:
         file.seek(segment.read_bytes().index(b"xxxx") + 100)
         file.write(b"y")

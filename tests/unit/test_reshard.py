@@ -11,11 +11,14 @@ from typing import Any
 import pytest
 
 from streamfn.errors import BusyError, RefusedError, ShardClosed
+from streamfn.log.commit import CommitFile
 from streamfn.log.datadir import DataDir
 from streamfn.log.disk import SystemDisk
 from streamfn.log.reader import ShardReader, records
 from streamfn.log.reshard import close_shard, merge_shards, split_shard, update_shard_count
+from streamfn.log.segment import list_segments
 from streamfn.log.stream import HASH_KEYS, CapturedShard, Shard, Stream, sequence_order, uniform_ranges
+from streamfn.log.upkeep import below_offset, trim
 from streamfn.log.writer import ShardWriter
 from streamfn.types import NewRecord, Record
 
@@ -58,6 +61,22 @@ def test_a_split_closes_the_parent_and_opens_two_children(data_dir: DataDir) -> 
     assert [record.data for record in content(parent)] == [b"a", b"b", b"c"]
     with pytest.raises(ShardClosed):
         put(before.shards[0], "d")
+
+
+def test_what_a_closed_shard_holds_is_sealed_and_retention_can_take_all_of_it(data_dir: DataDir) -> None:
+    before = data_dir.create_stream("s")
+    put(before.shards[0], "a", "b", "c")
+    parent = split_shard(data_dir, "s", FIRST).shards[0]
+    sealed, active = list_segments(parent)
+    assert (sealed.sealed, active.sealed, active.first_offset) == (True, False, 3)
+    commit_file = CommitFile.open(parent.disk, parent.directory, write=False)
+    commit = commit_file.read()
+    commit_file.close()
+    assert commit is not None
+    assert (commit.closed, commit.end_offset) == (True, 3)
+    trimmed = trim(parent, below_offset(3))
+    assert (trimmed.records, trimmed.horizon) == (3, 3)
+    assert content(parent) == []
 
 
 def test_a_split_where_it_is_wanted(data_dir: DataDir) -> None:
