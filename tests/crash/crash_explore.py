@@ -23,15 +23,17 @@ from crash_judge import judge, revive
 from crash_scripts import ENDS, OPERATIONS, Script, long_script, short_scripts
 from crash_world import Life, Moment, Told, Violation, newborn
 
-from streamfn.log.durability import FSYNC
+from streamfn.log.durability import FSYNC, OS, Durability, interval
 from streamfn.testing.disk import SimDisk
 from streamfn.testing.volatile import Image
 
 # States judged of one moment: of a short script nearly always all there are.
 _SHORT_STATES = 1 << 16
 _LONG_STATES = 12
+_LONG_MOMENTS = 24
 # After a kill much is not synced that the next life takes for given: a second end is looked at more closely.
-_LATER_STATES = 8
+_LATER_STATES = 4
+_DURABILITIES = (FSYNC, FSYNC, OS, interval(50))
 
 
 _COUNTS = ("scripts", "moments", "states", "short_scripts", "short_states", "skipped")
@@ -56,7 +58,9 @@ class Explorer:
     ) -> None:
         self.seed = seed
         self.scripts = self.moments = self.states = 0
-        self.short_scripts = self.short_states = self.skipped = 0
+        self.skipped = 0
+        self.short_scripts: list[int] = []
+        self.short_states: list[int] = []
         self.broken: list[str] = []
         self._wanted = wanted
         self._share = share
@@ -65,13 +69,13 @@ class Explorer:
         self._life = life
         self._seen: set[int] = set()
 
-    def short(self, operations: Iterable[str] = OPERATIONS) -> None:
-        """Every script of up to four operations: the crash states of its last one."""
-        for script in short_scripts(4, tuple(operations)):
+    def short(self, operations: Iterable[str] = OPERATIONS, durability: Durability = FSYNC, longest: int = 4) -> None:
+        """Every script of so many operations: the crash states of its last one."""
+        for script in short_scripts(longest, tuple(operations)):
             chance = random.Random(f"{self.seed} {script}")
             moments: list[Moment] = []
             disk = SimDisk(newborn()[0])
-            life = self._life(disk, Told(), FSYNC, None if script else moments)
+            life = self._life(disk, Told(), durability, None if script else moments)
             try:
                 for number, name in enumerate(script, 1):
                     if number == len(script):
@@ -82,8 +86,9 @@ class Explorer:
                 life.end()
             self.scripts += 1
             self.skipped += sum(max(0, moment.crash.combinations - _SHORT_STATES) for moment in moments)
-            self._judge_all(moments, script, _SHORT_STATES, chance)
-        self.short_scripts, self.short_states = self.scripts, self.states
+            self._judge_all(moments, (str(durability), *script), durability, _SHORT_STATES, chance)
+        self.short_scripts.append(self.scripts - sum(self.short_scripts))
+        self.short_states.append(self.states - sum(self.short_states))
 
     def long(self, operations: Iterable[str] = OPERATIONS) -> None:
         """Random scripts of several lives, without end."""
@@ -94,10 +99,11 @@ class Explorer:
             number += 1
 
     def _long(self, script: Script, number: int, chance: random.Random) -> None:
+        durability = chance.choice(_DURABILITIES)
         moments: list[Moment] = []
-        done: list[str] = [f"#{number}"]
+        done: list[str] = [f"#{number}", str(durability)]
         self.scripts += 1
-        life = self._life(SimDisk(newborn()[0]), Told(), FSYNC, moments)
+        life = self._life(SimDisk(newborn()[0]), Told(), durability, moments)
         try:
             for name in script:
                 done.append(name)
@@ -112,11 +118,12 @@ class Explorer:
                 if power:
                     picks = [chance.randrange(alternatives) for alternatives in moment.crash.choices]
                     image = moment.crash.image(picks)
+                reader_first = chance.random() < 0.3
                 life = revive(
                     image,
                     moment.told,
-                    FSYNC,
-                    reader_first=chance.random() < 0.3,
+                    durability,
+                    reader_first=reader_first,
                     power=power,
                     life=self._life,
                     moments=moments,
@@ -126,17 +133,23 @@ class Explorer:
         finally:
             life.end()
         chance.shuffle(moments)
-        self._judge_all(moments[:24], tuple(done), _LONG_STATES, chance)
+        self._judge_all(moments[:_LONG_MOMENTS], tuple(done), durability, _LONG_STATES, chance)
 
-    def _judge_all(self, moments: list[Moment], script: Script, limit: int, chance: random.Random) -> None:
+    def _judge_all(
+        self, moments: list[Moment], script: Script, durability: Durability, limit: int, chance: random.Random
+    ) -> None:
         for at, moment in enumerate(moments):
             self.moments += 1
-            self._judge(moment.crash.killed(), moment.told, script, f"killed at moment {at}", power=False)
+            killed = moment.crash.killed()
+            self._judge(killed, moment.told, script, durability, f"killed at moment {at}", power=False)
             for number, image in enumerate(moment.crash.states(limit, chance)):
-                self._judge(image, moment.told, script, f"power lost at moment {at}, state {number}", power=True)
+                where = f"power lost at moment {at}, state {number}"
+                self._judge(image, moment.told, script, durability, where, power=True)
 
-    def _judge(self, image: Image, told: Told, script: Script, where: str, *, power: bool) -> None:
-        key = hash((image.key(), told, power))
+    def _judge(
+        self, image: Image, told: Told, script: Script, durability: Durability, where: str, *, power: bool
+    ) -> None:
+        key = hash((image.key(), told, durability, power))
         if key % self._shares != self._share or key in self._seen:
             return
         self._seen.add(key)
@@ -144,7 +157,7 @@ class Explorer:
         reader_first = bool(key & 0x1000)
         later = _LATER_STATES if not power else key >> 13 & 7 == 0
         try:
-            judge(image, told, FSYNC, reader_first=reader_first, power=power, life=self._life, later=later)
+            judge(image, told, durability, reader_first=reader_first, power=power, life=self._life, later=later)
         except Exception as error:  # whatever else is raised is a promise broken, too
             self._break(error, script, f"{where}, {'reader' if reader_first else 'writer'} first")
         if self.states >= self._wanted:
@@ -164,6 +177,7 @@ def explore(
     explorer = Explorer(seed, wanted, share, shares, **options)
     try:
         explorer.short(operations)
+        explorer.short(operations, OS, 3)
         explorer.long(operations)
     except Enough:
         pass

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import random
 
-from crash_world import Life, Moment, Told, Violation, expect_same, newborn, whole
+from crash_world import Life, Moment, Seen, Told, Violation, expect_same, newborn, number_of, whole, without_lost
 
 from streamfn.errors import StreamfnError
 from streamfn.log.durability import FSYNC, Durability
-from streamfn.log.reader import ShardReader, horizon
+from streamfn.log.gaps import LOST, TRIMMED
+from streamfn.log.reader import ShardReader
 from streamfn.log.segment import stream_path
 from streamfn.testing.disk import SimDisk
 from streamfn.testing.volatile import Image
-from streamfn.types import Record
 
 
 def judge(
@@ -42,9 +42,12 @@ def judge(
     next_life = revive(image, told, durability, reader_first=reader_first, power=power, life=life)
     try:
         expect_stays(next_life, later)
+        before = next_life.told
         next_life.append(2)
         next_life.sync()
         next_life.checkpoint()
+        expect_disposed(next_life.told)
+        expect_new_numbers(next_life, before)
         if later:
             expect_whole(next_life)
         expect_stays(next_life, max(1, later))
@@ -55,15 +58,14 @@ def judge(
 
 
 def expect_stays(life: Life, states: int) -> None:
-    """Raise Violation unless all that this life has shown is there after a loss of power now, in so many states."""
+    """Raise Violation unless all that this life has promised is there after a loss of power now, in so many states."""
     if not states:
         return
-    given = life.told.given
     for image in life.disk.crash().states(states, random.Random(0)):
         again = read(SimDisk(image))
-        expect_same(again, life.told, len(given) - len(again))
-        if len(again) < len(given):
-            raise Violation("lost-record", f"{len(given)} records were shown after recovery, {len(again)} stayed")
+        expect_same(again, life.told, 0)
+        if again.end < life.told.synced:
+            raise Violation("lost-record", f"{life.told.synced} records were shown after recovery, {again.end} stayed")
 
 
 def revive(
@@ -88,42 +90,57 @@ def revive(
     except StreamfnError as error:
         raise Violation("refused", f"the log cannot be opened: {error}") from error
     try:
-        found = read(next_life.disk)
-        expect_kept(found, told, power)
-        if before is not None and before != (found if power else found[: len(before)]):
-            raise Violation("changed", f"a reader saw {len(before)} records, the writer then {len(found)}")
+        seen = read(next_life.disk)
+        expect_kept(seen, told, power)
+        # A reader recovers what is there; only a writer goes on behind what may have been lost.
+        exact = power and not told.weak
+        if before is not None and outline(before) != outline(seen, None if exact else before.end):
+            raise Violation("changed", f"a reader saw {before.end} records, the writer then {seen.end}")
         expect_clean_end(next_life)
         end = next_life.writer.end_offset
-        if end < told.checkpoint:
-            raise Violation("checkpoint-ahead", f"the log goes on at {end}, a mapping is at {told.checkpoint}")
-        given = next_life.told.given[:end]
-        next_life.told = next_life.told._replace(given=given, written=end, acknowledged=end, synced=end)
+        if end != seen.end:
+            raise Violation("hole", f"readers see an end at {seen.end}, the writer goes on at {end}")
+        told = without_lost(next_life.told, seen.gaps)
+        next_life.told = told._replace(given=told.given[:end], written=end, acknowledged=end, synced=end)
     except BaseException:
         next_life.end()
         raise
     return next_life
 
 
-def read(disk: SimDisk) -> list[Record]:
+def outline(seen: Seen, end: int | None = None) -> object:
+    """What can be compared of what was seen, below an offset (None: all of it)."""
+    end = seen.end if end is None else end
+    gaps = [(gap.first_offset, min(gap.end_offset, end), gap.why) for gap in seen.gaps if gap.first_offset < end]
+    return [record for record in seen.records if record.offset < end], gaps, min(end, seen.end)
+
+
+def read(disk: SimDisk) -> Seen:
     """Everything in the log."""
     shard = newborn()[1]._replace(disk=disk)
     try:
-        with ShardReader.open(shard, horizon(shard)) as reader:
+        with ShardReader.open(shard, 0) as reader:
             return whole(reader)
     except StreamfnError as error:
         raise Violation("unreadable", str(error)) from error
 
 
-def expect_kept(found: list[Record], told: Told, power: bool) -> None:
-    """Raise Violation unless the records found are those that must be there, or were given beyond."""
-    start = found[0].offset if found else 0
-    if start > told.trimmed:
-        raise Violation("lost-record", f"the log begins at {start}, but was trimmed to {told.trimmed}")
-    expect_same(found, told, start)
-    end = start + len(found)
+def expect_kept(seen: Seen, told: Told, power: bool) -> None:
+    """Raise Violation unless what is found is what must be there, or was given beyond."""
+    expect_same(seen, told, 0)
     promised = told.synced if power else max(told.written, told.acknowledged)
-    if end < promised:
-        raise Violation("lost-record", f"the log ends at {end}, but {promised} records were acknowledged")
+    for gap in seen.gaps:
+        if gap.why == TRIMMED:
+            if gap.end_offset > told.trimmed:
+                raise Violation("lost-record", f"{gap}, but a trim up to {told.trimmed} was asked for")
+        elif any(told.given[gap.first_offset : min(gap.end_offset, promised)]):
+            raise Violation("lost-record", f"{gap}, but {promised} records were promised")
+        elif gap.why != LOST or (not told.weak and any(told.given[gap.first_offset : gap.end_offset])):
+            raise Violation("lost-record", f"{gap}, though every sync was waited for")
+    if seen.end < promised:
+        raise Violation("lost-record", f"the log ends at {seen.end}, but {promised} records were acknowledged")
+    if seen.end < told.checkpoint:
+        raise Violation("checkpoint-ahead", f"the log goes on at {seen.end}, a mapping is at {told.checkpoint}")
 
 
 def expect_clean_end(life: Life) -> None:
@@ -135,13 +152,33 @@ def expect_clean_end(life: Life) -> None:
         raise Violation("tail-left", f"{len(left)} bytes of a torn append are left at byte {known.length}")
 
 
+def expect_disposed(told: Told) -> None:
+    """Raise Violation unless every record below the checkpoint has one disposition, and none beyond it."""
+    at = 0
+    for first, end, why in sorted(told.disposed):
+        if first != at:
+            raise Violation("disposition", f"records {at} to {first} have none, or two ({why})")
+        at = end
+    if at != told.checkpoint:
+        raise Violation("disposition", f"the checkpoint is {told.checkpoint}, dispositions end at {at}")
+
+
+def expect_new_numbers(life: Life, before: Told) -> None:
+    """Raise Violation unless the records appended last have sequence numbers above all that were ever seen."""
+    shard = life.shard
+    with ShardReader.open(shard, len(before.given)) as reader:
+        new = whole(reader).records
+    numbers = [before.number, *map(number_of, new)]
+    if len(new) != 2 or numbers != sorted(set(numbers)):
+        raise Violation("number-reused", f"after {before.number[1]} come {[number for _, number in numbers[1:]]}")
+
+
 def expect_whole(life: Life) -> None:
     """Raise Violation unless the log holds everything that this life has appended."""
-    found = read(life.disk)
-    expect_same(found, life.told, found[0].offset if found else 0)
-    end = found[-1].offset + 1 if found else 0
-    if end != len(life.told.given):
-        raise Violation("lost-record", f"the log ends at {end} after appends up to {len(life.told.given)}")
-    numbers = [(len(r.sequence_number), r.sequence_number) for r in found]
+    seen = read(life.disk)
+    expect_same(seen, life.told, 0)
+    if seen.end != len(life.told.given):
+        raise Violation("lost-record", f"the log ends at {seen.end} after appends up to {len(life.told.given)}")
+    numbers = [number_of(record) for record in seen.records]
     if numbers != sorted(set(numbers)):
         raise Violation("number-reused", "sequence numbers do not rise")

@@ -6,7 +6,9 @@ import random
 from collections.abc import Iterator, Sequence
 from itertools import product
 
-OPERATIONS = ("append", "sync", "roll", "seal", "checkpoint")
+OPERATIONS = ("append", "sync", "roll", "seal", "checkpoint", "trim")
+# What else a life may do, in long scripts only.
+MORE = ("sourced", "captured")
 # How a life may end in the middle of a long script; another one goes on from what is found.
 ENDS = ("kill", "power")
 
@@ -21,8 +23,8 @@ def short_scripts(longest: int = 4, operations: Sequence[str] = OPERATIONS) -> I
 
 def long_script(chance: random.Random, operations: Sequence[str] = OPERATIONS) -> Script:
     """A script of 5 to 16 steps, appends and syncs more often than the rest."""
-    weights = [4 if name in ("append", "sync") else 2 for name in operations] + [1] * len(ENDS)
+    weights = [4 if name in ("append", "sync") else 2 for name in operations] + [1] * len(MORE + ENDS)
     steps = []
-    for name in chance.choices([*operations, *ENDS], weights, k=chance.randint(5, 16)):
+    for name in chance.choices([*operations, *MORE, *ENDS], weights, k=chance.randint(5, 16)):
         steps.append(f"append:{chance.choice((1, 1, 2, 5, 12))}" if name == "append" else name)
     return tuple(steps)

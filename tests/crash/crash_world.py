@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
-from streamfn.log import age, commit
+from streamfn.log import age, commit, gaps, retention
+from streamfn.log.chain import read_chain
 from streamfn.log.commit import Commit
 from streamfn.log.datadir import FORMAT_VERSION, DataDir
 from streamfn.log.disk import write_synced
 from streamfn.log.durability import FSYNC, Durability
+from streamfn.log.gaps import LOST, Gap
 from streamfn.log.reader import ShardReader, records
 from streamfn.log.seal import seal
 from streamfn.log.stream import Shard
@@ -40,20 +43,32 @@ class Violation(Exception):
 class Told(NamedTuple):
     """What the outside knows.  All numbers are offsets; what is said of one holds for every record below it.
 
-    `given`: by offset, every record an append was called with; `written`: the append has returned;
-    `acknowledged`: the record was acknowledged, or readers could see it; `synced`: the same under fsync, and
-    under the weaker modes that a sync has returned; `checkpoint` and `discards` (first offset, end) as the
-    store has them, which is durable by itself; `trimmed`: a trim was asked for.
+    `given`: by offset, every record an append was called with, None where a crash took it and the log went on
+    behind it; `written`: the append has returned; `acknowledged`: the record was acknowledged, or readers could
+    see it; `synced`: that was promised to survive a loss of power (with fsync always, else after a sync);
+    `checkpoint`, and `disposed`, the ranges of records with a disposition (first offset, end, which) as the
+    store has them, which is durable by itself; `trimmed`: a trim was asked for; `number`: the highest sequence
+    number anybody has seen, as (length, text); `weak`: a life had a durability weaker than fsync.
     """
 
-    given: tuple[NewRecord, ...] = ()
+    given: tuple[NewRecord | None, ...] = ()
     written: int = 0
     acknowledged: int = 0
     synced: int = 0
     checkpoint: int = 0
-    discards: tuple[tuple[int, int], ...] = ()
+    disposed: tuple[tuple[int, int, str], ...] = ()
     trimmed: int = 0
+    number: tuple[int, str] = (0, "")
     lives: int = 0
+    weak: bool = False
+
+
+class Seen(NamedTuple):
+    """What a reader came by: records, gaps, and the offset where it was caught up."""
+
+    records: list[Record]
+    gaps: list[Gap]
+    end: int
 
 
 class Moment(NamedTuple):
@@ -94,21 +109,23 @@ class Life:
     """A shard open for writing, and the mapping that consumes it."""
 
     def __init__(
-        self,
-        disk: SimDisk,
-        told: Told,
-        durability: Durability = FSYNC,
-        moments: list[Moment] | None = None,
+        self, disk: SimDisk, told: Told, durability: Durability = FSYNC, moments: list[Moment] | None = None
     ) -> None:
         self.disk = disk
         self.shard = newborn()[1]._replace(disk=disk)
-        self.told = told._replace(lives=told.lives + 1)
+        self.told = told._replace(lives=told.lives + 1, weak=told.weak or not durability.synced)
         self.durability = durability
         self.unsealed: list[tuple[int, int]] = []
+        self._moments: list[Moment] | None = None
         if moments is not None:
             self.watch(moments)
         self.writer = ShardWriter.open(
-            self.shard, wait_s=0, clock=VirtualClock(), segment_bytes=SEGMENT_BYTES, threaded=False
+            self.shard,
+            wait_s=0,
+            clock=VirtualClock(),
+            segment_bytes=SEGMENT_BYTES,
+            durability=durability,
+            threaded=False,
         )
         self._forget_the_lock()
         self.writer._sealer.seal = lambda first, end, *_: self.unsealed.append((first, end))  # a step of its own
@@ -119,21 +136,41 @@ class Life:
         self.disk.sync(fd)
         self.disk.close(fd)
 
+    # ---- what may be found of it
+
     def watch(self, moments: list[Moment]) -> None:
         """Add every moment from now on to `moments`."""
-        self.disk.changed = lambda: moments.append(self.moment())
+        self._moments = moments
+        self.disk.changed = self._note
+
+    def _note(self) -> None:
+        if self._moments is not None:
+            self._moments.append(self.moment())
 
     def moment(self) -> Moment:
         """This moment.  What readers could see now has been told."""
         published = self.published()
         told = self.told
         if published is not None and published.end_offset > told.acknowledged:
-            told = told._replace(acknowledged=published.end_offset, synced=published.end_offset)
+            told = without_lost(told, gaps.read(self.shard).gaps)
+        if published is not None:
+            told = told._replace(
+                acknowledged=max(told.acknowledged, published.end_offset),
+                synced=max(told.synced, published.end_offset if self.durability.synced else published.synced_offset),
+            )
         return Moment(self.disk.crash(), told)
 
     def published(self) -> Commit | None:
-        """What the commit file says just now."""
-        return commit.decode(self.disk.content(self.shard.directory / "commit"))
+        """What readers take from the commit file just now: nothing where it is of an earlier run of the machine."""
+        found = commit.decode(self.disk.content(self.shard.directory / "commit"))
+        return found if found is not None and found.boot_id == self.disk.boot_id() else None
+
+    def end(self) -> None:
+        """Give everything back; the disk stays as it is."""
+        self.disk.changed = None
+        self.writer._abandon()
+
+    # ---- steps
 
     def step(self, name: str) -> None:
         """Take one step of a script: an operation, for an append with the number of records."""
@@ -141,69 +178,141 @@ class Life:
         getattr(self, operation)(*[int(count)] if count else [])
 
     def append(self, count: int = 1) -> None:
+        """Append records; under a weaker durability they are acknowledged at once."""
         start = self.writer.end_offset
-        records = tuple(made(offset, self.told.lives) for offset in range(start, start + count))
-        self.told = self.told._replace(given=(*self.told.given[:start], *records))
+        self._append([made(offset, self.told.lives) for offset in range(start, start + count)])
+
+    def sourced(self) -> None:
+        """Append records that have more columns."""
+        start = self.writer.end_offset
+        records = [made(offset, self.told.lives) for offset in range(start, start + 2)]
+        self._append([record._replace(source_subsequence_number=7) for record in records])
+
+    def captured(self) -> None:
+        """Append a record with a sequence number of its own, above all others."""
+        number = str(int(max(self.told.number, (1, "0"), self._last_number())[1]) + 10**30)
+        self._append([made(self.writer.end_offset, self.told.lives)._replace(sequence_number=number)])
+
+    def _last_number(self) -> tuple[int, str]:
+        """The number of the last record given, whether anybody has seen it or not."""
+        last = self.told.given[-1] if self.told.given else None
+        if last is not None and last.sequence_number is not None:
+            return len(last.sequence_number), last.sequence_number
+        text = self.writer.sequence_number(self.writer.end_offset)
+        return len(text), text
+
+    def _append(self, records: list[NewRecord]) -> None:
+        self.told = self.told._replace(given=(*self.told.given[: self.writer.end_offset], *records))
         self.writer.append(records)
         self.told = self.told._replace(written=self.writer.end_offset)
+        if not self.durability.synced:
+            self.writer.commit()
+            self.told = self.told._replace(acknowledged=self.writer.end_offset)
 
     def sync(self) -> None:
-        self.writer.commit()
+        """Acknowledge what was appended; under a weaker durability make it durable."""
+        self.writer.sync()
         self.acknowledge()
 
     def acknowledge(self) -> None:
-        self.told = self.told._replace(acknowledged=self.writer.end_offset, synced=self.writer.end_offset)
+        end = self.writer.end_offset
+        self.told = self.told._replace(acknowledged=end, synced=end)
 
     def roll(self) -> None:
         if self.writer.end_offset > self.writer._segment:
             self.writer._roll()
 
     def seal(self) -> None:
+        """Seal what is full."""
         while self.unsealed:
             seal(self.shard, *self.unsealed[0], age.Moment(0, 0))
             del self.unsealed[0]
 
+    def trim(self) -> None:
+        """Remove the older half of what is sealed."""
+        links = retention.removable(read_chain(self.shard).links)
+        if links:
+            links = links[: (len(links) + 1) // 2]
+            self.told = self.told._replace(trimmed=max(self.told.trimmed, links[-1].end_offset or 0))
+            retention.trim(self.shard, links, 0)
+
     def checkpoint(self) -> None:
-        """Deliver what can be seen; the first record fails for good and is discarded, with the checkpoint."""
+        """Deliver what can be seen: the first record fails for good and is discarded, and gaps are passed over."""
         start = self.told.checkpoint
         with ShardReader.open(self.shard, start) as reader:
-            delivered = whole(reader)
-        expect_same(delivered, self.told, start)
-        end = start + len(delivered)
-        if delivered:
-            discards = (*self.told.discards, (start, start + 1))
+            seen = whole(reader)
+        expect_same(seen, self.told, start)
+        if seen.end > start:
+            disposed = [(gap.first_offset, gap.end_offset, gap.why) for gap in seen.gaps]
+            disposed += [(record.offset, record.offset + 1, "ok") for record in seen.records]
+            if seen.records:
+                disposed[len(seen.gaps)] = (*disposed[len(seen.gaps)][:2], "failed")
+            self.store(seen.end, tuple(disposed))
             self.told = self.told._replace(
-                checkpoint=end,
-                discards=discards,
-                acknowledged=max(end, self.told.acknowledged),
-                synced=max(end, self.told.synced),
+                acknowledged=max(seen.end, self.told.acknowledged),
+                synced=max(seen.end, self.told.synced) if self.durability.synced else self.told.synced,
+                number=max([self.told.number, *map(number_of, seen.records)]),
             )
 
-    def end(self) -> None:
-        """Give everything back; the disk stays as it is."""
-        self.disk.changed = None
-        self.writer._abandon()
+    def store(self, checkpoint: int, disposed: tuple[tuple[int, int, str], ...]) -> None:
+        """Commit a checkpoint and what it disposes of: one transaction."""
+        self.told = self.told._replace(checkpoint=checkpoint, disposed=(*self.told.disposed, *disposed))
+        self._note()
 
 
-def whole(reader: ShardReader) -> list[Record]:
+def without_lost(told: Told, found: Sequence[Gap]) -> Told:
+    """What is told when the ledger says that a crash has taken records, of those that it may take."""
+    given = list(told.given)
+    for gap in found:
+        start = max(gap.first_offset, told.synced)  # a gap may have grown from an older one
+        if gap.why == LOST and start < gap.end_offset:
+            given += [None] * (gap.end_offset - len(given))
+            given[start : gap.end_offset] = [None] * (gap.end_offset - start)
+    return told._replace(given=tuple(given))
+
+
+def number_of(record: Record) -> tuple[int, str]:
+    """A record's sequence number as it is compared."""
+    return len(record.sequence_number), record.sequence_number
+
+
+def whole(reader: ShardReader) -> Seen:
     """Everything that a reader finds, from its position on."""
     found: list[Record] = []
+    passed: list[Gap] = []
     start = reader.position
-    while got := reader.poll(1 << 30):
+    while True:
+        got = reader.poll(1 << 30)
         for message in got:
             found += records(message)
-    return [record for record in found if record.offset >= start]
+        if not got:
+            if reader.gap is None:
+                break
+            passed.append(reader.skip())
+    return Seen([record for record in found if record.offset >= start], passed, reader.position)
 
 
-def expect_same(found: list[Record], told: Told, start: int) -> None:
-    """Raise Violation unless the records are those that were given, from offset `start` on, in order."""
-    for offset, record in enumerate(found, start):
-        if record.offset != offset:
-            raise Violation("hole", f"offset {record.offset} follows {offset - 1}")
-        if offset >= len(told.given):
+def expect_same(seen: Seen, told: Told, start: int) -> None:
+    """Raise Violation unless what was seen from offset `start` on is what was given, in order, but for the gaps."""
+    passed = {gap.first_offset: gap for gap in seen.gaps}
+    at = start
+    for record in seen.records:
+        while at in passed:
+            at = passed[at].end_offset
+        offset = record.offset
+        if offset != at:
+            raise Violation("hole", f"offset {offset} follows {at - 1}")
+        given = told.given[offset] if offset < len(told.given) else None
+        if given is None:
             raise Violation("phantom", f"record {record.data[:20]!r} at offset {offset} was never appended")
-        given = told.given[offset]
         if (record.data, record.partition_key, record.arrival_ms) != given[:3]:
             raise Violation("wrong-content", f"offset {offset} has {record.data[:20]!r}, not {given.data[:20]!r}")
-        if record.sequence_number[-20:] != f"{offset:020d}":
+        if record.source_subsequence_number != given.source_subsequence_number:
+            raise Violation("wrong-content", f"offset {offset} has another sub-sequence number")
+        if record.sequence_number != (given.sequence_number or record.sequence_number[:-20] + f"{offset:020d}"):
             raise Violation("wrong-number", f"offset {offset} has sequence number {record.sequence_number}")
+        at += 1
+    while at in passed:
+        at = passed[at].end_offset
+    if at != seen.end:
+        raise Violation("hole", f"the records end at {at}, the log at {seen.end}")

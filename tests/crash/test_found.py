@@ -5,6 +5,7 @@ from __future__ import annotations
 from crash_judge import judge
 from crash_world import Life, Moment, Told, newborn
 
+from streamfn.log.durability import OS
 from streamfn.testing.disk import SimDisk
 
 
@@ -36,3 +37,14 @@ def test_a_new_segment_whose_name_was_not_synced_stays_after_the_next_writers_ac
 def test_both_forms_of_a_segment_are_not_lost_when_sealing_was_killed_before_the_name_was_synced():
     moment = killed_at("sync_directory", "append", "roll", "seal")
     judge(moment.crash.killed(), moment.told, reader_first=False, power=False, later=1000)
+
+
+def test_what_several_killed_writers_left_unsynced_is_read_by_the_next():
+    told, image = Told(), newborn()[0]
+    for _ in range(3):
+        life = Life(SimDisk(image), told, OS)
+        life.append()
+        moment = life.moment()
+        life.end()
+        told, image = moment.told, moment.crash.killed()
+    judge(image, told, OS, reader_first=False, power=False, later=1000)
