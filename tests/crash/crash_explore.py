@@ -16,11 +16,11 @@ import json
 import logging
 import random
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from crash_judge import judge, revive
-from crash_scripts import ENDS, OPERATIONS, Script, long_script, short_scripts
+from crash_scripts import ENDS, Script, long_script, short_scripts
 from crash_world import Life, Moment, Told, Violation, newborn
 
 from streamfn.log.durability import FSYNC, OS, Durability, interval
@@ -33,6 +33,9 @@ _LONG_STATES = 12
 _LONG_MOMENTS = 24
 # After a kill much is not synced that the next life takes for given: a second end is looked at more closely.
 _LATER_STATES = 4
+# Scripts whose every state is judged, and under which durability.
+Plan = Sequence[tuple[Sequence[Script], Durability]]
+PLAN: Plan = ((short_scripts(4), FSYNC), (short_scripts(3), OS))
 _DURABILITIES = (FSYNC, FSYNC, OS, interval(50))
 
 
@@ -69,9 +72,9 @@ class Explorer:
         self._life = life
         self._seen: set[int] = set()
 
-    def short(self, operations: Iterable[str] = OPERATIONS, durability: Durability = FSYNC, longest: int = 4) -> None:
-        """Every script of so many operations: the crash states of its last one."""
-        for script in short_scripts(longest, tuple(operations)):
+    def short(self, scripts: Iterable[Script], durability: Durability) -> None:
+        """Every crash state of the last operation of each script."""
+        for script in scripts:
             chance = random.Random(f"{self.seed} {script}")
             moments: list[Moment] = []
             disk = SimDisk(newborn()[0])
@@ -90,12 +93,12 @@ class Explorer:
         self.short_scripts.append(self.scripts - sum(self.short_scripts))
         self.short_states.append(self.states - sum(self.short_states))
 
-    def long(self, operations: Iterable[str] = OPERATIONS) -> None:
+    def long(self) -> None:
         """Random scripts of several lives, without end."""
         number = 0
         while True:
             chance = random.Random(f"{self.seed}/{number}")
-            self._long(long_script(chance, tuple(operations)), number, chance)
+            self._long(long_script(chance), number, chance)
             number += 1
 
     def _long(self, script: Script, number: int, chance: random.Random) -> None:
@@ -170,15 +173,13 @@ class Explorer:
             raise Enough
 
 
-def explore(
-    seed: int, wanted: int, share: int = 0, shares: int = 1, operations: Iterable[str] = OPERATIONS, **options: Any
-) -> Explorer:
+def explore(seed: int, wanted: int, share: int = 0, shares: int = 1, plan: Plan = PLAN, **options: Any) -> Explorer:
     """Judge `wanted` states, or until too many promises are broken, and return what was found."""
     explorer = Explorer(seed, wanted, share, shares, **options)
     try:
-        explorer.short(operations)
-        explorer.short(operations, OS, 3)
-        explorer.long(operations)
+        for scripts, durability in plan:
+            explorer.short(scripts, durability)
+        explorer.long()
     except Enough:
         pass
     return explorer

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
 from itertools import product
 
 OPERATIONS = ("append", "sync", "roll", "seal", "checkpoint", "trim")
@@ -15,16 +14,15 @@ ENDS = ("kill", "power")
 Script = tuple[str, ...]
 
 
-def short_scripts(longest: int = 4, operations: Sequence[str] = OPERATIONS) -> Iterator[Script]:
-    """Every script of one to `longest` operations; an empty one stands for opening a new shard."""
-    for length in range(longest + 1):
-        yield from product(operations, repeat=length)
+def short_scripts(longest: int) -> list[Script]:
+    """Every script of up to `longest` operations; the empty one stands for opening a new shard."""
+    return [script for length in range(longest + 1) for script in product(OPERATIONS, repeat=length)]
 
 
-def long_script(chance: random.Random, operations: Sequence[str] = OPERATIONS) -> Script:
+def long_script(chance: random.Random) -> Script:
     """A script of 5 to 16 steps, appends and syncs more often than the rest."""
-    weights = [4 if name in ("append", "sync") else 2 for name in operations] + [1] * len(MORE + ENDS)
+    weights = [4 if name in ("append", "sync") else 2 for name in OPERATIONS] + [1] * len(MORE + ENDS)
     steps = []
-    for name in chance.choices([*operations, *MORE, *ENDS], weights, k=chance.randint(5, 16)):
+    for name in chance.choices([*OPERATIONS, *MORE, *ENDS], weights, k=chance.randint(5, 16)):
         steps.append(f"append:{chance.choice((1, 1, 2, 5, 12))}" if name == "append" else name)
     return tuple(steps)

@@ -11,6 +11,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from crash_explore import PLAN
+from crash_scripts import OPERATIONS
+
 HERE = Path(__file__).parent
 SHARES = 2
 
@@ -29,11 +32,12 @@ def test_every_crash_state_keeps_what_was_promised(crash_seed, crash_states, cap
     broken = [line for part in found for line in part["broken"]]
     assert not broken, "\n".join(broken)
     states = sum(part["states"] for part in found)
-    short = sum(part["short_states"] for part in found)
     with capsys.disabled():
-        print(
-            f"\ncrash states: {states} judged, {short} of them all there are of the {found[0]['short_scripts']} "
-            f"scripts of up to four operations; {found[0]['skipped']} left out there; seed {crash_seed}"
-        )
+        print(f"\ncrash states: {states} judged, seed {crash_seed}; all there are of")
+        for number, scripts in enumerate(found[0]["short_scripts"]):
+            short = sum(part["short_states"][number] for part in found)
+            longest = max(map(len, PLAN[number][0]))
+            print(f"    {scripts} scripts of up to {longest} of {', '.join(OPERATIONS)} ({PLAN[number][1]}): {short}")
+        print(f"    and of {found[0]['scripts'] - sum(found[0]['short_scripts'])} long ones some")
     assert states >= crash_states
     assert found[0]["skipped"] == 0

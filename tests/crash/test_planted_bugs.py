@@ -2,36 +2,30 @@
 
 from __future__ import annotations
 
-import re
-import struct
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from crash_explore import explore
-from crash_scripts import OPERATIONS
+from crash_explore import PLAN, explore
 from crash_world import Life
 
-from streamfn._native import ffi, lib
-from streamfn.log import recovery
+from streamfn.log import gaps, recovery, reserve, scan
+from streamfn.log.durability import FSYNC, OS
 from streamfn.log.writer import ShardWriter
 from streamfn.testing.disk import SimDisk
 
 # Enough for the rarest of them many times over.
 STATES = 20_000
-# What it takes to seal something, so that the scripts that do come early.
-SEALING = ("seal", "roll", "append")
-
 Patch = pytest.MonkeyPatch
 
 
 def acknowledge_before_the_sync(patch: Patch) -> type[Life]:
-    def commit(self: ShardWriter) -> None:
+    def sync(self: ShardWriter) -> None:
         if self._committed.end_offset != self._end_offset:
-            self._publish()
+            self._publish(self._end_offset)
             self._sync(self._fd)
 
-    patch.setattr(ShardWriter, "commit", commit)
+    patch.setattr(ShardWriter, "sync", sync)
     return Life
 
 
@@ -56,33 +50,32 @@ def roll_without_a_sync(patch: Patch) -> type[Life]:
 def no_checksum(patch: Patch) -> type[Life]:
     """Everything counts as proven before it was looked at."""
 
-    def step(self: recovery.Scan, *arguments: Any) -> Any:
+    def step(self: scan.Scan, *arguments: Any) -> Any:
         self.segment.proven = self.segment.size
         return original(self, *arguments)
 
-    original = recovery.Scan.step
-    patch.setattr(recovery.Scan, "step", step)
+    original = scan.Scan.step
+    patch.setattr(scan.Scan, "step", step)
     return Life
 
 
 def recovery_that_trusts_lengths(patch: Patch) -> type[Life]:
     """Whole is what says how long it is."""
-    value = re.compile(rb"SFN1:[0-9a-f]{8}:([0-9a-f]{8}):([0-9a-f]{16}):([0-9a-f]{8}):([0-9a-f]{16}):")
 
-    def scan_all(segment: Any, start: tuple[int, int], epoch: int) -> tuple[int, int, int, int]:
-        position, offset = start
-        while position + 8 <= segment.size:
-            mark, length = struct.unpack("<II", ffi.buffer(segment.base + position, 8)[:])
-            if mark != 0xFFFFFFFF or position + 8 + length > segment.size:
-                break
-            found = value.search(ffi.buffer(segment.base + position, 8 + length)[:])
-            if found is None:
-                break
-            epoch, _, rows, body = (int(number, 16) for number in found.groups())
-            position, offset = position + 8 + length + body, offset + rows
-        return lib.SF_SCAN_END, position, offset, epoch
+    def step(self: scan.Scan, end: int, *arguments: Any) -> Any:
+        self.segment.proven = self.segment.size
+        try:
+            return original(self, end, *arguments)
+        finally:
+            self.segment.proven = 0
 
-    patch.setattr(recovery, "_scan_all", scan_all)
+    def scan_tail(self: Any) -> Any:
+        with pytest.MonkeyPatch.context() as here:
+            here.setattr(scan.Scan, "step", step)
+            return ending(self)
+
+    original, ending = scan.Scan.step, recovery._Ending._scan
+    patch.setattr(recovery._Ending, "_scan", scan_tail)
     return Life
 
 
@@ -96,14 +89,48 @@ def checkpoint_ahead_of_the_log(patch: Patch) -> type[Life]:
         """Delivers what was written, whether it was committed or not."""
 
         def checkpoint(self) -> None:
-            self.told = self.told._replace(checkpoint=self.writer.end_offset)
+            start, end = self.told.checkpoint, self.writer.end_offset
+            self.store(end, ((start, end, "ok"),))
 
     return Ahead
 
 
+def discards_after_their_checkpoint(patch: Patch) -> type[Life]:
+    class Late(Life):
+        """Two transactions, and a moment in between."""
+
+        def store(self, checkpoint: int, disposed: Any) -> None:
+            super().store(checkpoint, tuple(one for one in disposed if one[2] == "ok"))
+            super().store(checkpoint, tuple(one for one in disposed if one[2] != "ok"))
+
+    return Late
+
+
+def offsets_given_out_twice(patch: Patch) -> type[Life]:
+    """Without a reserve, under a weaker durability."""
+    patch.setattr(reserve, "read", lambda shard: reserve.NOTHING)
+    return Life
+
+
+def trimmed_before_the_ledger_says_so(patch: Patch) -> type[Life]:
+    class Hasty(Life):
+        def trim(self) -> None:
+            with pytest.MonkeyPatch.context() as here:
+                here.setattr(gaps, "_write", lambda shard, ledger: written.append((shard, ledger)))
+                here.setattr(gaps, "read", lambda shard: written[-1][1] if written else read(shard))
+                super().trim()
+            for shard, ledger in written:
+                gaps._write(shard, ledger)
+            written.clear()
+
+    written: list[Any] = []
+    read = gaps.read
+    return Hasty
+
+
 def what_was_kept_is_not_synced(patch: Patch) -> type[Life]:
     def continue_without(self: ShardWriter, tail: Any) -> None:
-        original(self, tail._replace(kept_records=0))
+        original(self, tail._replace(kept_from=tail.position, kept_records=0))
 
     original = ShardWriter._continue
     patch.setattr(ShardWriter, "_continue", continue_without)
@@ -147,6 +174,9 @@ BUGS = [
     recovery_that_trusts_lengths,
     commit_file_trusted_after_a_reboot,
     checkpoint_ahead_of_the_log,
+    discards_after_their_checkpoint,
+    offsets_given_out_twice,
+    trimmed_before_the_ledger_says_so,
     what_was_kept_is_not_synced,
     a_torn_tail_that_is_left,
     unlinked_before_the_sealed_name_is_synced,
@@ -154,12 +184,23 @@ BUGS = [
 ]
 
 
+# The short script that does what the bug is in, where that comes late.
+PLANS = {
+    checkpoint_ahead_of_the_log: (FSYNC, "append", "checkpoint"),
+    discards_after_their_checkpoint: (FSYNC, "append", "sync", "checkpoint"),
+    offsets_given_out_twice: (OS, "append", "checkpoint"),
+    trimmed_before_the_ledger_says_so: (FSYNC, "append", "roll", "seal", "trim"),
+    unlinked_before_the_sealed_name_is_synced: (FSYNC, "append", "roll", "seal"),
+    sealed_without_a_sync: (FSYNC, "append", "roll", "seal"),
+}
+
+
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.__name__)
 def test_a_planted_bug_is_found(bug: Callable[[Patch], type[Life]], monkeypatch: Patch, crash_seed: int, capsys: Any):
     monkeypatch.setattr(recovery._log, "disabled", True)
     life = bug(monkeypatch)
-    operations = SEALING if "seal" in bug.__name__ else OPERATIONS
-    found = explore(crash_seed, STATES, operations=operations, broken_max=1, life=life)
+    plan = [([script], durability) for durability, *script in [PLANS[bug]]] if bug in PLANS else PLAN
+    found = explore(crash_seed, STATES, plan=plan, broken_max=1, life=life)
     assert found.broken, f"{bug.__name__} was not found in {found.states} states, seed {crash_seed}"
     with capsys.disabled():
         print(f"\nplanted: {bug.__name__}: state {found.states}: {found.broken[0]}", end="")
