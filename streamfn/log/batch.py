@@ -18,6 +18,11 @@ from streamfn.log.layout import KINESIS, KINESIS_SOURCE, Layout
 from streamfn.log.schema import COUNTER_DIGITS, Draft, message_bytes, numbers
 from streamfn.types import NewRecord
 
+# Looked at for every record.
+_KEY_CHARS_MAX = limits.PARTITION_KEY_CHARS_MAX
+_DATA_BYTES_MAX = limits.RECORD_BYTES_MAX
+_ARRIVAL_MS_MAX = limits.ARRIVAL_MS_MAX
+
 assert array("i").itemsize == 4
 assert array("q").itemsize == 8
 
@@ -95,25 +100,41 @@ def from_records(records: Sequence[NewRecord], arrival_ms: int) -> Iterable[Rows
     keys: list[bytes] = []
     data: list[bytes] = []
     arrival: list[int] = []
-    numbers: list[str] = []
-    sourced = False
+    plain = True
     for record in records:
-        keys.append(check_record(record))
-        content, _, at, number, source, place = record
+        content, key, at, number, source, place = record
+        if (
+            not 0 < len(key) <= _KEY_CHARS_MAX
+            or len(content) > _DATA_BYTES_MAX
+            or (at is not None and not 0 <= at <= _ARRIVAL_MS_MAX)
+            or number is not None
+            or source is not None
+            or place is not None
+        ):
+            check_record(record)
+            plain = False
+        try:
+            keys.append(key.encode())
+        except UnicodeEncodeError:
+            check_record(record)  # says it
         data.append(content)
         arrival.append(arrival_ms if at is None else at)
-        if number is not None:
-            numbers.append(number)
-        if source is not None or place is not None:
-            sourced = True
+    if plain:
+        return assemble(KINESIS, len(records), (None, keys, arrival, data))
+    return _captured(records, [keys, arrival, data])
+
+
+def _captured(records: Sequence[NewRecord], columns: list[Values]) -> Iterable[Rows]:
+    """The same for records that bring along numbers of their own, or of what they were taken out of."""
+    numbers = [record.sequence_number for record in records if record.sequence_number is not None]
     if numbers:
         require_rising(numbers, len(records))
-    columns: list[Values] = [_encoded(numbers) if numbers else None, keys, arrival, data]
-    if not sourced:
+    columns.insert(0, _encoded(numbers) if numbers else None)
+    sources = _encoded(record.source_sequence_number for record in records)
+    places = [record.source_subsequence_number for record in records]
+    if all(source is None and place is None for source, place in zip(sources, places, strict=True)):
         return assemble(KINESIS, len(records), columns, numbers)
-    columns.append(_encoded([record.source_sequence_number for record in records]))
-    columns.append([record.source_subsequence_number for record in records])
-    return assemble(KINESIS_SOURCE, len(records), columns, numbers)
+    return assemble(KINESIS_SOURCE, len(records), [*columns, sources, places], numbers)
 
 
 def _encoded(texts: Iterable[str | None]) -> list[bytes | None]:
@@ -175,17 +196,18 @@ def assemble(
     `captured` are the sequence numbers that the rows brought along, of all or none.
     """
     offsets: list[list[int] | None] = []
-    weight = row_bytes(layout) * rows
+    weight = layout.row_bytes * rows
     for column, values in zip(layout.columns, columns, strict=True):
         if values is None or column.fixed:
             offsets.append(None)
-            continue
-        sizes = [len(value or b"") for value in values] if column.nullable else map(len, values)  # type: ignore[arg-type]
-        offsets.append([0, *accumulate(sizes)])
-        weight += offsets[-1][-1]  # type: ignore[index]
+        else:
+            sizes: Any = [len(value or b"") for value in values] if column.nullable else map(len, values)  # type: ignore[arg-type]
+            ends = [0, *accumulate(sizes)]
+            offsets.append(ends)
+            weight += ends[-1]
     if rows and weight <= limits.MESSAGE_BYTES_TARGET and rows <= limits.MESSAGE_ROWS_MAX:
-        ends = (captured[0], captured[-1]) if captured else None
-        return (Rows(layout, rows, _buffers(layout, columns, offsets), ends),)  # nearly always: one message
+        span = (captured[0], captured[-1]) if captured else None
+        return (Rows(layout, rows, _buffers(layout, columns, offsets), span),)  # nearly always: one message
     return _parts(layout, rows, columns, offsets, captured)
 
 
@@ -197,7 +219,7 @@ def _parts(
     captured: Sequence[str],
 ) -> Iterator[Rows]:
     weights = [column for column in offsets if column is not None]
-    for start, stop in pairwise(cuts(rows, row_bytes(layout), weights)):
+    for start, stop in pairwise(cuts(rows, layout.row_bytes, weights)):
         part = [values and values[start:stop] for values in columns]
         rebased = [
             None if column is None else [at - column[start] for at in column[start : stop + 1]]
@@ -228,12 +250,6 @@ def _bitmap(values: Sequence[bytes | int | None]) -> bytes:
     """Return Arrow's validity bitmap: a bit for each value that is there, lowest first."""
     bits = int("".join("0" if value is None else "1" for value in reversed(values)), 2)
     return bits.to_bytes((len(values) + 7) >> 3, "little")
-
-
-def row_bytes(layout: Layout) -> int:
-    """Return roughly what a row takes beside its texts: offsets, numbers, and a sequence number given here."""
-    sizes = (1, 4, 0, 8)
-    return sum(sizes[what] for what, _ in layout.buffers) + limits.SEQUENCE_DIGITS_GIVEN
 
 
 def cuts(

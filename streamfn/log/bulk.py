@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from streamfn import limits
 from streamfn._native import ffi, lib
 from streamfn.errors import RefusedError
-from streamfn.log.batch import Content, Rows, cuts, row_bytes
+from streamfn.log.batch import Content, Rows, cuts
 from streamfn.log.layout import KINESIS, KINESIS_SOURCE
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def _slices(
     texts = [None if column is None else _Texts(column) for column in (sequence, keys, data, source)]
     offsets = [text.offsets for text in texts if text is not None]
     times = None if arrival is None else _int64s(arrival)
-    for start, stop in pairwise(cuts(len(data), row_bytes(layout), offsets, message_bytes)):
+    for start, stop in pairwise(cuts(len(data), layout.row_bytes, offsets, message_bytes)):
         numbers, key, content, origin = (
             (None, None) if text is None else text.slice(start, stop) for text in texts
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from streamfn._native import lib
+from streamfn.limits import SEQUENCE_DIGITS_GIVEN
 from streamfn.log.flatbuffer import Scalar, Table, Text
 
 
@@ -38,11 +39,13 @@ class Layout:
     holds, and its place among those that Arrow counts (`arrow_buffers`: it counts a validity bitmap for every column).
     `nullable` are the columns that may be null, each with the index of its bitmap in `buffers`.  `sequence` is the
     index in `buffers` of the sequence number's offsets, `time` that of the time of arrival or creation; `texts` are
-    those of the bytes of texts.
+    those of the bytes of texts.  `row_bytes` is roughly what a row takes beside its texts: offsets, numbers, and a
+    sequence number given here.
     """
 
     __slots__ = (
-        "arrow_buffers", "buffers", "columns", "id", "name", "names", "nullable", "sequence", "texts", "time",
+        "arrow_buffers", "buffers", "columns", "id", "name", "names", "nullable", "row_bytes", "sequence", "texts",
+        "time",
     )  # fmt: skip
 
     def __init__(self, number: int, name: str, columns: tuple[Column, ...], time: str) -> None:
@@ -66,6 +69,8 @@ class Layout:
                 buffers += [(OFFSETS, place + 1), (BYTES, place + 2)]
             self.arrow_buffers += 2 if column.fixed else 3
         self.buffers = tuple(buffers)
+        sizes = (1, 4, 0, 8)
+        self.row_bytes = sum(sizes[what] for what, _ in buffers) + SEQUENCE_DIGITS_GIVEN
         self.nullable = tuple(nullable)
         self.texts = tuple(index for index, (what, _) in enumerate(buffers) if what == BYTES)
         self.sequence = starts["sequence_number"]

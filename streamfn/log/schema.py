@@ -143,21 +143,21 @@ def _laid_out(
 
     With room for all of it if it is to be `whole`.
     """
-    template = _TEMPLATES[layout.id]
-    start = at = len(template.encoded)
+    encoded, rows_at, body_at, nodes_at, buffers_at, _, nodes, entries = _TEMPLATES[layout.id]
+    start = at = len(encoded)
     places = [0] * (2 * layout.arrow_buffers)
     columns = []
-    for size, (_, index) in zip(sizes, layout.buffers, strict=True):
+    for (_, index), size in zip(layout.buffers, sizes):  # noqa: B905 - it is the loop that every append is in
         places[2 * index] = at - start
         places[2 * index + 1] = size
         columns.append(at)
-        at += (size + 7) & ~7
+        at += (size + 7) & -8
     buffer = bytearray(at if whole else start)
-    buffer[:start] = template.encoded
-    _INT64.pack_into(buffer, template.rows_at, rows)
-    _INT64.pack_into(buffer, template.body_at, at - start)
-    template.nodes.pack_into(buffer, template.nodes_at, *(rows, 0) * len(layout.columns))
-    template.places.pack_into(buffer, template.buffers_at, *places)
+    buffer[:start] = encoded
+    _INT64.pack_into(buffer, rows_at, rows)
+    _INT64.pack_into(buffer, body_at, at - start)
+    nodes.pack_into(buffer, nodes_at, *(rows, 0) * len(layout.columns))
+    entries.pack_into(buffer, buffers_at, *places)
     return buffer, columns, at
 
 
