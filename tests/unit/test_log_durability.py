@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import random
 from itertools import pairwise
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from streamfn.errors import RefusedError
+from streamfn.errors import LogError, RefusedError
 from streamfn.log import commit, gaps, reserve
 from streamfn.log.commit import Commit
 from streamfn.log.datadir import make_shard_directories
@@ -229,6 +230,36 @@ def test_weak_appends_are_synced_before_a_stronger_writer_calls_them_durable() -
         machine.put(again, 1)
         machine.power_cut()
     assert [record.offset for record in machine.read()[0]] == list(range(5))
+
+
+@pytest.mark.parametrize("durability", [FSYNC, *WEAK], ids=str)
+def test_after_a_failed_sync_what_the_next_writer_shows_is_on_the_disk(durability: Durability) -> None:
+    """The system takes pages for clean that a failed sync did not write; another sync would say nothing and do nothing."""
+    machine = Machine()
+    writer = machine.open(durability)
+    machine.put(writer, 3)
+    writer.sync()
+
+    def fail(call: str) -> None:
+        if call == "sync":
+            raise OSError(errno.EIO, "Input/output error")
+
+    machine.disk.before = fail
+    writer.append([NewRecord(b"x", "k", 1)])
+    with pytest.raises(LogError, match="a sync failed: Input/output error"):
+        writer.sync()
+    with pytest.raises(LogError, match="takes no appends until it is opened again"):
+        writer.append([NewRecord(b"y", "k", 1)])
+    machine.disk.before = None
+    writer.close()
+    with machine.open(durability) as again:
+        shown = [record.offset for record in machine.read()[0]]
+        assert shown == list(range(again.end_offset))
+        assert again.synced_offset == again.end_offset
+        machine.power_cut()
+    found, passed = machine.read()
+    assert [record.offset for record in found] == shown
+    assert not passed
 
 
 def test_captured_numbers_are_kept_and_numbers_given_afterwards_are_above_them() -> None:
