@@ -233,8 +233,8 @@ def test_weak_appends_are_synced_before_a_stronger_writer_calls_them_durable() -
 
 
 @pytest.mark.parametrize("durability", [FSYNC, *WEAK], ids=str)
+def test_after_a_failed_sync_what_the_next_writer_shows_is_on_the_disk(durability: Durability) -> None:
     """The system takes pages for clean that a failed sync did not write; another sync would do nothing, and succeed."""
-    """The system takes pages for clean that a failed sync did not write; another sync would say nothing and do nothing."""
     machine = Machine()
     writer = machine.open(durability)
     machine.put(writer, 3)
