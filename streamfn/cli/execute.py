@@ -12,6 +12,7 @@ import click
 import trio
 
 from streamfn.cli.live import LiveDisplay, RetryingShard, RunSummary, Snapshot, summary_text
+from streamfn.doors.openfiles import allow_open_files
 from streamfn.errors import StreamfnError
 from streamfn.log.datadir import DataDir
 from streamfn.mapping.logs import LogWriter
@@ -20,6 +21,8 @@ from streamfn.mapping.options import RunOptions
 from streamfn.mapping.runtime import Runtime, open_runtime
 
 REFRESH_S = 0.2
+# A commit file, the segment that is read, and the one before it that some batch still needs.
+_FILES_A_SHARD = 4
 EXIT_DISCARDED = 3
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -69,6 +72,8 @@ class Run:
     async def _serve(self, runtime: Runtime) -> None:
         options = self._options
         mapping = self.mapping = await runtime.mapping(options)
+        # Twice what the shards need now: they may be split while this runs.
+        allow_open_files(2 * _FILES_A_SHARD * len(mapping.stream.open_shards))
         self.begun(mapping)
         if mapping.resumed and options.starting_position != "TRIM_HORIZON":
             self._say("the starting position is ignored: the mapping goes on from its checkpoint")

@@ -85,7 +85,7 @@ class Target:
         """Return it, made if there is none."""
         data = DataDir.open(self._data_dir, create=True)
         stream = data.open_or_create_stream(self._name, self._shards, kind=self._kind)
-        allow_open_files(4 * len(stream.open_shards))
+        allow_open_files(10 * len(stream.open_shards))  # a writer has its files, its socket, and who puts through it
         return stream
 
 

@@ -28,7 +28,7 @@ def run_reshard(settings: Settings, name: str, call: Callable[[DataDir, str], St
     data = DataDir.open(settings.data_dir, create=False)
     before = data.stream(name)
     data.require_writable()
-    allow_open_files(6 * len(before.open_shards))
+    allow_open_files(8 * len(before.open_shards))
     after = call(data, name)
     if settings.json_output:
         made = {shard.id for shard in after.shards[len(before.shards) :]}

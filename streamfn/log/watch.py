@@ -12,13 +12,14 @@ from collections.abc import Hashable
 from typing import Generic, TypeVar
 
 from streamfn.errors import LogError
-from streamfn.log import libc
+from streamfn.log import description, libc
 from streamfn.log.stream import Shard, Stream
 
 Key = TypeVar("Key", bound=Hashable)
 
 _EVENT = struct.Struct("=iIII")
 _READ_BYTES = 1 << 16
+_DESCRIPTION = description.FILE.encode()
 
 
 class CommitWatch(Generic[Key]):
@@ -60,7 +61,7 @@ class CommitWatch(Generic[Key]):
         try:
             if isinstance(what, Shard):
                 watch = libc.inotify_add(self._fd, str(directory / "commit"), libc.IN_MODIFY)
-            else:  # nothing else is renamed into a stream's directory
+            else:
                 watch = libc.inotify_add(self._fd, str(directory), libc.IN_MOVED_TO)
         except OSError as error:
             why = (
@@ -89,7 +90,10 @@ class CommitWatch(Generic[Key]):
             at = 0
             while at < len(content):
                 watch, mask, _, name_bytes = _EVENT.unpack_from(content, at)
+                name = content[at + _EVENT.size :][:name_bytes].rstrip(b"\0")
                 at += _EVENT.size + name_bytes
+                if name and name != _DESCRIPTION:  # something else was renamed into a stream's directory
+                    continue
                 if mask & libc.IN_Q_OVERFLOW:
                     told.update(self._watches)
                 told.update(self._keys.get(watch, ()))

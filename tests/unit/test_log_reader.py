@@ -14,6 +14,7 @@ from streamfn.log import commit
 from streamfn.log.datadir import DataDir
 from streamfn.log.reader import Message, ShardReader, horizon, records, segments
 from streamfn.log.seek import offset_at_time
+from streamfn.log.reshard import split_shard
 from streamfn.log.segment import Segment
 from streamfn.log.stream import Shard, Stream
 from streamfn.log.watch import CommitWatch
@@ -231,6 +232,23 @@ def test_a_watch_tells_which_shards_were_committed_to(stream: Stream) -> None:
         watch.remove("b")
         one.append(numbered(0, 1))
         one.commit()
+        assert watch.drain() == set()
+
+
+def test_a_watch_tells_when_a_stream_is_described_anew_and_of_nothing_else_there(
+    tmp_path: Path, stream: Stream
+) -> None:
+    with CommitWatch[str]() as watch:
+        watch.add(stream, "s")
+        (tmp_path / "other").write_text("")
+        (tmp_path / "other").rename(stream.directory / "capture.json")
+        with ShardWriter.open(stream.shards[0]) as writer:
+            writer.append(numbered(0, 1))
+        assert watch.drain() == set()
+        split_shard(DataDir.open(tmp_path / "data", create=False), "s", stream.shards[0].id)
+        assert watch.drain() == {"s"}
+        watch.remove("s")
+        split_shard(DataDir.open(tmp_path / "data", create=False), "s", stream.shards[1].id)
         assert watch.drain() == set()
 
 
