@@ -13,8 +13,8 @@ from streamfn.errors import LogDamaged, LogError
 from streamfn.log import commit
 from streamfn.log.datadir import DataDir
 from streamfn.log.reader import Message, ShardReader, horizon, records, segments
-from streamfn.log.seek import offset_at_time
 from streamfn.log.reshard import split_shard
+from streamfn.log.seek import offset_at_time
 from streamfn.log.segment import Segment
 from streamfn.log.stream import Shard, Stream
 from streamfn.log.watch import CommitWatch
