@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from streamfn.doors.mapping import Mapping, Outcomes
     from streamfn.doors.options import FunctionOptions, MappingOptions
     from streamfn.doors.putting import Put
-    from streamfn.doors.records import Records, StoredRecord
+    from streamfn.doors.records import Changes, Records, StoredChange, StoredRecord
     from streamfn.errors import (
         BusyError,
         DiskFull,
@@ -42,11 +42,12 @@ if TYPE_CHECKING:
     from streamfn.mapping.mapping import RunResult
     from streamfn.mapping.outcome import Outcome
     from streamfn.session import Function, MappingState, Session, open
-    from streamfn.sync import SyncMapping, SyncOutcomes, SyncRecords, SyncSession, open_sync
-    from streamfn.types import Fault, NewRecord
+    from streamfn.sync import SyncChanges, SyncMapping, SyncOutcomes, SyncRecords, SyncSession, open_sync
+    from streamfn.types import Fault, NewChange, NewRecord
 
 _HOMES = {
     "BusyError": "streamfn.errors",
+    "Changes": "streamfn.doors.records",
     "DiskFull": "streamfn.errors",
     "ExportOptions": "streamfn.doors.files",
     "ExportReport": "streamfn.doors.exporting",
@@ -63,6 +64,7 @@ _HOMES = {
     "Mapping": "streamfn.doors.mapping",
     "MappingOptions": "streamfn.doors.options",
     "MappingState": "streamfn.session",
+    "NewChange": "streamfn.types",
     "NewRecord": "streamfn.types",
     "Outcome": "streamfn.mapping.outcome",
     "Outcomes": "streamfn.doors.mapping",
@@ -72,9 +74,11 @@ _HOMES = {
     "RefusedError": "streamfn.errors",
     "RunResult": "streamfn.mapping.mapping",
     "Session": "streamfn.session",
+    "StoredChange": "streamfn.doors.records",
     "StoredRecord": "streamfn.doors.records",
     "Stream": "streamfn.log.stream",
     "StreamfnError": "streamfn.errors",
+    "SyncChanges": "streamfn.sync",
     "SyncMapping": "streamfn.sync",
     "SyncOutcomes": "streamfn.sync",
     "SyncRecords": "streamfn.sync",
@@ -85,6 +89,7 @@ _HOMES = {
 
 __all__ = [
     "BusyError",
+    "Changes",
     "DiskFull",
     "ExportOptions",
     "ExportReport",
@@ -101,6 +106,7 @@ __all__ = [
     "Mapping",
     "MappingOptions",
     "MappingState",
+    "NewChange",
     "NewRecord",
     "Outcome",
     "Outcomes",
@@ -110,9 +116,11 @@ __all__ = [
     "RefusedError",
     "RunResult",
     "Session",
+    "StoredChange",
     "StoredRecord",
     "Stream",
     "StreamfnError",
+    "SyncChanges",
     "SyncMapping",
     "SyncOutcomes",
     "SyncRecords",

@@ -66,9 +66,9 @@ def compact(
     """
     before = read_chain(shard).links
     written = merges = colds = 0
-    for group in plan(before, segment_bytes):
-        if size := _merge(shard, group):
-            written += size
+    for neighbours in plan(before, segment_bytes):
+        for group in _alike(shard, neighbours):
+            written += _merge(shard, group)
             merges += len(group)
     if cold_after_s is not None:
         for link in read_chain(shard).links:
@@ -119,13 +119,25 @@ class _Joined(NamedTuple):
     layout: Layout
 
 
+def _alike(shard: Shard, links: Sequence[Link]) -> list[list[Link]]:
+    """Divide neighbours where their columns change; what is then alone stays as it is."""
+    groups: list[list[Link]] = []
+    layout: Layout | None = None
+    for link in links:
+        segment = open_segment(shard, link.file)
+        if segment.layout is not layout:
+            groups.append([])
+        layout = segment.layout
+        segment.release()
+        groups[-1].append(link)
+    return [group for group in groups if len(group) > 1]
+
+
 def _merge(shard: Shard, links: Sequence[Link]) -> int:
-    """Make one segment of several; return the bytes written, 0 where their columns differ."""
+    """Make one segment of several with the same columns; return the bytes written."""
     _require_space(shard, sum(link.bytes for link in links))
     with ExitStack() as held:
         segments = [_opened(held, shard, link) for link in links]
-        if any(segment.layout is not segments[0].layout for segment in segments):
-            return 0
         end_offset = links[-1].end_offset
         assert end_offset is not None, "a sealed segment has an end"
         lowest = min(segments, key=lambda segment: segment.address)

@@ -17,6 +17,7 @@ from streamfn.log.layout import DYNAMODB, KINESIS, KINESIS_SOURCE
 from streamfn.log.reader import ShardReader, changes, records
 from streamfn.log.segment import list_segments, open_segment
 from streamfn.log.stream import Shard
+from streamfn.log.upkeep import compact_shard
 from streamfn.log.writer import ShardWriter
 from streamfn.types import Change, NewChange, NewRecord, Record
 
@@ -197,3 +198,26 @@ def test_large_appends_are_cut_into_messages_of_every_layout(tmp_path: Path) -> 
         assert len(reader.poll(100 * MIB)) > 2
     found = read(shard)
     assert [one[-2:] for one in found] == [one[-2:] for one in made]
+
+
+@pytest.mark.parametrize("cold_after_s", [None, 0])
+@pytest.mark.parametrize("kind", ["kinesis", "dynamodb"])
+def test_compaction_and_compression_keep_every_column(tmp_path: Path, kind: str, cold_after_s: int | None) -> None:
+    shard = make(tmp_path, kind)
+    with ShardWriter.open(shard, segment_bytes=16 * 1024) as writer:
+        for start in range(0, 280, 7):
+            if kind == "dynamodb":
+                writer.append_changes(some_changes(7, start))
+            else:
+                sourced = start >= 140  # from here on, other columns: those segments are not merged with the others
+                made = [record(i, str(i) if sourced and i % 2 else None) for i in range(start, start + 7)]
+                writer.append(made)
+    before: object = read_changes(shard) if kind == "dynamodb" else read(shard)
+    rows = tables(shard)
+    sealed = len(files(shard))
+    assert sealed > 3
+    done = compact_shard(shard, cold_after_s=cold_after_s)
+    assert done.segments_after < sealed
+    assert done.compressed == 0 if cold_after_s is None else done.compressed > 0
+    assert (read_changes(shard) if kind == "dynamodb" else read(shard)) == before
+    assert tables(shard) == rows
