@@ -79,10 +79,11 @@ class Deaggregator:
         message = self._message()
         try:
             message.ParseFromString(body)
-        except self._error:
+            keys = list(message.partition_key_table)
+        except (self._error, UnicodeDecodeError):
             return None
-        keys = list(message.partition_key_table)
-        if not all(1 <= len(key) <= PARTITION_KEY_CHARS_MAX for key in keys):
+        # What is not UTF-8 comes as bytes, or raises, as the version of protobuf pleases.
+        if not all(isinstance(key, str) and 1 <= len(key) <= PARTITION_KEY_CHARS_MAX for key in keys):
             return None
         if any(record.partition_key_index >= len(keys) for record in message.records):
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import stat
@@ -55,6 +56,8 @@ class Output:
                 self._finish()
         finally:
             self._drop()
+        if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+            raise FailedError(f"cannot write {self.name}: {error.strerror or error}") from error
 
     def _open(self) -> BinaryIO:
         if self._path is None:
@@ -89,9 +92,8 @@ class Output:
             raise FailedError(f"cannot write {self.name}: {error.strerror or error}") from error
 
     def _drop(self) -> None:
-        """Close, and remove what did not get its name."""
-        try:
+        """Close, and remove what did not get its name; what could not be written has been said."""
+        with contextlib.suppress(OSError):
             self._file.close()
-        finally:
-            if self._temporary is not None:
-                self._temporary.unlink(missing_ok=True)
+        if self._temporary is not None:
+            self._temporary.unlink(missing_ok=True)

@@ -59,6 +59,7 @@ def sealed(body: bytes) -> bytes:
         sealed(b""),
         sealed(b"\x1a\x04\x08\x07\x1a\x00"),  # the key of number 7 of a table that is empty
         sealed(b"\x0a\x00\x1a\x04\x08\x00\x1a\x00"),  # an empty partition key
+        sealed(b"\x0a\x01\xff\x1a\x04\x08\x00\x1a\x00"),  # one that is not UTF-8
     ],
 )
 def test_what_is_not_wholly_an_aggregated_record_is_an_ordinary_one(data: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import random
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +227,36 @@ def test_an_arrow_file_that_was_cut_is_read_up_to_there(tmp_path: Path) -> None:
 def test_what_is_no_table_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
     with pytest.raises(RefusedError, match=f"{name} is not a"):
         table_of(tmp_path, content, name)
+
+
+@pytest.mark.parametrize("name", ["t.arrow", "t.parquet"])
+def test_a_damaged_table_is_refused_fails_or_has_bad_rows_and_nothing_else(tmp_path: Path, name: str) -> None:
+    table = pa.table(
+        {
+            "sequence_number": [str(10**20 + n) for n in range(200)],
+            "partition_key": [f"key-{n}" for n in range(200)],
+            "approximate_arrival_timestamp": pa.array(range(200), pa.timestamp("ms", "UTC")),
+            "data": pa.array([bytes(n) for n in range(200)], pa.binary()),
+        }
+    )
+    table_of(tmp_path, table, name)
+    whole = (tmp_path / name).read_bytes()
+    rng = random.Random(7)
+    outcomes = set()
+    for _ in range(300):
+        content = bytearray(whole)
+        for _ in range(rng.choice([1, 1, 4])):
+            content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+        if rng.random() < 0.2:
+            del content[rng.randrange(len(content)) :]
+        try:
+            damaged = table_of(tmp_path, bytes(content), name)
+            read = read_records if kind_of(damaged.schema) else tables.read_objects
+            assert sum(len(rows.data) for rows in read(damaged, PLAIN)) <= 200
+            outcomes.add("read")
+        except (RefusedError, FailedError, BadRecord) as error:
+            outcomes.add(type(error).__name__)
+    assert outcomes == {"read", "RefusedError", "FailedError", "BadRecord"}
 
 
 @pytest.mark.parametrize(
