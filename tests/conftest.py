@@ -31,7 +31,7 @@ def pytest_terminal_summary(terminalreporter):
     """A line for each directory of tests: the gate has a limit, and this says who uses it up."""
     seconds, tests = Counter(), Counter()
     for report in (each for reports in terminalreporter.stats.values() for each in reports):
-        if hasattr(report, "when"):
+        if isinstance(report, pytest.TestReport):
             part = Path(report.nodeid.split("::")[0])
             part = part.parts[1] if len(part.parts) > 2 else part.name
             seconds[part] += report.duration

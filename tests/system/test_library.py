@@ -70,7 +70,7 @@ async def test_streams_are_made_listed_and_deleted(tmp_path):
         await session.create_stream("b", shards=3)
         await session.put("a", b"x")
         assert await session.streams() == ["a", "b"]
-        with pytest.raises(streamfn.RefusedError, match="3 shards, not 2"):
+        with pytest.raises(streamfn.RefusedError, match="3 open shards, not 2"):
             await session.create_stream("b", shards=2)
         await session.delete_stream("a")
         assert await session.streams() == ["b"]
