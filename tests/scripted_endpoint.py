@@ -10,13 +10,18 @@ holds when it changes several things at once.  `delay_s` makes every answer late
 
 from __future__ import annotations
 
+import functools
 import json
 import threading
 import time
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import boto3
 from live_stream import REGION, LiveStream, Refusal
+
+# The SDK reads its descriptions of services once a session, which takes longer than most tests that need one.
+SESSIONS = functools.cache(boto3.Session)
 
 
 class Endpoint:

@@ -1,7 +1,6 @@
 """`streamfn record` as a command: options, output, signals, errors, and what a mapping then delivers."""
 
 import base64
-import functools
 import json
 import signal
 import sys
@@ -15,15 +14,13 @@ from live_stream import ACCOUNT, REGION
 from record_rig import numbers, record, unlimited, until
 from run_rig import error_line
 from run_rig import until as until_true
-from scripted_endpoint import Endpoint
+from scripted_endpoint import SESSIONS, Endpoint
 from witness import deliveries
 
 from streamfn.capture import opening
 from streamfn.capture.captured import ShardLog
 from streamfn.cli.app import run
 from streamfn.log.datadir import DataDir
-
-SESSIONS = functools.cache(boto3.Session)
 
 
 @pytest.fixture
@@ -118,7 +115,7 @@ def test_a_second_request_does_not_wait_even_for_the_disk(endpoint, place, monke
 
     def stuck(self, captured):
         began.append(time.monotonic())
-        time.sleep(3)
+        time.sleep(8)
 
     monkeypatch.setattr(ShardLog, "append", stuck)
 
@@ -129,7 +126,7 @@ def test_a_second_request_does_not_wait_even_for_the_disk(endpoint, place, monke
         recorder.abandon()
 
     done = record(endpoint.url, "kinesis://orders", place.data, until=None, scenario=twice)
-    assert time.monotonic() - began[0] < 2.5
+    assert time.monotonic() - began[0] < 6
     assert (done.result.why, done.result.records) == ("abandoned", 0)
 
 

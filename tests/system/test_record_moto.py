@@ -10,6 +10,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 from record_rig import numbers, record, stored
+from scripted_endpoint import SESSIONS
 
 from streamfn.capture.reading import Beginning
 from streamfn.errors import RefusedError
@@ -36,7 +37,8 @@ def aws(server, monkeypatch):
         "AWS_CONFIG_FILE": "/dev/null", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
-    session, made = boto3.Session(), []
+    monkeypatch.setattr(boto3, "Session", SESSIONS)
+    session, made = boto3.Session(region_name=REGION), []
 
     def client(service):
         made.append(session.client(service))
