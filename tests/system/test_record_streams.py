@@ -14,7 +14,9 @@ import trio
 from record_rig import numbers, record, stored, unlimited, until
 from scripted_endpoint import SESSIONS, Endpoint
 
-from streamfn.capture.reading import Beginning, Until
+from streamfn.capture import memo
+from streamfn.capture.captured import ShardLog
+from streamfn.capture.reading import Beginning, Loss, Until
 from streamfn.cli.app import run
 from streamfn.errors import BusyError, FailedError, RefusedError
 from streamfn.log import gaps
@@ -53,6 +55,14 @@ def fill(live, count=20):
             live.put(shard.id, *range(count))
 
 
+def require_parents_first(live):
+    """No shard was asked for before all of its parents had been read to their ends."""
+    order = [shard for _, operation, shard in live.calls if operation in ("iterator", "records")]
+    for shard in live.listed():
+        for parent in shard.parents:
+            assert parent not in order[order.index(shard.id) :], f"{shard.id} was begun before {parent} had ended"
+
+
 def aged(live, shard_id, ms):
     """Make all records of a shard so much older."""
     for one in live.shards[shard_id].records:
@@ -83,6 +93,7 @@ def test_a_stream_is_recorded_with_its_arn_shards_lineage_numbers_and_times(endp
     assert one.arrival_ms == live.shards[first].records[0]["at_ms"]
     assert (done.result.records, done.result.shards, done.result.why) == (67, 5, "until")
     assert done.result.resumes_at == {shard: live.numbers(shard)[-1] for shard in (fourth, fifth)}
+    require_parents_first(live)
     assert live.refused == []
 
 
@@ -255,11 +266,7 @@ def test_a_split_and_a_merge_are_followed_and_a_child_is_begun_after_its_parents
     assert [shard.open for shard in shards.values()] == [False, False, False, True, True]
     assert {id: shard.parents for id, shard in shards.items()} == {s.id: s.parents for s in live.listed()}
     assert done.result.shards == 5
-    for shard in live.listed():
-        begun = next(at for at, _, id in live.calls if id == shard.id)
-        for parent in shard.parents:
-            last = max(at for at, operation, id in live.calls if id == parent and operation == "records")
-            assert last <= begun, "a child was asked for before its parent had ended"
+    require_parents_first(live)
 
 
 def test_a_dynamodb_shard_that_ends_is_followed_by_the_child_in_the_description(endpoint, data):
@@ -416,6 +423,29 @@ def test_what_was_trimmed_away_while_it_was_stopped_is_said_and_noted(endpoint, 
     assert f"from     {source}; 1 range had been trimmed away (--json lists them)" in capsys.readouterr().out
 
 
+def test_a_loss_is_noted_before_what_lies_behind_it_and_only_once(endpoint, data, monkeypatch):
+    live = unlimited(endpoint.kinesis("some"))
+    [shard] = live.shards
+    given = live.put(shard, *range(3))
+    aged(live, shard, 2 * DAY_MS)
+    record(endpoint.url, "kinesis://some", data)
+    given += live.put(shard, *range(3))
+    live.trim(shard, 4)
+
+    def crash(self, captured):
+        raise FailedError("crash")
+
+    with monkeypatch.context() as crashing:
+        crashing.setattr(ShardLog, "append", crash)
+        with pytest.raises(ExceptionGroup):
+            record(endpoint.url, "kinesis://some", data)
+    noted = memo.read(stream_of(data, "some")).losses
+    assert [(one.shard_id, one.loss) for one in noted] == [(shard, Loss(given[2], given[4]))]
+    record(endpoint.url, "kinesis://some", data)
+    assert memo.read(stream_of(data, "some")).losses == noted
+    assert numbers(data, "some")[shard] == given[:3] + given[4:]
+
+
 def test_an_old_last_record_that_is_still_there_is_no_loss(endpoint, data):
     live = unlimited(endpoint.kinesis("some"))
     [shard] = live.shards
@@ -526,6 +556,23 @@ def test_until_now_ends_although_records_keep_coming(endpoint, data):
 
     record(endpoint.url, "kinesis://orders", data, scenario=producer)
     assert numbers(data, "orders")[shard][:100] == there
+
+
+def test_until_a_time_waits_for_children_that_only_the_list_tells_of(endpoint, data):
+    live = unlimited(endpoint.kinesis())
+    live.tells_children = False
+    [first] = live.shards
+    fill(live)
+    end_ms = int(time.time() * 1000) + 2000
+
+    async def split(recorder):
+        await until(lambda: recorder.counts.records == 20)
+        with endpoint.lock:
+            live.split(first)
+            fill(live, 3)
+
+    record(endpoint.url, "kinesis://orders", data, until=Until(end_ms, end_ms), scenario=split, relist_s=30)
+    assert numbers(data, "orders") == numbers_upstream(live)
 
 
 def test_a_duration_ends_it(endpoint, data):
