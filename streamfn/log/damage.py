@@ -1,13 +1,100 @@
-"""Damage in words: what is not as it was written, where, and which records cannot be read."""
+"""Damage: which records cannot be read, where that begins and where the next good one lies; and all of it in words."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from streamfn.errors import LogDamaged
-from streamfn.log.segment import SegmentFile
+from streamfn.log import gaps
+from streamfn.log.commit import Commit
+from streamfn.log.gaps import DAMAGED, Gap
+from streamfn.log.rows import rows
+from streamfn.log.scan import Message, Scan, next_message
+from streamfn.log.segment import Segment, SegmentFile, list_segments
+from streamfn.log.stream import Shard
 
 Numbers = tuple[str | None, str | None]
+
+
+class Break(NamedTuple):
+    """Where reading breaks off, and where it can go on.
+
+    `named`: the ledger knows the gap, so it is no damage.  `resume_at` is the file position in the same segment where
+    the records behind the gap begin, or will; None if that is in another one.
+    """
+
+    gap: Gap
+    named: bool
+    resume_at: int | None = None
+
+    def error(self, path: Path, why: str) -> LogDamaged:
+        """Return the error for who does not go on."""
+        gap = self.gap
+        numbers = gap.first_sequence_number, gap.last_sequence_number
+        return LogDamaged(
+            why + lost(gap.first_offset, gap.end_offset, numbers),
+            path=path,
+            byte=gap.byte,
+            first_offset=gap.first_offset,
+            end_offset=gap.end_offset,
+        )
+
+
+def in_segment(shard: Shard, commit: Commit, scan: Scan, position: int) -> Break:
+    """Return the break at a scan, which found no message although records behind offset `position` were committed."""
+    segment = scan.segment
+    first = max(position, scan.next_offset)
+    active = not segment.sealed and segment.first_offset == commit.segment
+    limit = min(commit.length, segment.size) if active else segment.size
+    known = gaps.read(shard).at(first)
+    if known is not None:
+        end = known.end_offset
+        behind = next_message(segment, scan.position, limit, end, end + 1)
+    else:
+        after = None if active else next_start(shard, first)
+        end = max(commit.end_offset, first + 1) if after is None else after
+        behind = next_message(segment, scan.position, limit, first + 1, end)
+        end = end if behind is None else int(behind.first_offset)
+    resume_at = None if behind is None else int(behind.position)
+    if behind is None and active and end == commit.end_offset:
+        resume_at = commit.length
+    if known is not None:
+        return Break(known.clipped(first, end), True, resume_at)
+    numbers = _numbers_given(shard, commit, segment, behind, first, end)
+    return Break(Gap(first, end, DAMAGED, *numbers, segment.path.name, scan.position), False, resume_at)
+
+
+def in_file(shard: Shard, commit: Commit, file: SegmentFile | None, position: int) -> Break:
+    """Return the break at offset `position` where a whole segment cannot be read, or (None) is not there."""
+    end = next_start(shard, position) or max(commit.end_offset, position + 1)
+    name, byte = (file.path.name, 0) if file else (None, None)
+    return Break(Gap(position, end, DAMAGED, file=name, byte=byte), False)
+
+
+def next_start(shard: Shard, offset: int) -> int | None:
+    """Return where the first segment behind an offset begins."""
+    return next((file.first_offset for file in list_segments(shard) if file.first_offset > offset), None)
+
+
+def _numbers_given(
+    shard: Shard, commit: Commit, segment: Segment, behind: Any, first: int, end: int
+) -> Numbers:
+    """Return the sequence numbers of records that cannot be read, if the shard gave them itself.
+
+    That is so if the record behind them, or else the first one of their segment, has a number given here.
+    """
+    base = shard.sequence_base
+    if commit.sequence_base != base:
+        return None, None
+    if behind is None:
+        _, behind, count = Scan(segment, segment.data_at, segment.first_offset, 1).step(segment.size, 1, 1)
+        if not count:
+            return None, None
+    (neighbour,) = rows(Message(segment, behind, 0), 0, 1)
+    if neighbour.sequence_number != f"{base}{neighbour.offset:020d}":
+        return None, None
+    return f"{base}{first:020d}", f"{base}{end - 1:020d}"
 
 
 def damaged(

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from streamfn.errors import RefusedError
 from streamfn.log import gaps
-from streamfn.log.reader import ShardReader
+from streamfn.log.numbers import last_sequence_number
 from streamfn.log.reserve import ReserveFile, base_above
-from streamfn.log.rows import changes, records
-from streamfn.log.stream import DYNAMODB, OFFSET_DIGITS, Shard
+from streamfn.log.stream import OFFSET_DIGITS, Shard
 
 
 class Numbering:
@@ -63,29 +62,22 @@ class Numbering:
         if self._given:
             return int(f"{self._base}{end_offset - 1:0{OFFSET_DIGITS}d}")
         if self._last is None:
-            self._last = int(_number_before(self._shard, end_offset) or -1)
+            self._last = int(last_sequence_number(self._shard) or -1)
         return self._last
 
     def _base_above_all(self, end_offset: int) -> str:
-        text = None if self._last is not None else _number_before(self._shard, end_offset)
+        text = None if self._last is not None else last_sequence_number(self._shard)
         if self._lost and self._last is None:
             above = base_above(self._reserve.known.number)
-        elif text is not None and text.endswith(f"{end_offset - 1:0{OFFSET_DIGITS}d}") and len(text) > OFFSET_DIGITS:
-            above = text[:-OFFSET_DIGITS]  # it was given here
+        elif text is not None and self._is_given(text, end_offset):
+            above = text[:-OFFSET_DIGITS]
         elif text is not None or self._last is not None:
             above = base_above(int(text) if text is not None else self._last or 0)
         else:
             above = base_above(self._reserve.known.number)
         return max(self._shard.sequence_base, self._base, above, key=int)
 
-
-def _number_before(shard: Shard, end_offset: int) -> str | None:
-    """Return the sequence number of the last record before `end_offset` that is in the log, None if there is none."""
-    ledger = gaps.read(shard)
-    last = ledger.start_before(end_offset) - 1
-    if last < ledger.horizon:
-        return None
-    with ShardReader.open(shard, last) as reader:
-        (message,) = reader.poll(1, messages_max=1)
-        decode = changes if shard.kind == DYNAMODB else records
-        return decode(message, last - message.first_offset, 1)[0].sequence_number
+    def _is_given(self, number: str, end_offset: int) -> bool:
+        """Whether the last record's number is one that was given here: it ends in the record's offset."""
+        last = gaps.read(self._shard).start_before(end_offset) - 1
+        return len(number) > OFFSET_DIGITS and number.endswith(f"{last:0{OFFSET_DIGITS}d}")

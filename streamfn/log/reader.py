@@ -13,15 +13,14 @@ from typing import Any, NamedTuple
 
 from streamfn._native import ffi, lib
 from streamfn.errors import LogDamaged, LogError
-from streamfn.log import gaps, recovery, reserve
+from streamfn.log import damage, gaps, recovery, reserve
 from streamfn.log.commit import Commit, CommitFile, decode
-from streamfn.log.damage import Numbers, damaged, lost
 from streamfn.log.disk import stored_bytes
-from streamfn.log.gaps import DAMAGED, Gap
+from streamfn.log.gaps import Gap
 from streamfn.log.rows import changes, records
-from streamfn.log.scan import Scan, next_message
+from streamfn.log.scan import Message, Scan, next_message
 from streamfn.log.segment import Segment, SegmentFile, list_segments, open_segment, sealed_path, stream_path
-from streamfn.log.stream import DYNAMODB, Shard
+from streamfn.log.stream import Shard
 
 __all__ = [
     "Message",
@@ -37,28 +36,6 @@ __all__ = [
 _MESSAGES_MAX = 64
 _EVERYTHING = 1 << 62
 _MESSAGE_BYTES = ffi.sizeof("sf_message")
-
-
-class Message:
-    """One proven message.
-
-    `cdata` is its `sf_message *`; `bytes` is how much of the segment it takes.  The segment stays mapped
-    until the reader's next `poll` or `close`; whoever needs it longer retains it.
-    """
-
-    __slots__ = ("_keep", "bytes", "cdata", "first_offset", "rows", "segment")
-
-    def __init__(self, segment: Segment, keep: Any, index: int) -> None:
-        cdata = keep + index
-        self.segment = segment
-        self.cdata = cdata
-        self.first_offset: int = cdata.first_offset
-        self.rows: int = cdata.rows
-        self.bytes: int = cdata.length
-        self._keep = keep
-
-    def __repr__(self) -> str:
-        return f"<Message of {self.rows} records from {self.first_offset} in {self.segment!r}>"
 
 
 class ShardReader:
@@ -245,7 +222,7 @@ class ShardReader:
         following = self._locate()
         if following is scan.segment:
             following.release()
-            after = self._next_start(scan.next_offset)
+            after = damage.next_start(self.shard, scan.next_offset)
             if after is not None:
                 self._stand_before_damage(scan, f"but the next segment begins at {after}")
             else:
@@ -274,8 +251,8 @@ class ShardReader:
                     return open_segment(self.shard, file)
                 except FileNotFoundError:
                     continue
-                except LogDamaged as damage:
-                    self._stand_before_file(file, str(damage))
+                except LogDamaged as error:
+                    self._stand_before_file(file, str(error))
                     return None
         self._stand_before_file(None, f"{self.shard.directory} has no segment with offset {self._position}")
         return None
@@ -324,74 +301,24 @@ class ShardReader:
             self._scan.segment.release()
             self._scan = None
 
-    def _next_start(self, offset: int) -> int | None:
-        """Return where the first segment behind an offset begins."""
-        return next((file.first_offset for file in list_segments(self.shard) if file.first_offset > offset), None)
-
     def _stand_before(self, gap: Gap, resume_at: int | None) -> None:
         self.gap = gap
         self._resume_at = resume_at
 
     def _stand_before_damage(self, scan: Scan, why: str) -> None:
         """What follows in a segment is not there: a gap if the ledger knows it, or for salvage, or an error."""
-        segment = scan.segment
-        offset = max(self._position, scan.next_offset)
-        active = self._is_active(segment)
-        end = min(self._commit.length, segment.size) if active else segment.size
-        known = gaps.read(self.shard).at(offset)
-        if known is not None:
-            stop = known.end_offset
-            behind = next_message(segment, scan.position, end, stop, stop + 1)
-        else:
-            after = None if active else self._next_start(offset)
-            stop = max(self._commit.end_offset, offset + 1) if after is None else after
-            behind = next_message(segment, scan.position, end, offset + 1, stop)
-            stop = stop if behind is None else int(behind.first_offset)
-        resume_at = None if behind is None else int(behind.position)
-        if behind is None and active and stop == self._commit.end_offset:
-            resume_at = self._commit.length
-        if known is not None:
-            self._stand_before(known.clipped(offset, stop), resume_at)
-            return
-        file = SegmentFile(segment.first_offset, segment.sealed, segment.path)
-        numbers = self._numbers(behind, segment, offset, stop)
-        if not self._salvage:
-            raise damaged(file, scan.position, offset, why, end_offset=stop, numbers=numbers)
-        self._stand_before(Gap(offset, stop, DAMAGED, *numbers, file.path.name, scan.position), resume_at)
+        found = damage.in_segment(self.shard, self._commit, scan, self._position)
+        if not found.named and not self._salvage:
+            where = f"is damaged at byte {scan.position}: no valid record at offset {found.gap.first_offset}"
+            raise found.error(scan.segment.path, f"{scan.segment.path} {where}, {why}")
+        self._stand_before(found.gap, found.resume_at)
 
     def _stand_before_file(self, file: SegmentFile | None, why: str) -> None:
         """A whole segment cannot be read, or is not there: a gap for salvage, or an error."""
-        offset = self._position
-        stop = self._next_start(offset) or max(self._commit.end_offset, offset + 1)
-        numbers = self._numbers(None, None, offset, stop)
+        found = damage.in_file(self.shard, self._commit, file, self._position)
         if not self._salvage:
-            raise LogDamaged(
-                why + lost(offset, stop, numbers),
-                path=file.path if file else self.shard.directory,
-                byte=0 if file else None,
-                first_offset=offset,
-                end_offset=stop,
-            )
-        name, byte = (file.path.name, 0) if file else (None, None)
-        self._stand_before(Gap(offset, stop, DAMAGED, *numbers, name, byte), None)
-
-    def _numbers(self, behind: Any, segment: Segment | None, offset: int, stop: int) -> Numbers:
-        """Return the sequence numbers of records that cannot be read, if the shard gave them itself.
-
-        That is so if the record behind them, or else the first one of their segment, has a number given here.
-        """
-        base = self.shard.sequence_base
-        if self._commit.sequence_base != base or segment is None:
-            return None, None
-        if behind is None:
-            _, behind, count = Scan(segment, segment.data_at, segment.first_offset, 1).step(segment.size, 1, 1)
-            if not count:
-                return None, None
-        decode = changes if self.shard.kind == DYNAMODB else records
-        neighbour = decode(Message(segment, behind, 0), 0, 1)[0]
-        if neighbour.sequence_number != f"{base}{neighbour.offset:020d}":
-            return None, None
-        return f"{base}{offset:020d}", f"{base}{stop - 1:020d}"
+            raise found.error(file.path if file else self.shard.directory, why)
+        self._stand_before(found.gap, None)
 
 
 def _log_error(shard: Shard, error: OSError) -> LogError:

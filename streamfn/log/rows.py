@@ -11,7 +11,7 @@ from streamfn.log.layout import DYNAMODB, LAYOUTS, Column, Layout
 from streamfn.types import Change, Record
 
 if TYPE_CHECKING:
-    from streamfn.log.reader import Message
+    from streamfn.log.scan import Message
 
 
 Row = Record | Change

@@ -65,6 +65,28 @@ class Scan:
         return status, self._out, self._count[0]
 
 
+class Message:
+    """One proven message.
+
+    `cdata` is its `sf_message *`; `bytes` is how much of the segment it takes.  The segment stays mapped
+    until the reader's next `poll` or `close`; whoever needs it longer retains it.
+    """
+
+    __slots__ = ("_keep", "bytes", "cdata", "first_offset", "rows", "segment")
+
+    def __init__(self, segment: Segment, keep: Any, index: int) -> None:
+        cdata = keep + index
+        self.segment = segment
+        self.cdata = cdata
+        self.first_offset: int = cdata.first_offset
+        self.rows: int = cdata.rows
+        self.bytes: int = cdata.length
+        self._keep = keep
+
+    def __repr__(self) -> str:
+        return f"<Message of {self.rows} records from {self.first_offset} in {self.segment!r}>"
+
+
 def next_message(segment: Segment, position: int, end: int, at_least: int, below: int) -> Any:
     """Return the first whole message from a file position on that begins at an offset in `at_least` .. `below`.
 

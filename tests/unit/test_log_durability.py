@@ -13,6 +13,7 @@ import pytest
 from streamfn.errors import LogError, RefusedError
 from streamfn.log import commit, gaps, reserve
 from streamfn.log.commit import Commit
+from streamfn.log.cursor import ShardCursor
 from streamfn.log.datadir import make_shard_directories
 from streamfn.log.durability import FSYNC, OS, Durability, interval
 from streamfn.log.gaps import LOST, Gap
@@ -302,3 +303,17 @@ def test_a_commit_file_of_the_first_version_is_read_as_all_synced() -> None:
     assert commit.decode(content) == kept
     assert commit.decode(content[:-1] + b"\0\0") is None
     assert commit.decode(commit.encode(kept._replace(closed=True))) == kept._replace(closed=True)
+
+
+def test_a_cursor_passes_over_gaps_and_says_which() -> None:
+    machine = Machine()
+    writer = machine.open(OS)
+    machine.put(writer, 2)
+    writer.sync()
+    machine.put(writer, 2)
+    machine.power_cut()
+    with machine.open() as again:
+        (offset,) = machine.put(again, 1)
+        with ShardCursor(machine.shard, 0, None) as cursor:
+            assert [record.offset for record in cursor] == [0, 1, offset]
+            assert [gap[:3] for gap in cursor.gaps] == [(2, offset, LOST)]
