@@ -64,7 +64,6 @@ class ShardWriter:
     ) -> None:
         self.shard = shard
         self.durability = durability
-        self._synced_mode = durability.synced
         self._disk = shard.disk
         self._boot_id = ""
         self.recovered = Recovery("", 0, 0, 0)
@@ -236,7 +235,7 @@ class ShardWriter:
             LogError: the sync failed; the writer is fenced, and it is unknown which of the records that were
                 not committed before will be there when the shard is opened again.
         """
-        if self._synced_mode:
+        if self.durability.synced:
             self.sync()
             return
         self._require_open()
@@ -349,7 +348,7 @@ class ShardWriter:
             draft = rows.draft(self._end_offset, base, arrival_ms)
             self._require_space(len(draft.buffer))
             self._make_room(len(draft.buffer), rows.layout)
-            if not self._synced_mode:
+            if not self.durability.synced:
                 self._reserve_offsets(self._end_offset + rows.rows)
             message = draft.finish(self._epoch, self._committed.synced_offset)
             self._write(message)
