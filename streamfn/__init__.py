@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from streamfn.doors.options import FunctionOptions, MappingOptions
     from streamfn.doors.putting import Put
     from streamfn.doors.records import Changes, Records, StoredChange, StoredRecord
+    from streamfn.doors.streams import Stream
     from streamfn.errors import (
         BusyError,
         DiskFull,
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
         RefusedError,
         StreamfnError,
     )
-    from streamfn.log.stream import Stream
     from streamfn.mapping.mapping import RunResult
     from streamfn.mapping.outcome import Outcome
     from streamfn.session import Function, MappingState, Session, open
@@ -76,7 +76,7 @@ _HOMES = {
     "Session": "streamfn.session",
     "StoredChange": "streamfn.doors.records",
     "StoredRecord": "streamfn.doors.records",
-    "Stream": "streamfn.log.stream",
+    "Stream": "streamfn.doors.streams",
     "StreamfnError": "streamfn.errors",
     "SyncChanges": "streamfn.sync",
     "SyncMapping": "streamfn.sync",

@@ -36,11 +36,12 @@ from streamfn.doors.mapping import Mapping
 from streamfn.doors.options import FunctionOptions, MappingOptions, code_directory, function_options, mapping_options
 from streamfn.doors.putting import Put, Putter, new_record, new_records
 from streamfn.doors.records import Changes, Records, Start
+from streamfn.doors.streams import Stream
 from streamfn.errors import HandlerImportError, PoolClosed, RefusedError
 from streamfn.log.datadir import DataDir
 from streamfn.log.durability import Durability
 from streamfn.log.reshard import merge_shards, split_shard, update_shard_count
-from streamfn.log.stream import Stream
+from streamfn.log.stream import Stream as StoredStream
 from streamfn.mapping.deletion import delete_mapping, delete_stream
 from streamfn.mapping.handler import Handler
 from streamfn.mapping.logs import LogWriter
@@ -118,7 +119,7 @@ class Session:
             RefusedError: there is no such stream.
         """
         self._check_open()
-        return await trio.to_thread.run_sync(self._runtime.data.stream, name)
+        return Stream(await trio.to_thread.run_sync(self._runtime.data.stream, name))
 
     async def create_stream(self, name: str, *, shards: int = 1) -> None:
         """Make a stream, unless there is one of this name with as many shards.
@@ -172,9 +173,10 @@ class Session:
         """Split and merge until so many shards of equal ranges are open; otherwise as `split_shard`."""
         return await self._reshard(stream, lambda data: update_shard_count(data, stream, target_shard_count))
 
-    async def _reshard(self, stream: str, call: Callable[[DataDir], Stream]) -> Stream:
+    async def _reshard(self, stream: str, call: Callable[[DataDir], StoredStream]) -> Stream:
         self._check_open()
-        return await trio.to_thread.run_sync(call, self._runtime.data)  # our own producers give way as others' do
+        # Our own producers give way as others' do.
+        return Stream(await trio.to_thread.run_sync(call, self._runtime.data))
 
     async def put(
         self, stream: str, data: bytes | str, *, partition_key: str | None = None, durability: str | None = None

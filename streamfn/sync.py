@@ -29,10 +29,10 @@ from streamfn.doors.options import FunctionOptions, MappingOptions
 from streamfn.doors.portal import Call, Portal
 from streamfn.doors.putting import Put, new_record, new_records
 from streamfn.doors.records import Start, Stored, StoredChange, StoredRecord, StoredRows
+from streamfn.doors.streams import Stream
 from streamfn.errors import PoolClosed
 from streamfn.log.durability import Durability
 from streamfn.log.part import New
-from streamfn.log.stream import Stream
 from streamfn.mapping.handler import Handler
 from streamfn.mapping.mapping import RunResult
 from streamfn.mapping.outcome import Outcome

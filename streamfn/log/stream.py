@@ -17,17 +17,13 @@ from __future__ import annotations
 import hashlib
 import json
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from streamfn.errors import FailedError, RefusedError
 from streamfn.log.disk import SYSTEM_DISK, Disk
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-    import pyarrow.dataset as ds
 
 FORMAT_VERSION = 2
 HASH_KEYS = 2**128
@@ -211,18 +207,6 @@ class Stream:
             cold_after_s=cold_after_s,
             disk=self.disk,
         )
-
-    def scan(self, shard_ids: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """Yield the committed records as Arrow record batches over the mapped segments: see `log.columns.scan`."""
-        from streamfn.log import columns
-
-        return columns.scan(self, shard_ids)
-
-    def dataset(self, shard_ids: Sequence[str] | None = None) -> ds.Dataset:
-        """Return the committed records as a pyarrow dataset over the mapped segments: see `log.columns.dataset`."""
-        from streamfn.log import columns
-
-        return columns.dataset(self, shard_ids)
 
 
 def shard_id(number: int) -> str:

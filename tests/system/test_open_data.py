@@ -77,7 +77,7 @@ def test_every_tool_reads_the_active_segment(stream: Stream, tool: str, code: st
 
 @pytest.mark.parametrize(("tool", "code"), WHOLE)
 def test_every_tool_reads_a_whole_stream(stream: Stream, tool: str, code: str) -> None:
-    assert sorted(run(code, stream=stream)) == sorted(f"key {i}" for i in range(RECORDS))
+    assert sorted(run(code, stream=streamfn.Stream(stream))) == sorted(f"key {i}" for i in range(RECORDS))
 
 
 @pytest.mark.parametrize(("tool", "code"), one_liners("| tool | attributes of items |", 1))
@@ -137,7 +137,7 @@ def test_every_tool_sees_whole_batches_of_what_is_being_written(busy: Stream) ->
 
 def test_a_dataset_of_a_stream_that_is_being_written_has_no_hole(busy: Stream) -> None:
     for _ in range(10):
-        table = busy.dataset().to_table(columns=["sequence_number"]).sort_by("sequence_number")
+        table = streamfn.Stream(busy).dataset().to_table(columns=["sequence_number"]).sort_by("sequence_number")
         offsets = [int(number[-20:]) for number in table["sequence_number"].to_pylist()]
         assert offsets == list(range(len(offsets)))
 
