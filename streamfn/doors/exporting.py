@@ -77,7 +77,7 @@ def run_export(data: DataDir, request: ExportRequest, progress: Callable[[int], 
         streaming = output.stem.lower().endswith(".arrows") or request.file == STANDARD_OUTPUT
         described = _described(stream, request.selection)
         writer = writer_for(format_name, output.sink, described, full=request.full, streaming=streaming)
-        for batch in scan(stream, chosen.shard_ids):
+        for batch in scan(stream, chosen.shard_ids, from_ms=chosen.from_ms):
             taken = chosen.selected(batch)
             if taken.num_rows:
                 writer.write(taken, batch.schema.metadata[b"shard_id"].decode())

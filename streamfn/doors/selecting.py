@@ -40,7 +40,10 @@ class Selection:
 
 
 class Filter:
-    """A selection that was checked against a stream.  `shard_ids` are None for all."""
+    """A selection that was checked against a stream.
+
+    `shard_ids` are None for all.  `from_ms` is None or a time (since 1970, UTC) before which nothing is meant.
+    """
 
     def __init__(self, stream: Stream, selection: Selection) -> None:
         """Check it.
@@ -55,6 +58,7 @@ class Filter:
                 raise RefusedError(f"stream {stream.name!r} has no shard {shard_id!r}: it has {known}")
         self.shard_ids = selection.shard_ids or None
         self._time = CREATED if stream.kind == DYNAMODB else TIME
+        self.from_ms: int | None = None
         self._masks: list[Mask] = []
         if selection.start is not None:
             self._masks.append(self._bound(selection.start, "--from", from_here=True))
@@ -90,6 +94,8 @@ class Filter:
             except ValueError as error:
                 raise RefusedError(f"{option} takes a time or a sequence number: {error}") from None
             time = self._time
+            if from_here:
+                self.from_ms = ms
             behind = lambda batch: pc.greater_equal(batch.column(time).view(pa.int64()), ms)  # noqa: E731
         return behind if from_here else lambda batch: pc.invert(behind(batch))
 

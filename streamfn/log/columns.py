@@ -19,6 +19,7 @@ import pyarrow.fs
 
 from streamfn.errors import RefusedError
 from streamfn.log.reader import Message, ShardReader, horizon
+from streamfn.log.seek import offset_at_time
 from streamfn.log.segment import FILE_MAGIC, Segment, SegmentFile, header, list_segments
 from streamfn.log.stream import Shard, Stream
 
@@ -26,8 +27,13 @@ _READ_BYTES = 16 * 1024 * 1024
 SHARD_ID = pa.field("shard_id", pa.string())
 
 
-def scan(stream: Stream, shard_ids: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+def scan(
+    stream: Stream, shard_ids: Sequence[str] | None = None, *, from_ms: int | None = None
+) -> Iterator[pa.RecordBatch]:
     """Yield the committed records of a stream, shard after shard, each in its order.
+
+    With `from_ms` (since 1970, UTC) each shard begins with the first record that arrived then or later; what follows
+    it may have arrived earlier.
 
     A batch is one message, with the columns of its shard log.  Its schema's metadata has `shard_id` and
     `first_offset` (of its first row).  It keeps its segment mapped for as long as it, or anything sliced from
@@ -40,7 +46,7 @@ def scan(stream: Stream, shard_ids: Sequence[str] | None = None) -> Iterator[pa.
         LogError: a file cannot be read.
     """
     for shard in _chosen(stream, shard_ids):
-        yield from _scan_shard(shard, horizon(shard))
+        yield from _scan_shard(shard, horizon(shard) if from_ms is None else offset_at_time(shard, from_ms))
 
 
 def dataset(stream: Stream, shard_ids: Sequence[str] | None = None) -> ds.Dataset:
@@ -99,7 +105,7 @@ def _scan_shard(shard: Shard, start: int) -> Iterator[pa.RecordBatch]:
             for message in messages:
                 if mapping is None or mapping.segment_id != message.segment.id:
                     mapping = _Mapping(shard, message.segment)
-                yield mapping.batch(message)
+                yield mapping.batch(message, max(0, start - message.first_offset))
 
 
 class _Mapping:
@@ -117,11 +123,11 @@ class _Mapping:
         magic = len(FILE_MAGIC) if segment.sealed else 0
         self._schema = pa.ipc.read_schema(self._buffer(magic, segment.data_at - magic))
 
-    def batch(self, message: Message) -> pa.RecordBatch:
-        """Return a proven message as a record batch over the mapped bytes."""
+    def batch(self, message: Message, first_row: int = 0) -> pa.RecordBatch:
+        """Return a proven message, from a row on, as a record batch over the mapped bytes."""
         batch = pa.ipc.read_record_batch(self._buffer(message.cdata.position, message.bytes), self._schema)
-        about = {"shard_id": self._shard_id, "first_offset": str(message.first_offset)}
-        return batch.replace_schema_metadata(about)
+        about = {"shard_id": self._shard_id, "first_offset": str(message.first_offset + first_row)}
+        return batch.slice(first_row).replace_schema_metadata(about)
 
     def _buffer(self, position: int, length: int) -> pa.Buffer:
         return pa.foreign_buffer(self._address + position, length, self)

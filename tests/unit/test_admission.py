@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streamfn.clock import SystemClock
 from streamfn.doors import admission
 from streamfn.doors.admission import Admission, Run
+from streamfn.log import upkeep
 from streamfn.log.datadir import DataDir
 from streamfn.log.numbers import Membership, last_sequence_number
 from streamfn.log.stream import CapturedShard, Shard, Stream
@@ -84,6 +86,15 @@ def test_numbers_of_long_ago_are_asked_of_the_log(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(admission, "_REMEMBERED", 1)
     world = World(tmp_path, [])
     assert admitted(world, [[1, 2], [3, 4], [2], [5], [1, 4]]) == ([1, 2, 3, 4, 5], [2, 1, 4], [])
+
+
+def test_what_retention_has_taken_counts_as_there(tmp_path: Path) -> None:
+    world = World(tmp_path, [1, 2, 3])
+    with upkeep.sealed(world.shard, SystemClock()):
+        pass
+    world.append([5, 6])
+    upkeep.trim(world.shard, upkeep.below_offset(3))
+    assert admitted(world, [[1, 3, 4, 5, 7]]) == ([7], [1, 3, 4, 5], [])
 
 
 def test_a_reason_names_the_number_and_the_remedy(tmp_path: Path) -> None:

@@ -139,6 +139,15 @@ def test_a_table_of_the_logs_columns_is_taken_as_columns(tmp_path: Path, name: s
     assert (first.last_line, second.last_line) == (2, 3)
 
 
+@pytest.mark.parametrize("compression", ["zstd", "lz4"])
+def test_columns_that_arrow_has_compressed_are_taken_too(tmp_path: Path, compression: str) -> None:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, RECORDS.schema, options=pa.ipc.IpcWriteOptions(compression=compression)) as writer:
+        writer.write_table(RECORDS)
+    rows = list(read_records(table_of(tmp_path, sink.getvalue().to_pybytes(), "t.arrows"), PLAIN))
+    assert [number for some in rows for number in some.numbers.to_pylist()] == ["8", "9", "10"]
+
+
 def test_rows_are_skipped_by_their_number(tmp_path: Path) -> None:
     rows = list(read_records(table_of(tmp_path, RECORDS, "t.arrow"), Reading(key_of(None), skip_lines=1)))
     assert [(some.numbers.to_pylist(), some.last_line) for some in rows] == [(["9"], 2), (["10"], 3)]

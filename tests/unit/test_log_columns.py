@@ -50,6 +50,16 @@ def test_scan_gives_every_committed_record_shard_by_shard_in_order(stream: Strea
         batch.validate(full=True)
 
 
+def test_scan_begins_where_the_first_record_of_a_time_stands(stream: Stream) -> None:
+    with ShardWriter.open(stream.shards[1], segment_bytes=16 * 1024) as writer:
+        writer.append([NewRecord(b"1:late:", "k", 30), NewRecord(b"1:early:", "k", 2), NewRecord(b"1:last:", "k", 31)])
+    batches = list(scan(stream, from_ms=31))
+    assert [value for batch in batches for value in prefixes(batch.column("data"))] == [*EXPECTED[31:40], b"1:last"]
+    assert batches[-1].schema.metadata[b"first_offset"] == b"5"
+    whole = list(scan(stream, [stream.shards[1].id], from_ms=30))
+    assert [value for batch in whole for value in prefixes(batch.column("data"))] == [b"1:late", b"1:early", b"1:last"]
+
+
 def test_scan_and_dataset_copy_nothing(stream: Stream) -> None:
     gc.collect()
     before = pa.total_allocated_bytes()
