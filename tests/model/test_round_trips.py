@@ -102,7 +102,7 @@ def imported(data: DataDir, path: Path, stream: str = "b", **options: Any) -> Im
 
 
 @pytest.mark.parametrize("name", ["t.parquet", "t.arrow", "t.arrows", "t.arrow.zst"])
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(shards=shards_of(RECORDS))
 def test_columns_carry_everything(name: str, shards: list[list[NewRecord]]) -> None:
     with data_of(shards) as (data, directory):
@@ -118,7 +118,7 @@ def test_columns_carry_everything(name: str, shards: list[list[NewRecord]]) -> N
         assert (again.records, again.already_there) == (0, total)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(shards=shards_of(RECORDS))
 def test_full_lines_carry_every_record_and_its_shard(shards: list[list[NewRecord]]) -> None:
     with data_of(shards) as (data, directory):
@@ -130,7 +130,7 @@ def test_full_lines_carry_every_record_and_its_shard(shards: list[list[NewRecord
         }
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(shards=shards_of(RECORDS, shards=1, sourced=False))
 def test_get_records_output_carries_every_record_of_a_shard(shards: list[list[NewRecord]]) -> None:
     with data_of(shards) as (data, directory):
@@ -183,7 +183,7 @@ def change(draw: st.DrawFn) -> NewChange:
     ("name", "options"),
     [("t.parquet", {}), ("t.arrow.gz", {}), ("t.jsonl", {"format": "dynamodb-get-records", "stream_arn": TABLE_ARN})],
 )
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=7, deadline=None)
 @given(shards=shards_of(change(), sourced=False))
 def test_changes_are_carried_to_the_letter(name: str, options: dict[str, Any], shards: list[list[NewChange]]) -> None:
     with data_of(shards, "dynamodb") as (data, directory):

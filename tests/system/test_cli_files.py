@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 COMMAND = [sys.executable, "-c", "import sys; from streamfn.cli import main; sys.exit(main())"]
@@ -75,3 +78,31 @@ def test_a_reader_that_has_seen_enough_ends_an_export_quietly(environment: dict[
     err = process.stderr.read().decode()
     process.stderr.close()
     assert (process.wait(30), "error" in err) == (0, False)
+
+
+def test_an_import_that_was_killed_can_be_repeated_and_has_nothing_twice(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    rows = 50_000
+    table = pa.table(
+        {
+            "sequence_number": [str(10**30 + number) for number in range(rows)],
+            "partition_key": ["k"] * rows,
+            "approximate_arrival_timestamp": pa.array(range(rows), pa.timestamp("ms", "UTC")),
+            "data": pa.array([b"%d" % number * 40 for number in range(rows)], pa.binary()),
+        }
+    )
+    path = tmp_path / "t.arrow"
+    with pa.ipc.new_file(path, table.schema) as writer:
+        writer.write_table(table, max_chunksize=1000)
+    killed = subprocess.Popen([*COMMAND, "import", str(path), "--stream", "a"], env=environment, stdout=subprocess.PIPE)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        killed.wait(0.6)
+    killed.kill()
+    killed.communicate()
+    code, out, _ = run(environment, "import", path, "--stream", "a", "--json")
+    report = json.loads(out)
+    assert (code, report["records"] + report["already_there"]) == (0, rows)
+    run(environment, "export", "a", "-o", tmp_path / "all.parquet")
+    stored = pq.read_table(tmp_path / "all.parquet")
+    assert all(stored.column(name).equals(table.column(name)) for name in ("sequence_number", "data"))
