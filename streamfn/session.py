@@ -23,7 +23,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol, Unpack
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, Unpack
 
 import trio
 
@@ -121,17 +121,20 @@ class Session:
         self._check_open()
         return Stream(await trio.to_thread.run_sync(self._runtime.data.stream, name))
 
-    async def create_stream(self, name: str, *, shards: int = 1) -> None:
-        """Make a stream, unless there is one of this name with as many shards.
+    async def create_stream(
+        self, name: str, *, shards: int = 1, kind: Literal["kinesis", "dynamodb"] = "kinesis"
+    ) -> None:
+        """Make a stream of records, or of DynamoDB changes, unless there is one of this name with as many shards.
 
         Raises:
-            RefusedError: the name or the number of shards is refused, or the stream exists with another number of them.
+            RefusedError: the name, the number of shards or the kind is refused, or the stream exists with another
+                number of them, or is of the other kind.
             FailedError: it cannot be written.
         """
         self._check_open()
         if not isinstance(name, str) or not isinstance(shards, int) or isinstance(shards, bool):
             raise RefusedError(f"a stream has a text for a name and a number of shards, not {name!r} and {shards!r}")
-        await trio.to_thread.run_sync(self._runtime.data.open_or_create_stream, name, shards)
+        await trio.to_thread.run_sync(lambda: self._runtime.data.open_or_create_stream(name, shards, kind=kind))
 
     async def delete_stream(self, name: str) -> None:
         """Delete a stream and its records. Mappings on a stream of this name that is made later start anew.

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Generic, Self, Unpack
+from typing import TYPE_CHECKING, Generic, Literal, Self, Unpack
 
 import trio
 
@@ -80,9 +80,11 @@ class SyncSession:
         """See `Session.stream`."""
         return self._portal.call(lambda: self._session.stream(name))
 
-    def create_stream(self, name: str, *, shards: int = 1) -> None:
+    def create_stream(
+        self, name: str, *, shards: int = 1, kind: Literal["kinesis", "dynamodb"] = "kinesis"
+    ) -> None:
         """See `Session.create_stream`."""
-        self._portal.call(lambda: self._session.create_stream(name, shards=shards))
+        self._portal.call(lambda: self._session.create_stream(name, shards=shards, kind=kind))
 
     def delete_stream(self, name: str) -> None:
         """See `Session.delete_stream`."""

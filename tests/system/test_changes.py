@@ -16,6 +16,7 @@ import trio
 import streamfn
 from streamfn.errors import RefusedError
 from streamfn.events.dynamodb import DynamoDBSource, dynamodb_event
+from streamfn.limits import EVENT_BYTES_MAX
 from streamfn.log.datadir import DataDir
 from streamfn.log.reader import ShardReader, changes
 from streamfn.log.stream import Stream
@@ -128,6 +129,26 @@ def test_a_failed_invocation_is_repeated_with_the_same_event(cli: Cli, tmp_path:
     assert len(json.loads(one)["Records"]) == 5
 
 
+def test_an_event_has_as_many_changes_as_six_megabytes_hold(cli: Cli, tmp_path: Path) -> None:
+    # What is stored is longer than what an event has of it: "\\/" and "\\u00e9" are read and written as one character.
+    line = '{"Keys": {"id": {"N": "%d"}}, "NewImage": {"id": {"N": "%d"}, "text": {"S": "%s"}}}'
+    lines = [
+        line % (i, i, spelled * 60_000)
+        for i, spelled in enumerate(["\\/\\u00e9 a", "plain text", "\\\\u00e9\\\"x\\n"] * 9)
+    ]
+    cli("put-change", "t", stdin="\n".join(lines))
+    cli("run", "app.handler", "--stream", "t", "--until-caught-up")
+    events = [orjson.loads(line) for line in (tmp_path / "seen").read_bytes().splitlines()]
+    assert len(events) > 1
+    assert [record["dynamodb"]["Keys"]["id"]["N"] for event in events for record in event["Records"]] == [
+        str(i) for i in range(27)
+    ]
+    sizes = [len(orjson.dumps(event)) for event in events]
+    assert all(size <= EVENT_BYTES_MAX for size in sizes)
+    for size, following in zip(sizes, events[1:], strict=False):
+        assert size + len(b"," + orjson.dumps(following["Records"][0])) > EVENT_BYTES_MAX
+
+
 def test_an_items_changes_go_to_one_shard_in_order(cli: Cli, tmp_path: Path) -> None:
     lines = [json.dumps(change(i % 5, item(i % 5, turn={"N": str(i)}))) for i in range(50)]
     cli("put-change", "t", "--shards", "4", stdin="\n".join(lines))
@@ -217,5 +238,9 @@ def test_a_program_puts_and_reads_changes(tmp_path: Path) -> None:
 
     trio.run(main)
     with streamfn.open_sync(tmp_path / "data") as session:
+        session.create_stream("wide", shards=3, kind="dynamodb")
+        assert session.put_change("wide", change(1, item(1))) is not None
+        with pytest.raises(RefusedError, match="is of kind dynamodb: it takes DynamoDB change records"):
+            session.create_stream("wide", shards=3)
         assert session.put_change("t", change(2, item(2))) is not None
         assert [one.keys for one in session.changes("t")] == [b'{"id":{"N":"1"}}'] * 2 + [b'{"id":{"N":"2"}}']
