@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from streamfn.doors.loading import Item, weight
+from streamfn.doors.grouping import Item, weight
 from streamfn.doors.sources import ImportRequest, Source, expanded
 from streamfn.doors.targets import CapturedTarget, RoutedTarget, Target
 from streamfn.errors import FailedError, RefusedError

@@ -17,15 +17,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import lru_cache
 from types import TracebackType
-from typing import NamedTuple, Self, TypeAlias
+from typing import Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from streamfn.doors.grouping import Columns, Item, columns_of, listed, overhead, weight
 from streamfn.doors.openfiles import allow_open_files
-from streamfn.errors import DiskFull, FailedError
-from streamfn.formats.rows import Changes, Column, Rows
+from streamfn.errors import DiskFull
+from streamfn.formats.rows import Changes, Rows
 from streamfn.limits import FREE_BYTES_MIN, MIB
+from streamfn.log.broker import request_release
 from streamfn.log.changes import item_key
 from streamfn.log.stream import Shard, Stream
 from streamfn.log.writer import ShardWriter
@@ -34,16 +36,10 @@ from streamfn.types import NewChange
 GROUP_BYTES = 32 * MIB
 # The same for columns, which have no object for each record: about a segment, which an append of that size fills.
 COLUMN_GROUP_BYTES = 96 * MIB
-# What a record weighs beside its texts: in memory two objects and three list entries; on disk, less.
-_RECORD_BYTES = 128
-# The same for a change: its numbers, names and offsets.
-_CHANGE_BYTES = 256
 # What a group takes on disk beside its records: messages' metadata, and a new segment's header a shard.
 _SHARD_BYTES = 16 * 1024
 # Keys repeat where they come from a field, and then looking them up costs a tenth of hashing them.
 _KEYS_REMEMBERED = 65_536
-
-Item: TypeAlias = Rows | Changes
 
 
 class Loader(ABC):
@@ -93,7 +89,7 @@ class Loader(ABC):
         _, size = weight(item)
         self.bytes += size
         self._group.append(item)
-        self._group_bytes += size + _overhead(item)
+        self._group_bytes += size + overhead(item)
         columns = isinstance(item, Rows) and isinstance(item.data, pa.Array)
         if self._group_bytes >= (COLUMN_GROUP_BYTES if columns else GROUP_BYTES):
             self._submit()
@@ -178,6 +174,7 @@ class StreamLoader(Loader):
         allow_open_files(4 * len(stream.open_shards))
         with ExitStack() as opening:
             for shard in stream.open_shards:
+                request_release(shard)
                 self._by_index.append(opening.enter_context(ShardWriter.open(shard)))
             self._open = opening.pop_all()
 
@@ -187,7 +184,7 @@ class StreamLoader(Loader):
     def _append(self, group: list[Item]) -> None:
         rows = [item for item in group if isinstance(item, Rows)]
         if rows:
-            self._append_columns(columns_of(rows), (_listed(some.keys) for some in rows))
+            self._append_columns(columns_of(rows), (listed(some.keys) for some in rows))
         changes = [change for item in group if isinstance(item, Changes) for change in item.changes]
         by_shard: dict[int, list[NewChange]] = {}
         for change in changes:
@@ -224,6 +221,7 @@ class CapturedLoader(Loader):
         if shard.id not in self._by_id:
             self.flush()  # the thread goes through the writers
             allow_open_files(4 * (len(self._by_id) + 1))
+            request_release(shard)
             self._by_id[shard.id] = self._open.enter_context(ShardWriter.open(shard))
 
     def writes(self, shard_id: str) -> bool:
@@ -251,91 +249,3 @@ class CapturedLoader(Loader):
                 columns_of(rows).append_to(writer)
             else:
                 writer.append_changes([c for item in items if isinstance(item, Changes) for c in item.changes])
-
-
-def weight(item: Item) -> tuple[int, int]:
-    """Return how many records there are, and the bytes of their data (of changes: keys and images)."""
-    if isinstance(item, Changes):
-        contents = (part for c in item.changes for part in (c.keys, c.new_image, c.old_image) if part is not None)
-        return len(item.changes), sum(map(len, contents))
-    if isinstance(item.data, pa.Array):
-        return len(item.data), pc.sum(pc.binary_length(item.data)).as_py() or 0
-    return len(item.data), sum(map(len, item.data))
-
-
-def _overhead(item: Item) -> int:
-    """Return what an item weighs beside its data, at most."""
-    if isinstance(item, Changes):
-        return _CHANGE_BYTES * len(item.changes)
-    texts = (item.keys, item.numbers, item.sources)
-    return _RECORD_BYTES * len(item.data) + sum(map(_text_bytes, texts))
-
-
-def _text_bytes(column: Column | None) -> int:
-    if column is None:
-        return 0
-    if isinstance(column, pa.Array):
-        return int(column.nbytes)
-    return sum(len(text) for text in column if text is not None)
-
-
-def _listed(column: Column) -> Sequence[str]:
-    return column.to_pylist() if isinstance(column, pa.Array) else column
-
-
-class Columns(NamedTuple):
-    """Records as Arrow arrays; `arrivals` in ms since 1970, UTC, None for the time of the append."""
-
-    data: pa.Array
-    keys: pa.Array
-    arrivals: pa.Array | None
-    numbers: pa.Array | None
-    sources: pa.Array | None
-    subsources: pa.Array | None
-
-    def append_to(self, writer: ShardWriter) -> None:
-        """Append them to a shard."""
-        writer.append_columns(
-            self.data,
-            self.keys,
-            self.arrivals,
-            sequence=self.numbers,
-            source_sequence=self.sources,
-            source_subsequence=self.subsources,
-        )
-
-    def filtered(self, mask: pa.Array) -> Columns:
-        """Return the records of which `mask` is true."""
-        return Columns(*(None if column is None else column.filter(mask) for column in self))
-
-
-def columns_of(group: Sequence[Rows]) -> Columns:
-    """Return rows as one set of columns.
-
-    Raises:
-        FailedError: some bring sequence numbers and others do not.
-    """
-    if len({rows.numbers is None for rows in group}) > 1:
-        raise FailedError("some of the records are captured ones, and others are not")
-    return Columns(
-        _joined((rows.data for rows in group), pa.binary()),
-        _joined((rows.keys for rows in group), pa.string()),
-        _joined((rows.arrivals for rows in group if rows.arrivals is not None), pa.int64()),
-        _joined((rows.numbers for rows in group if rows.numbers is not None), pa.string()),
-        _optional([(rows.sources, len(rows.data)) for rows in group], pa.string()),
-        _optional([(rows.subsources, len(rows.data)) for rows in group], pa.int64()),
-    )
-
-
-def _joined(parts: Iterable[Column], kind: pa.DataType) -> pa.Array | None:
-    arrays = [part if isinstance(part, pa.Array) else pa.array(part, kind) for part in parts]
-    if len(arrays) == 1:
-        return arrays[0]
-    return pa.concat_arrays(arrays) if arrays else None
-
-
-def _optional(parts: Sequence[tuple[Column | None, int]], kind: pa.DataType) -> pa.Array | None:
-    """Return a column that some rows do not have, None if none has it."""
-    if all(part is None for part, _ in parts):
-        return None
-    return _joined((pa.nulls(rows, kind) if part is None else part for part, rows in parts), kind)

@@ -10,7 +10,8 @@ from typing import Any
 import pyarrow as pa
 
 from streamfn.doors.admission import Admission, Run
-from streamfn.doors.loading import CapturedLoader, Item, Loader, StreamLoader
+from streamfn.doors.grouping import Item
+from streamfn.doors.loading import CapturedLoader, Loader, StreamLoader
 from streamfn.doors.sources import ImportRequest
 from streamfn.errors import RefusedError
 from streamfn.formats.rows import BadRecord, Changes, Origin, Rows
