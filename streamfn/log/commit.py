@@ -96,11 +96,16 @@ def _text(field: bytes) -> str:
 
 
 class CommitFile:
-    """One open commit file.  Reading and writing are one system call each; not thread-safe."""
+    """A shard's commit file.  Not thread-safe.
+
+    Writing keeps it open.  Reading opens it each time: a process may follow a thousand shards, each with a segment
+    open, and three system calls cost no more than the record that is news.
+    """
 
     __slots__ = ("_disk", "_fd", "path")
 
-    def __init__(self, disk: Disk, fd: int, path: Path) -> None:
+    def __init__(self, disk: Disk, path: Path, fd: int) -> None:
+        """Private: use `open`.  `fd` is -1 for one that is only read."""
         self._disk = disk
         self._fd = fd
         self.path = path
@@ -113,12 +118,20 @@ class CommitFile:
             OSError: it is missing, or cannot be opened.
         """
         path = directory / "commit"
-        flags = os.O_RDWR | os.O_CREAT if write else os.O_RDONLY
-        return cls(disk, disk.open(path, flags), path)
+        if write:
+            return cls(disk, path, disk.open(path, os.O_RDWR | os.O_CREAT))
+        disk.close(disk.open(path, os.O_RDONLY))
+        return cls(disk, path, -1)
 
     def raw(self) -> bytes:
         """Return the content as it is this moment, perhaps torn: for cheap comparison with an earlier one."""
-        return self._disk.pread(self._fd, _BYTES, 0)
+        if self._fd >= 0:
+            return self._disk.pread(self._fd, _BYTES, 0)
+        fd = self._disk.open(self.path, os.O_RDONLY)
+        try:
+            return self._disk.pread(fd, _BYTES, 0)
+        finally:
+            self._disk.close(fd)
 
     def read(self) -> Commit | None:
         """Return what is published, or None if there is nothing valid however often it is read."""
@@ -142,9 +155,11 @@ class CommitFile:
             raise OSError(f"short write to {self.path}")
 
     def fileno(self) -> int:
-        """Return the descriptor."""
+        """Return the descriptor of one that is written."""
+        assert self._fd >= 0, "it was opened for reading"
         return self._fd
 
     def close(self) -> None:
-        """Close the descriptor."""
-        self._disk.close(self._fd)
+        """Let it go."""
+        if self._fd >= 0:
+            self._disk.close(self._fd)

@@ -108,7 +108,10 @@ class ShardReader:
         return self._position
 
     def at_hand(self) -> bool:
-        """Whether what comes next lies in the active segment: to read that never takes long.  Costs one `pread`."""
+        """Whether what comes next lies in the active segment, which never takes long to read.
+
+        Costs one look at the commit file.
+        """
         self._refresh()
         return self._position >= self._commit.segment
 
@@ -125,7 +128,7 @@ class ShardReader:
         At least one message if there is one, and then as long as together they stay below `bytes_max` bytes;
         none that begins at or after `until_offset`; never more than 64, and all of one segment.  The first
         may begin before `position`, when that lies inside it: the caller skips rows.  Cost when caught up:
-        one `pread`.
+        one look at the commit file.
 
         Raises:
             LogDamaged: what was committed is not there; the text names file, byte position and offsets.

@@ -261,3 +261,17 @@ def test_a_watch_tells_of_a_deleted_stream_once(tmp_path: Path, stream: Stream) 
         watch.remove(7)
         with pytest.raises(LogError, match="cannot watch"):
             watch.add(stream.shards[0], 7)
+
+
+def test_a_reader_keeps_one_descriptor_open_and_none_where_there_is_nothing_to_read(tmp_path: Path) -> None:
+    stream = DataDir.open(tmp_path / "data", create=True).create_stream("wide", 40)
+    for shard in stream.shards[:20]:
+        with ShardWriter.open(shard) as writer:
+            writer.append(numbered(0, 3))
+    before = len(os.listdir("/proc/self/fd"))
+    readers = [ShardReader.open(shard, 0) for shard in stream.shards]
+    assert [len(offsets(reader.poll(1000))) for reader in readers] == [3] * 20 + [0] * 20
+    assert len(os.listdir("/proc/self/fd")) == before + 20
+    for reader in readers:
+        reader.close()
+    assert len(os.listdir("/proc/self/fd")) == before
