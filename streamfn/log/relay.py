@@ -114,15 +114,20 @@ class Relay:
             received = self._socket.recv(_READ_BYTES)
             self.over = not received
             self._buffer += received
+        except BlockingIOError:
+            return answered
+        except OSError:
+            # Also what a writer that ended in order leaves behind, if it had not read all we sent: the goodbye is
+            # read first, but it may have come with the welcome.
+            self.over = True
+        try:
             for kind, payload in frames.split(self._buffer):
                 if kind == frames.GOODBYE:
                     self.over = self.parted = True
                     self.claimed = payload == frames.CLAIMED
                     break
                 answered.append(self._answer(kind, payload))
-        except BlockingIOError:
-            pass
-        except (OSError, Malformed):
+        except Malformed:
             self.over = True
         return answered
 
