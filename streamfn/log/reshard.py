@@ -305,7 +305,7 @@ def _above(parent: Shard, ends: dict[int, _End], floors: dict[int, str]) -> str:
 
 def _start(stream: Stream, number: int, above: str, place: int) -> str:
     """Return the first sequence number of a child: above all of its parents'."""
-    usual = default_sequence_base(stream.id, number) + "0" * OFFSET_DIGITS
+    usual = default_sequence_base(stream.id, number, stream.kind) + "0" * OFFSET_DIGITS
     if sequence_order(usual) > sequence_order(above):
         return usual
     return f"{int(above) // 10**OFFSET_DIGITS + 1 + place}{'0' * OFFSET_DIGITS}"

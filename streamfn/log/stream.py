@@ -88,12 +88,13 @@ class Shard(NamedTuple):
     def sequence_base(self) -> str:
         """What the sequence numbers given here begin with; the shard offset follows in 20 digits.
 
-        `49` as in Kinesis, the stream (20 digits), the shard (14): no two shards share a number.  A shard that
-        has a starting sequence number gives none below it.
+        `49` as in Kinesis, the stream (20 digits), the shard (14): no two shards share a number.  DynamoDB's have
+        40 digits at most: `7`, of the stream 13, the shard in 6.  A shard that has a starting sequence number gives
+        none below it.
         """
         if self.starting_sequence_number is not None:
             return str(-(-int(self.starting_sequence_number) // 10**OFFSET_DIGITS))
-        return default_sequence_base(self.stream_id, self.number)
+        return default_sequence_base(self.stream_id, self.number, self.kind)
 
 
 class Retention(NamedTuple):
@@ -214,8 +215,10 @@ def shard_id(number: int) -> str:
     return f"shardId-{number:012d}"
 
 
-def default_sequence_base(stream_id: str, number: int) -> str:
-    """Return the first 36 digits of the sequence numbers of a shard that began here."""
+def default_sequence_base(stream_id: str, number: int, kind: str) -> str:
+    """Return what the sequence numbers of a shard that began here begin with: 36 digits, of a DynamoDB stream 20."""
+    if kind == DYNAMODB:
+        return f"7{int(stream_id, 16) % 10**13:013d}{number:06d}"
     return f"49{int(stream_id, 16):020d}{number:014d}"
 
 

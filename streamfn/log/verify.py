@@ -239,5 +239,5 @@ def sequence_range(shard: Shard, first: int, end: int) -> tuple[str | None, str 
     """Return the first and the last sequence number of lost records; None where a number may be a captured one."""
     if first >= end:
         return None, None
-    base = default_sequence_base(shard.stream_id, shard.number)
+    base = default_sequence_base(shard.stream_id, shard.number, shard.kind)
     return f"{base}{first:020d}", f"{base}{end - 1:020d}"

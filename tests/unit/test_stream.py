@@ -74,6 +74,12 @@ def test_a_damaged_description_is_an_error_that_names_the_file(text: str) -> Non
         stream.decode(DIRECTORY, text)
 
 
+def test_sequence_numbers_of_changes_have_forty_digits_as_dynamodbs_have_at_most() -> None:
+    shards = uniform_shards(DIRECTORY, 2, kind="dynamodb")
+    assert [len(f"{shard.sequence_base}{0:020d}") for shard in shards] == [40, 40]
+    assert int(shards[0].sequence_base) < int(shards[1].sequence_base)
+
+
 def test_a_dynamodb_streams_arn_ends_in_the_millisecond_it_was_made() -> None:
     arn = stream.default_arn("orders", "dynamodb", 1_733_418_659_007)
     assert arn == "arn:aws:dynamodb:us-east-1:000000000000:table/orders/stream/2024-12-05T17:10:59.007"
