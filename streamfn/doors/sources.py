@@ -10,7 +10,7 @@ from pathlib import Path
 from streamfn.errors import RefusedError
 from streamfn.formats.captured import CAPTURES, DYNAMODB_GET_RECORDS, LAMBDA_EVENT
 from streamfn.formats.captures import read_captures
-from streamfn.formats.detect import COLUMNS, DIRECTORIES, format_of
+from streamfn.formats.detect import COLUMNS, DIRECTORIES, FORMATS, format_of
 from streamfn.formats.documents import is_logged, logged_events, whole_documents
 from streamfn.formats.fields import key_of, time_of
 from streamfn.formats.firehose import read_firehose
@@ -65,6 +65,8 @@ class Source:
             new_numbers=request.new_sequence_numbers,
             deaggregate=request.deaggregate,
         )
+        if request.format not in (None, *FORMATS):
+            raise RefusedError(f"there is no format {request.format!r} to import: there are {', '.join(FORMATS)}")
         self._given = request.format is not None
         self._input = Input(file)
         try:
