@@ -2,7 +2,8 @@
 
     {"Records": [{"eventID": ..., "eventName": "INSERT", ..., "dynamodb": {...}, "eventSourceARN": ...}, ...]}
 
-Keys stand in the order that the service writes them in.  Images that a record does not have are left out.
+Keys stand in the order that the service writes them in.  Images that a record does not have are left out.  Where a
+`userIdentity` stands has not been recorded; it is behind `dynamodb`, as in the SDK's model of a record.
 """
 
 from __future__ import annotations

@@ -13,9 +13,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from streamfn import _events, limits
+from streamfn._native import ffi, lib
 from streamfn.events.kinesis import KinesisSource, kinesis_event
 from streamfn.events.size import EVENT_FRAME_BYTES, fixed_bytes, json_prefix
-from streamfn.types import Record
+from streamfn.log.batch import from_records
+from streamfn.types import NewRecord, Record
 
 ODD_CHARACTERS = '\x00\x01\x07\b\t\n\x0b\f\r\x1f "\\/\x7f\x80é\u07ff\u0800\u2028\u2029\ud7ff\ue000\uffff'
 ODD_CHARACTERS += "😀\U0010ffff"
@@ -244,3 +246,24 @@ def test_a_source_and_a_segment_say_what_they_are() -> None:
     assert (segment.address, segment.size, segment.source.shard_id) == (4_096, 2**40, SOURCE.shard_id)
     assert (segment.source.arn, segment.source.region) == (SOURCE.arn, SOURCE.region)
     assert segment.source.identity_arn == SOURCE.identity_arn
+
+
+def test_records_out_of_aggregated_ones_make_the_same_event() -> None:
+    """Their segments have two more columns, which an event does not show."""
+    new = [NewRecord(b"%d" % i, f"k{i}", 1000 + i, None, str(10**i) if i % 2 else None, i) for i in range(1, 9)]
+    (rows,) = from_records(new, 0)
+    encoded = bytes(rows.draft(5, b"49", 0).finish(1, 0))
+    memory, message = ffi.new("uint8_t[]", encoded), ffi.new("sf_message *")
+    position, offset, count = ffi.new("uint64_t *"), ffi.new("uint64_t *", 5), ffi.new("size_t *")
+    status = lib.sf_scan(
+        memory, len(encoded), lib.SF_KINESIS_SOURCE, position, offset, 1 << 60, message, 1, count
+    )
+    assert (status, count[0]) == (lib.SF_SCAN_LIMIT, 1)
+    address = int(ffi.cast("uintptr_t", memory))
+    extent = {"segment_id": 7, "first_row": 0, "rows": 8, "column": list(message.column)}
+    segment = _events.Segment(_events.Source(*SOURCE), address, len(encoded))
+    built = build(ffi.new("sf_extent[]", [extent]), {7: segment})
+    stored = [record(row.data, row.partition_key, f"49{5 + i:020d}", 1001 + i) for i, row in enumerate(new)]
+    assert_same(built, kinesis_event(SOURCE, stored))
+    prefix = json_prefix(address, message, fixed_bytes(SOURCE))
+    assert EVENT_FRAME_BYTES + prefix[8] - prefix[0] == len(orjson.dumps(built))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import random
 import struct
 from collections.abc import Iterable, Sequence
@@ -171,6 +172,17 @@ def test_every_flipped_bit_is_detected(layout: Layout, records: Sequence[NewReco
         damaged = bytearray(encoded)
         damaged[bit // 8] ^= 1 << bit % 8
         assert scan(bytes(damaged), layout=layout).messages == [], f"bit {bit}"
+
+
+def test_a_record_lies_in_a_segment_as_it_always_did() -> None:
+    """Byte for byte what version 1 of the log wrote: schema and message."""
+    written = [NewRecord(b"data %d" % i + b"x" * i, f"k\xe9y-{i}", 1733418659000 + i) for i in range(5)]
+    (rows,) = batch.from_records(written, 5)
+    encoded = rows.draft(7, b"49" + b"1" * 34, 5).finish(3, 6)
+    assert [hashlib.sha256(part).hexdigest() for part in (HEADER, encoded)] == [
+        "fbd9ede6fb20b4da70dc95cc70778f09b7a699fd698634ba1a1f40c61e4de483",
+        "9b4af33a8c6663e56df39ed1487b8800b7bfa995f059e1d66413c510b46daed6",
+    ]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

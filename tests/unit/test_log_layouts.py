@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import random
 from pathlib import Path
 
+import orjson
 import polars as pl
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from streamfn.errors import RefusedError
 from streamfn.log.batch import from_records
 from streamfn.log.bulk import from_columns
+from streamfn.log.changes import from_changes
 from streamfn.log.datadir import DataDir
 from streamfn.log.layout import DYNAMODB, KINESIS, KINESIS_SOURCE
 from streamfn.log.reader import ShardReader, changes, records
+from streamfn.log.schema import schema_message
 from streamfn.log.segment import list_segments, open_segment
 from streamfn.log.stream import Shard
 from streamfn.log.upkeep import compact_shard
@@ -221,3 +227,56 @@ def test_compaction_and_compression_keep_every_column(tmp_path: Path, kind: str,
     assert done.compressed == 0 if cold_after_s is None else done.compressed > 0
     assert (read_changes(shard) if kind == "dynamodb" else read(shard)) == before
     assert tables(shard) == rows
+
+
+numbers = st.none() | st.integers(0, 10**129 - 1).map(str)
+any_record = st.builds(
+    NewRecord,
+    data=st.binary(max_size=20),
+    partition_key=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8),
+    arrival_ms=st.integers(0, 10**13),
+    sequence_number=st.none(),
+    source_sequence_number=numbers,
+    source_subsequence_number=st.none() | st.integers(0, 2**63 - 1),
+)
+document = st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=4), st.integers(0, 9), max_size=3)
+any_change = st.builds(
+    NewChange,
+    event_name=st.sampled_from(["INSERT", "MODIFY", "REMOVE"]),
+    keys=document.map(orjson.dumps),
+    new_image=st.none() | document.map(orjson.dumps),
+    old_image=st.none() | document.map(orjson.dumps),
+    stream_view_type=st.just("NEW_AND_OLD_IMAGES"),
+    event_id=st.just("e"),
+    sequence_number=st.none(),
+    event_version=st.just("1.1"),
+    creation_ms=st.integers(0, 10**13),
+    size_bytes=st.integers(0, 2**63 - 1),
+    user_identity=st.none() | document.map(orjson.dumps),
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(rows=st.lists(any_record, min_size=1, max_size=20) | st.lists(any_change, min_size=1, max_size=20))
+def test_any_rows_are_the_same_to_pyarrow_to_polars_and_to_us(rows: list[NewRecord] | list[NewChange]) -> None:
+    changed = [row for row in rows if isinstance(row, NewChange)]
+    plain = [row for row in rows if isinstance(row, NewRecord)]
+    (made,) = from_changes(changed, 0) if changed else from_records(plain, 0)
+    encoded = bytes(made.draft(3, b"49", 0).finish(1, 0))
+    segment = schema_message("0123456789abcdef/shardId-000000000000", made.layout) + encoded
+    table = pa.ipc.open_stream(segment).read_all()
+    table.validate(full=True)
+    assert pl.read_ipc_stream(io.BytesIO(segment)).to_arrow().cast(table.schema).to_pylist() == table.to_pylist()
+    seen = table.to_pydict()
+    assert seen["sequence_number"] == [f"49{3 + i:020d}" for i in range(len(rows))]
+    if changed:
+        for name in ("keys", "new_image", "old_image", "user_identity"):
+            assert seen[name] == [value and value.decode() for value in (getattr(row, name) for row in changed)]
+        assert seen["size_bytes"] == [row.size_bytes for row in changed]
+        return
+    assert seen["data"] == [row.data for row in plain]
+    assert seen["partition_key"] == [row.partition_key for row in plain]
+    sourced = made.layout is KINESIS_SOURCE
+    assert sourced == any(row[-2:] != (None, None) for row in plain)
+    for name in made.layout.names[4:]:
+        assert seen[name] == [getattr(row, name) for row in plain]
