@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from streamfn.cli.options import Settings, common_options
+from streamfn.cli.options import Settings, common_options, durability_option
 from streamfn.cli.output import count_of, print_json
 from streamfn.formats.detect import FORMATS
+
+if TYPE_CHECKING:
+    from streamfn.log.durability import Durability
 
 _EPILOG = """\b
 Examples:
@@ -64,6 +69,7 @@ is durable; the message says up to where, and --skip-lines N goes on from there.
 @click.option("--deaggregate", is_flag=True, help="Take KPL-aggregated records apart; gives new numbers.")
 @click.option("--skip-bad", is_flag=True, help="Count bad lines and go on.")
 @click.option("--skip-lines", type=click.IntRange(min=0), default=0, metavar="N", help="Begin behind line N.")
+@durability_option
 @common_options
 def import_(
     settings: Settings,
@@ -79,6 +85,7 @@ def import_(
     deaggregate: bool,
     skip_bad: bool,
     skip_lines: int,
+    durability: Durability,
 ) -> None:
     """Import the records of FILE (- is standard input) into a stream, in the file's order.
 
@@ -100,6 +107,7 @@ def import_(
         deaggregate=deaggregate,
         skip_bad=skip_bad,
         skip_lines=skip_lines,
+        durability=durability,
     )
     with ImportProgress() as progress:
         report = run_import(settings.data_dir, request, progress)

@@ -29,6 +29,8 @@ from streamfn.formats.rows import Changes, Rows
 from streamfn.limits import FREE_BYTES_MIN, MIB
 from streamfn.log.broker import request_release
 from streamfn.log.changes import item_key
+from streamfn.log.durability import FSYNC, Durability
+from streamfn.log.porter import Porter
 from streamfn.log.stream import Shard, Stream
 from streamfn.log.writer import ShardWriter
 from streamfn.types import NewChange
@@ -49,14 +51,16 @@ class Loader(ABC):
     what was taken.  Left with an exception, it stores nothing more, and what is gathered is dropped.
     """
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, durability: Durability) -> None:
         self.stream = stream
+        self.durability = durability
         self.durable_line = 0
         self.records = 0
         self.bytes = 0
         self.partly_stored = False
         self._failed = False
         self._open = ExitStack()
+        self._porter = Porter(durability)
         self._thread = ThreadPoolExecutor(1, "streamfn-loader")
         self._storing: Future[None] | None = None
         self._group: list[Item] = []
@@ -77,6 +81,7 @@ class Loader(ABC):
     def close(self) -> None:
         """Release the shards; what was taken and is not durable yet is dropped."""
         self._thread.shutdown()
+        self._porter.close()
         self._open.close()
 
     def add(self, item: Item) -> None:
@@ -132,6 +137,10 @@ class Loader(ABC):
 
     def _store(self, group: list[Item], size: int) -> None:
         """Append and commit one group; runs in the loader's thread."""
+        with self._porter.exclusive():
+            self._store_alone(group, size)
+
+    def _store_alone(self, group: list[Item], size: int) -> None:
         self._require_room(size)
         ends = [writer.end_offset for writer in self._writers()]
         try:
@@ -159,24 +168,27 @@ class Loader(ABC):
 
 
 class StreamLoader(Loader):
-    """Into all open shards of a stream, as the records' keys say."""
+    """Into all open shards of a stream, as the records' keys say; what others put meanwhile is taken along."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, durability: Durability = FSYNC) -> None:
         """Take the lock of every open shard.
 
         Raises:
             BusyError: another process writes to one; the text names its pid.
             LogError: a shard is damaged or cannot be written.
         """
-        super().__init__(stream)
+        super().__init__(stream, durability)
         self._shard_index = lru_cache(_KEYS_REMEMBERED)(stream.shard_index)
         self._by_index: list[ShardWriter] = []
-        allow_open_files(4 * len(stream.open_shards))
+        allow_open_files(8 * len(stream.open_shards))
         with ExitStack() as opening:
+            opening.callback(self._porter.close)
             for shard in stream.open_shards:
                 request_release(shard)
-                self._by_index.append(opening.enter_context(ShardWriter.open(shard)))
+                writer = ShardWriter.open(shard, durability=durability)
+                self._by_index.append(opening.enter_context(writer))
             self._open = opening.pop_all()
+        self._porter.add(self._by_index, serve=True)
 
     def _writers(self) -> Collection[ShardWriter]:
         return self._by_index
@@ -206,8 +218,8 @@ class StreamLoader(Loader):
 class CapturedLoader(Loader):
     """Into the shards that captured records come from, with the sequence numbers that they have."""
 
-    def __init__(self, stream: Stream) -> None:
-        super().__init__(stream)
+    def __init__(self, stream: Stream, durability: Durability = FSYNC) -> None:
+        super().__init__(stream, durability)
         self._by_id: dict[str, ShardWriter] = {}
 
     def use(self, stream: Stream, shard: Shard) -> None:
@@ -222,7 +234,10 @@ class CapturedLoader(Loader):
             self.flush()  # the thread goes through the writers
             allow_open_files(4 * (len(self._by_id) + 1))
             request_release(shard)
-            self._by_id[shard.id] = self._open.enter_context(ShardWriter.open(shard))
+            writer = self._open.enter_context(ShardWriter.open(shard, durability=self.durability))
+            self._by_id[shard.id] = writer
+            # What is put here would stand between the records of the source.
+            self._porter.add([writer], serve=False)
 
     def writes(self, shard_id: str) -> bool:
         """Whether a shard is open for appends."""
@@ -232,6 +247,7 @@ class CapturedLoader(Loader):
         """Release a shard; what it was given has been flushed."""
         writer = self._by_id.pop(shard_id, None)
         if writer is not None:
+            self._porter.remove(writer)
             writer.close()
 
     def _writers(self) -> Collection[ShardWriter]:

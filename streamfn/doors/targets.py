@@ -88,7 +88,7 @@ class RoutedTarget(Target):
             raise RefusedError(
                 f"stream {stream.name!r} has {len(stream.open_shards)} open shards, not {request.shards}"
             )
-        self._loader = StreamLoader(stream)
+        self._loader = StreamLoader(stream, request.durability)
 
     @property
     def opened(self) -> StreamLoader | None:
@@ -113,7 +113,7 @@ class RoutedTarget(Target):
                 stream = data.open_or_create_stream(request.stream, request.shards)
             else:
                 stream = data.create_stream(request.stream, request.shards or 1, arn=request.stream_arn, kind=kind)
-            self._loader = StreamLoader(stream)
+            self._loader = StreamLoader(stream, request.durability)
         return self._loader
 
 
@@ -129,7 +129,7 @@ class CapturedTarget(Target):
         self._doors: dict[str, Admission] = {}
         self._to_close: set[str] = set()
         stream = self._found()
-        self._loader = None if stream is None else CapturedLoader(stream)
+        self._loader = None if stream is None else CapturedLoader(stream, request.durability)
 
     @property
     def opened(self) -> CapturedLoader | None:
@@ -200,7 +200,8 @@ class CapturedTarget(Target):
     def _make(self, kind: str, origin: Origin) -> None:
         data, name = DataDir.open(self._data_dir, create=True), self._request.stream
         arn = self._request.stream_arn or origin.arn or default_arn(name, kind, time.time_ns() // 1_000_000)
-        self._loader = CapturedLoader(data.create_captured_stream(name, arn, kind, _captured(origin)))
+        stream = data.create_captured_stream(name, arn, kind, _captured(origin))
+        self._loader = CapturedLoader(stream, self._request.durability)
 
     def _check_arn(self, stream: Stream, origin: Origin) -> None:
         arn = self._request.stream_arn or origin.arn

@@ -69,12 +69,16 @@ class Connection:
 class Guests:
     """The listening socket of a shard and everybody who came through it.  Belongs to the writer's thread."""
 
-    def __init__(self, shard: Shard, poll: select.epoll, epoch: int, base: str, end_offset: int) -> None:
+    def __init__(
+        self, shard: Shard, poll: select.epoll, epoch: int, base: str, end_offset: int, *, releases: bool
+    ) -> None:
         """Begin to listen; where the file system has no sockets there will be no guests.
 
-        `epoch`, `base` and `end_offset` are the writer's, as it was opened.
+        `epoch`, `base` and `end_offset` are the writer's, as it was opened.  Who asks for the shard is turned away
+        unless it `releases` it.
         """
         self.release_asked = False
+        self._releases = releases
         self.last_put_s = 0.0
         self._shard = shard
         self._poll = poll
@@ -177,7 +181,7 @@ class Guests:
                 parts.append(self._put(connection, payload))
             elif kind == frames.HELLO and connection.client is None:
                 self._welcome(connection, payload)
-            elif kind == frames.RELEASE:
+            elif kind == frames.RELEASE and self._releases:
                 self.release_asked = True
             else:
                 raise Malformed(f"a frame of kind {kind}")

@@ -174,7 +174,7 @@ class Lane:
 
     def _take_over(self, *, final: bool) -> bool:
         try:
-            writing = Writing(self.shard, self._poll, self._owner.clock)
+            writing = Writing.open(self.shard, self._poll, self._owner.clock)
         except BusyError:
             if final:
                 raise

@@ -18,18 +18,13 @@ from streamfn.log.writer import ShardWriter
 
 
 class Writing:
-    """Belongs to the lane's thread."""
+    """Belongs to the thread that has the writer."""
 
-    def __init__(self, shard: Shard, poll: select.epoll, clock: Clock | None) -> None:
-        """Take the shard's lock, if it is free, and serve others.
-
-        Raises:
-            BusyError, ShardClosed, LogError, FailedError: as ShardWriter.open.
-        """
-        self._shard = shard
-        self._writer = ShardWriter.open(shard, wait_s=0, clock=clock)
+    def __init__(self, writer: ShardWriter, poll: select.epoll, *, releases: bool = True) -> None:
+        """Serve others through an open writer; `releases` says whether it can be asked to let go of its shard."""
+        self._writer = writer
         self.guests = Guests(
-            shard, poll, self._writer.epoch, self._writer.sequence_base, self._writer.end_offset
+            writer.shard, poll, writer.epoch, writer.sequence_base, writer.end_offset, releases=releases
         )
         # When to look whether anybody wants to come in, on the monotonic clock.
         self.look_s = 0.0
@@ -37,6 +32,15 @@ class Writing:
         self._sync_by_s: float | None = None
         # What came with parts that could not be appended together with them.
         self.held: list[Part] = []
+
+    @classmethod
+    def open(cls, shard: Shard, poll: select.epoll, clock: Clock | None) -> Writing:
+        """Take the shard's lock, if it is free, and serve others.
+
+        Raises:
+            BusyError, ShardClosed, LogError, FailedError: as ShardWriter.open.
+        """
+        return cls(ShardWriter.open(shard, wait_s=0, clock=clock), poll)
 
     @property
     def base(self) -> str:
@@ -64,7 +68,7 @@ class Writing:
             return error
         first = appended.start
         for part in parts:
-            part.placed(self._shard, first, writer.sequence_base)
+            part.placed(writer.shard, first, writer.sequence_base)
             first += len(part.records)
         return None
 

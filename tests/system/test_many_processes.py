@@ -250,3 +250,29 @@ def test_standing_by_while_a_stopped_writer_sleeps_and_goes_on_when_it_wakes(pat
     assert said(other.communicate(timeout=30)[0]) == (list(range(50)), [])
     assert said(writer.communicate(timeout=30)[0]) == (list(range(50)), [])
     assert numbers(path, "p") == list(range(50))
+
+
+def test_puts_and_an_import_of_one_stream_go_on_together(path: Path) -> None:
+    command = [sys.executable, "-m", "streamfn", "--data-dir", str(path), "import", "-", "--stream", "s"]
+    with streamfn.open_sync(path) as session:
+        session.put("s", b"before")
+        with subprocess.Popen(
+            [*command, "--format", "lines", "--durability", "interval(20)"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        ) as importing:  # fmt: skip
+            assert importing.stdin is not None
+            importing.stdin.write("imported 1\n")
+            importing.stdin.flush()
+            deadline = time.monotonic() + 20
+            while _lock_holder(path) != importing.pid:  # it has asked the session to let go
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            session.put("s", b"meanwhile")
+            importing.stdin.write("imported 2\n")
+            importing.stdin.close()
+            assert importing.wait(timeout=30) == 0, importing.stderr.read() if importing.stderr else ""
+        session.put("s", b"after")
+    found = [record.data for record in contents(path)]
+    assert sorted(found) == sorted([b"before", b"imported 1", b"meanwhile", b"imported 2", b"after"])
+    assert found[0] == b"before"
+    assert found[-1] == b"after"
