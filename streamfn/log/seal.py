@@ -143,10 +143,10 @@ class Sealer:
         self._queue.put(task)
 
     def _tidy(self) -> None:
-        stream = description.current(self._shard)
-        if stream is None:
-            return
         try:
+            stream = description.current(self._shard)
+            if stream is None:
+                return
             retention.apply(self._shard, stream.retention, self._clock)
             if stream.cold_after_s is not None:
                 compress_cold(self._shard, self._clock.now().wall_ms, stream.cold_after_s)

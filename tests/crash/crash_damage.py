@@ -11,7 +11,7 @@ from crash_world import SEGMENT_BYTES, newborn
 
 from streamfn._native import ffi, lib
 from streamfn.errors import LogError
-from streamfn.log import batch, changes
+from streamfn.log import age, batch, changes
 from streamfn.log.layout import DYNAMODB, LAYOUTS, Layout
 from streamfn.log.reader import ShardReader, records
 from streamfn.log.rows import changes as changes_of
@@ -141,7 +141,7 @@ def log(kind: str) -> Log:
         if part < 2:
             writer._sealer.seal = lambda first, end, *_: None
             writer._roll()
-            seal(shard, start, writer.end_offset)
+            seal(shard, start, writer.end_offset, age.Moment(0, 0))
     writer.close()
     image = disk.crash().kept()
     return Log(image, shard, delivered(image, shard)[0])

@@ -131,8 +131,8 @@ class Explorer:
                     life=self._life,
                     moments=moments,
                 )
-        except Violation as violation:
-            self._break(violation, done, "found by the next life")
+        except Exception as error:  # a life is not refused anything
+            self._break(error, done, "found by the next life")
         finally:
             life.end()
         chance.shuffle(moments)
@@ -158,7 +158,7 @@ class Explorer:
         self._seen.add(key)
         self.states += 1
         reader_first = bool(key & 0x1000)
-        later = _LATER_STATES if not power else key >> 13 & 7 == 0
+        later = _LATER_STATES if not power else key >> 13 & 3 == 0
         try:
             judge(image, told, durability, reader_first=reader_first, power=power, life=self._life, later=later)
         except Exception as error:  # whatever else is raised is a promise broken, too

@@ -7,7 +7,7 @@ from itertools import product
 
 OPERATIONS = ("append", "sync", "roll", "seal", "checkpoint", "trim")
 # What else a life may do, in long scripts only.
-MORE = ("sourced", "captured")
+MORE = ("sourced", "captured", "straight", "compact")
 # How a life may end in the middle of a long script; another one goes on from what is found.
 ENDS = ("kill", "power")
 

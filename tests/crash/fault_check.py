@@ -28,7 +28,7 @@ def broken_promises(path: Path, told: Told, killed: bool) -> list[str]:
     if contents(shard) != [*found, (appended.start, 1_000_000)]:
         broken.append("after recovery an append does not follow on what was there")
     broken += [f"verify: {finding}" for finding in verify_shard(shard).findings]
-    broken += _checkpoints(path, shard.id, told, found[-1][0] + 1 if found else 0)
+    broken += _checkpoints(path, shard.id, told, appended.start)
     if not killed:
         after = [what[0] for what in told[-12:]]
         if "end" not in after or "acknowledged" not in after:
@@ -40,7 +40,7 @@ def contents(shard: Any) -> list[tuple[int, int]]:
     """Offset and id of every record; content and key are what the id says."""
     found = []
     with ShardReader.open(shard, horizon(shard)) as reader:
-        while got := reader.poll(1 << 30):
+        while got := reader.poll(1 << 30):  # a gap ends it: what lies behind is missed
             for message in got:
                 for one in records(message):
                     number = int(one.data.split(b":")[0])
@@ -53,7 +53,11 @@ def _log(found: list[tuple[int, int]], told: Told) -> list[str]:
     broken = []
     at = dict(found)
     offsets, numbers = [offset for offset, _ in found], [number for _, number in found]
-    if offsets != list(range(len(offsets))):
+    start = offsets[0] if offsets else 0
+    trimmed = [what[1] for what in told if what[0] == "trimmed"]
+    if start > max([what[1] for what in told if what[0] == "trimming"], default=0) or start < max(trimmed, default=0):
+        broken.append(f"the log begins at offset {start}; trimmed: {trimmed}")
+    if offsets != list(range(start, start + len(offsets))):
         broken.append(f"holes: offsets {offsets}")
     if numbers != sorted(set(numbers)):
         broken.append(f"order: ids {numbers}")
@@ -63,10 +67,10 @@ def _log(found: list[tuple[int, int]], told: Told) -> list[str]:
             given.update(range(*what))
         elif kind == "acknowledged":
             offset, first, end = what
-            lost = [n for n in range(first, end) if at.get(offset + n - first) != n]
+            lost = [n for n in range(first, end) if offset + n - first >= start and at.get(offset + n - first) != n]
             if lost:
                 broken.append(f"acknowledged, and lost: ids {lost}")
-        elif kind == "delivered" and at.get(what[0]) != what[1]:
+        elif kind == "delivered" and what[0] >= start and at.get(what[0]) != what[1]:
             broken.append(f"delivered id {what[1]} at offset {what[0]}, where {at.get(what[0])} is now")
     if set(numbers) - given:
         broken.append(f"phantoms: ids {set(numbers) - given}")

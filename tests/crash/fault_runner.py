@@ -24,6 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pyarrow  # noqa: F401  once, and not in every fork
 from fault_check import broken_promises
 from fault_script import Script, prepare
 
@@ -91,8 +92,9 @@ def plant() -> None:
     active.write_all = careless
 
 
-def run(template: Path, directory: Path, number: int, fault: int, log: int = -1) -> Run:
+def run(template: Path, directory: Path, number: int, fault: int) -> Run:
     """Run the script in a process of its own, with call `number` failing; 0 for none."""
+    log = os.open(_log_path(directory), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     shutil.rmtree(directory, ignore_errors=True)
     shutil.copytree(template, directory)
 
@@ -103,7 +105,19 @@ def run(template: Path, directory: Path, number: int, fault: int, log: int = -1)
         with contextlib.suppress(StreamfnError):  # of the last close: whatever it was, the log must be right
             script.run()
 
-    return in_a_fork(work)
+    done = in_a_fork(work)
+    os.close(log)
+    return done
+
+
+def _log_path(directory: Path) -> Path:
+    return directory.with_suffix(".calls")
+
+
+def last_calls(directory: Path) -> list[Call]:
+    """The system calls of the run that was last."""
+    lines = [line.split(" ", 3) for line in _log_path(directory).read_text().splitlines()]
+    return [Call(int(number), name, site, file) for number, name, site, file in lines]
 
 
 def in_a_fork(work: Callable[[int], None]) -> Run:
@@ -134,14 +148,10 @@ def in_a_fork(work: Callable[[int], None]) -> Run:
 
 def calls_of(template: Path, directory: Path) -> list[Call]:
     """Every system call of the script, when none fails."""
-    path = directory.with_suffix(".calls")
-    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    done = run(template, directory, 0, 0, log)
-    os.close(log)
+    done = run(template, directory, 0, 0)
     assert done.status == 0, done.trouble
     assert judge(directory, done, "none") == []
-    lines = [line.split(" ") for line in path.read_text().splitlines()]
-    return [Call(int(number), name, site, file) for number, name, site, file in lines]
+    return last_calls(directory)
 
 
 def points_of(calls: list[Call]) -> list[tuple[Call, str]]:
@@ -191,6 +201,7 @@ def main() -> None:
     for call, fault in points:
         done = run(template, directory, call.number, FAULTS[fault])
         for line in judge(directory, done, fault):
+            call = last_calls(directory)[call.number - 1]  # times differ, and with them now and then a call
             broken.append(f"call {call.number}, {call.name} of {call.file} by {call.site}, {fault}: {line}")
     sites = sorted({(call.site, call.name, call.file.rpartition(".")[2]) for call in calls})
     counts = {"calls": len(calls), "total": total, "points": len(points)}

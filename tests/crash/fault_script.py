@@ -1,9 +1,9 @@
 """What is done while a system call fails: a producer, a mapping and an operator on one shard.
 
-A producer appends and commits, a mapping delivers and checkpoints (with a discard), segments roll and are
-sealed.  Each of them does what a program of its kind does when it is refused: it tries again later, and opens
-the shard anew where it is told to.  What each of them was told goes to the witness, one line of JSON each,
-before anything else happens.
+A producer appends and commits, a mapping delivers and checkpoints (with a discard), segments roll, are sealed,
+merged, compressed and trimmed.  Each of them does what a program of its kind does when it is refused: it tries
+again later, and opens the shard anew where it is told to.  What each of them was told goes to the witness, one
+line of JSON each, before anything else happens.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from collections.abc import Callable
 from typing import Any
 
 from streamfn.errors import StreamfnError
+from streamfn.log import compact, retention
+from streamfn.log.chain import read_chain
 from streamfn.log.datadir import DataDir
 from streamfn.log.reader import ShardReader, records
 from streamfn.log.writer import ShardWriter
@@ -24,7 +26,10 @@ STREAM = "s"
 MAPPING = "handler@s"
 SEGMENT_BYTES = 8192
 _ROUND = ["append", "append", "checkpoint", "append", "roll", "append", "append", "append", "checkpoint"]
-OPERATIONS = [*_ROUND, "reopen", *_ROUND, *["append"] * 6, "checkpoint", "roll", "checkpoint", "append"]
+OPERATIONS = [*_ROUND, "reopen", *_ROUND, *["append"] * 6, "checkpoint", "trim", "compact", "checkpoint", "append"]
+
+# Their callers turn it into a line for people.
+_MAY_RAISE_OSERROR = ("trim", "compact")
 
 
 def prepare(path: Any) -> None:
@@ -73,7 +78,9 @@ class Script:
         self._site(name)
         try:
             getattr(self, f"_{name}")()
-        except StreamfnError as error:
+        except (StreamfnError, OSError) as error:
+            if isinstance(error, OSError) and name not in _MAY_RAISE_OSERROR:
+                raise
             self._tell("refused", name, type(error).__name__, str(error))
             self._recover(name)
             return False
@@ -119,9 +126,21 @@ class Script:
         self._tell("acknowledged", offsets.start, ids.start, ids.stop)
 
     def _roll(self) -> None:
-        writer = self._opened()
-        if writer.end_offset > writer._segment:
-            writer._roll()
+        self._opened().roll()
+
+    def _trim(self) -> None:
+        self._opened()  # and with it the shard's lock
+        shard = self._shard()
+        links = retention.removable(read_chain(shard).links)[:1]
+        if links:
+            self._tell("trimming", links[-1].end_offset)
+            retention.trim(shard, links, 0)
+            self._tell("trimmed", links[-1].end_offset)
+
+    def _compact(self) -> None:
+        self._opened()
+        shard = self._shard()
+        compact.compact(shard, 10**15, cold_after_s=0, segment_bytes=2 * SEGMENT_BYTES)
 
     def _reopen(self) -> None:
         writer = self._opened()
@@ -138,7 +157,9 @@ class Script:
         if self._reader is None:
             self._reader = ShardReader.open(shard, self._at)
         start = self._at
-        while got := self._reader.poll(1 << 20):
+        while (got := self._reader.poll(1 << 20)) or self._reader.gap:
+            if not got:
+                self._at = self._reader.skip().end_offset
             for message in got:
                 for found in records(message):
                     if found.offset >= self._at:

@@ -13,6 +13,7 @@ from streamfn.log import gaps, recovery, reserve, scan
 from streamfn.log.durability import FSYNC, OS
 from streamfn.log.writer import ShardWriter
 from streamfn.testing.disk import SimDisk
+from streamfn.types import Record
 
 # Enough for the rarest of them many times over.
 STATES = 20_000
@@ -23,7 +24,7 @@ def acknowledge_before_the_sync(patch: Patch) -> type[Life]:
     def sync(self: ShardWriter) -> None:
         if self._committed.end_offset != self._end_offset:
             self._publish(self._end_offset)
-            self._sync(self._fd)
+            self._sync(self._current.fd)
 
     patch.setattr(ShardWriter, "sync", sync)
     return Life
@@ -88,9 +89,12 @@ def checkpoint_ahead_of_the_log(patch: Patch) -> type[Life]:
     class Ahead(Life):
         """Delivers what was written, whether it was committed or not."""
 
-        def checkpoint(self) -> None:
+        def checkpoint(self) -> list[Record]:
+            delivered = super().checkpoint()
             start, end = self.told.checkpoint, self.writer.end_offset
-            self.store(end, ((start, end, "ok"),))
+            if start < end:
+                self.store(end, ((start, end, "ok"),))
+            return delivered
 
     return Ahead
 
@@ -166,22 +170,23 @@ def sealed_without_a_sync(patch: Patch) -> type[Life]:
     return Hasty
 
 
-BUGS = [
-    acknowledge_before_the_sync,
-    no_directory_sync,
-    roll_without_a_sync,
-    no_checksum,
-    recovery_that_trusts_lengths,
-    commit_file_trusted_after_a_reboot,
-    checkpoint_ahead_of_the_log,
-    discards_after_their_checkpoint,
-    offsets_given_out_twice,
-    trimmed_before_the_ledger_says_so,
-    what_was_kept_is_not_synced,
-    a_torn_tail_that_is_left,
-    unlinked_before_the_sealed_name_is_synced,
-    sealed_without_a_sync,
-]
+# And as what it shows.
+BUGS = {
+    acknowledge_before_the_sync: "lost-record",
+    no_directory_sync: "lost-record",
+    roll_without_a_sync: "lost-record",
+    no_checksum: "wrong-content",
+    recovery_that_trusts_lengths: "unreadable",
+    commit_file_trusted_after_a_reboot: "lost-record",
+    checkpoint_ahead_of_the_log: "checkpoint-ahead",
+    discards_after_their_checkpoint: "disposition",
+    offsets_given_out_twice: "checkpoint-ahead",
+    trimmed_before_the_ledger_says_so: "unreadable",
+    what_was_kept_is_not_synced: "lost-record",
+    a_torn_tail_that_is_left: "tail-left",
+    unlinked_before_the_sealed_name_is_synced: "unreadable",
+    sealed_without_a_sync: "unreadable",
+}
 
 
 # The short script that does what the bug is in, where that comes late.
@@ -202,6 +207,7 @@ def test_a_planted_bug_is_found(bug: Callable[[Patch], type[Life]], monkeypatch:
     plan = [([script], durability) for durability, *script in [PLANS[bug]]] if bug in PLANS else PLAN
     found = explore(crash_seed, STATES, plan=plan, broken_max=1, life=life)
     assert found.broken, f"{bug.__name__} was not found in {found.states} states, seed {crash_seed}"
+    assert f": {BUGS[bug]}: " in found.broken[0]
     with capsys.disabled():
         print(f"\nplanted: {bug.__name__}: state {found.states}: {found.broken[0]}", end="")
 
