@@ -1,8 +1,8 @@
 """`python -m bench.scale [--records N] [--shards N]`: what many records in a shard, and many shards, cost.
 
-    records   a shard of so many: opening it for writing, for reading, seeking by time
-    shards    a stream of so many, `streamfn run` on it: from exec to the first look at every shard, processor time
-              while nothing happens, descriptors; from LATEST, and from TRIM_HORIZON with a record in each shard
+records   a shard of so many: opening it for writing, for reading, seeking by time
+shards    a stream of so many, `streamfn run` on it: from exec to the first look at every shard, processor time
+          while nothing happens, descriptors; from LATEST, and from TRIM_HORIZON with a record in each shard
 """
 
 import argparse

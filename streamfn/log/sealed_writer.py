@@ -69,6 +69,10 @@ class SealedWriter:
         at = draft.columns[draft.layout.time]
         self.add([draft.buffer], draft.first_offset, memoryview(draft.buffer)[at : at + 8 * draft.rows])
 
+    def sync(self) -> None:
+        """Sync what has been written so far; another thread may add meanwhile."""
+        self._shard.disk.sync(self._fd)
+
     def finish(self, end_offset: int, appended: Moment) -> Path:
         """Write what a sealed file ends with, sync it, and give it its name, durably.
 

@@ -84,6 +84,7 @@ class ShardWriter:
         self._fenced: str | None = None
         self._closed = False
         self._age = ShardClock(shard, clock)
+        self._threaded = threaded
         self._sealer = Sealer(shard, self._age, threaded=threaded)
 
     @classmethod
@@ -364,7 +365,9 @@ class ShardWriter:
         straight: StraightAppend | None = None
         try:
             appended = self._age.now()
-            straight = StraightAppend(self.shard, first, self._rolling.segment_bytes, appended)
+            straight = StraightAppend(
+                self.shard, first, self._rolling.segment_bytes, appended, threaded=self._threaded
+            )
             for rows in messages:
                 base = self._number(rows)
                 self._require_space(rows.message_bytes(base))
