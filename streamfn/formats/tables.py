@@ -1,13 +1,8 @@
-"""Files of columns, Parquet and Arrow, as record batches; and their rows as JSON where they mean nothing to us.
-
-An Arrow file is read as the stream that it also is: so it may come through a pipe, and one that was cut is read up
-to there.  Segments of a shard log, sealed or active, are such files.
-"""
+"""Files of columns, Parquet and Arrow, as record batches; and their rows as JSON where they mean nothing to us."""
 
 from __future__ import annotations
 
 import base64
-import itertools
 from collections.abc import Iterator
 from datetime import datetime, time, timedelta
 from decimal import Decimal
@@ -17,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from streamfn.errors import FailedError, RefusedError
-from streamfn.formats.compression import Pulled
+from streamfn.formats.arrow_files import open_arrow
 from streamfn.formats.opening import Input
 from streamfn.formats.rows import Collector, Reading, Rows
 from streamfn.limits import MIB
@@ -28,7 +23,6 @@ _OBJECT_ROWS = 2048
 # views of what was read or mapped, and the fewer the pieces, the less is copied later.
 _PARQUET_ROWS = 65_536
 BATCH_BYTES = 96 * MIB
-_ARROW_FILE = b"ARROW1\0\0"
 _OPTIONS = orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
 
 
@@ -70,33 +64,9 @@ def open_table(source: Input, format_name: str) -> Table:
         if format_name == "parquet":
             file = pq.ParquetFile(source.seekable())
             return Table(source.name, file.schema_arrow, file.iter_batches(_PARQUET_ROWS))
-        reader = pa.ipc.open_stream(_arrow_stream(source))
-        return Table(source.name, reader.schema, _ipc_batches(reader))
+        return Table(source.name, *open_arrow(source))
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise RefusedError(f"{source.name} is not {called}: {error}") from None
-
-
-def _ipc_batches(reader: pa.RecordBatchStreamReader) -> Iterator[pa.RecordBatch]:
-    while True:
-        try:
-            batch = reader.read_next_batch()
-        except StopIteration:
-            return
-        # Arrow trusts a file's offsets; who follows damaged ones reads anywhere, or dies.
-        batch.validate(full=True)
-        yield batch
-
-
-def _arrow_stream(source: Input) -> pa.NativeFile:
-    """Return the stream in a file, mapped where that is possible."""
-    start = len(_ARROW_FILE) if source.head.startswith(_ARROW_FILE) else 0
-    if source.plain_path is not None:
-        mapped = pa.memory_map(str(source.plain_path))
-        mapped.seek(start)
-        return mapped
-    blocks = source.blocks()
-    first = next(blocks, b"")
-    return pa.PythonFile(Pulled(itertools.chain([first[start:]], blocks)), mode="r")
 
 
 def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
