@@ -17,11 +17,9 @@ from streamfn.log.stream import OFFSET_DIGITS, Shard
 class Numbering:
     """What its writer knows of a shard's sequence numbers.  Reads the log's last record when it has to."""
 
-    def __init__(self, shard: Shard, reserve: ReserveFile, *, lost: bool) -> None:
-        """`lost`: a crash may have taken the records with the highest numbers."""
+    def __init__(self, shard: Shard, reserve: ReserveFile) -> None:
         self._shard = shard
         self._reserve = reserve
-        self._lost = lost
         self._base = shard.sequence_base
         # Whether `_base` is above everything in the log.
         self._sure = reserve.known.number == 0
@@ -66,16 +64,16 @@ class Numbering:
         return self._last
 
     def _base_above_all(self, end_offset: int) -> str:
+        known = self._reserve.known
         text = None if self._last is not None else last_sequence_number(self._shard)
-        if self._lost and self._last is None:
-            above = base_above(self._reserve.known.number)
-        elif text is not None and self._is_given(text, end_offset):
+        if text is not None and self._is_given(text, end_offset):
             above = text[:-OFFSET_DIGITS]
-        elif text is not None or self._last is not None:
-            above = base_above(int(text) if text is not None else self._last or 0)
+        elif text is not None:
+            above = base_above(int(text))
         else:
-            above = base_above(self._reserve.known.number)
-        return max(self._shard.sequence_base, self._base, above, key=int)
+            above = base_above(known.number if self._last is None else self._last)
+        floor = base_above(known.floor) if known.floor else "0"
+        return max(self._shard.sequence_base, self._base, above, floor, key=int)
 
     def _is_given(self, number: str, end_offset: int) -> bool:
         """Whether the last record's number is one that was given here: it ends in the record's offset."""

@@ -29,7 +29,7 @@ _NUMBER_BLOCK_DIGITS = 32
 
 _MAGIC = b"SFRESRV1"
 _SLOT_BYTES = 512
-_SLOT = struct.Struct("<8sQQ36s132s")
+_SLOT = struct.Struct("<8sQQ36s132s132s")
 _CRC = struct.Struct("<I")
 
 
@@ -37,12 +37,14 @@ class Reserve(NamedTuple):
     """What may have been given out.
 
     Offsets below `offset` may be used, as long as the machine's run is `boot_id`; in a later one they may have
-    been.  Sequence numbers below `number` (an integer) may have been captured.
+    been.  Sequence numbers below `number` (an integer) may have been captured; below `floor` they may have been lost
+    with their records, so that the log does not say any more which.
     """
 
     boot_id: str
     offset: int
     number: int
+    floor: int = 0
 
 
 NOTHING = Reserve("", 0, 0)
@@ -78,6 +80,11 @@ class ReserveFile:
         """Make sure that a captured sequence number is reserved; see `write`."""
         if int(number) >= self._known.number:
             self.write(self._known._replace(number=number_block_end(number)))
+
+    def give_up(self) -> None:
+        """Records with captured numbers may be lost: remember how high those may have been; see `write`."""
+        if self._known.floor < self._known.number:
+            self.write(self._known._replace(floor=self._known.number))
 
     def give_back(self, end_offset: int) -> None:
         """Reserve nothing above `end_offset`: everything is on the disk, so that a loss after this takes nothing."""
@@ -131,7 +138,8 @@ def base_above(number: int) -> str:
 
 
 def _slot(turn: int, reserve: Reserve) -> bytes:
-    packed = _SLOT.pack(_MAGIC, turn, reserve.offset, reserve.boot_id.encode(), str(reserve.number).encode())
+    boot_id, offset, number, floor = reserve
+    packed = _SLOT.pack(_MAGIC, turn, offset, boot_id.encode(), str(number).encode(), str(floor).encode())
     return packed + _CRC.pack(zlib.crc32(packed))
 
 
@@ -152,5 +160,5 @@ def _decode(slot: bytes) -> tuple[int, Reserve] | None:
         return None
     if zlib.crc32(slot[: _SLOT.size]) != _CRC.unpack_from(slot, _SLOT.size)[0]:
         return None
-    _, turn, offset, boot_id, number = _SLOT.unpack_from(slot)
-    return turn, Reserve(boot_id.rstrip(b"\0").decode(), offset, int(number.rstrip(b"\0")))
+    _, turn, offset, boot_id, number, floor = _SLOT.unpack_from(slot)
+    return turn, Reserve(boot_id.rstrip(b"\0").decode(), offset, int(number.rstrip(b"\0")), int(floor.rstrip(b"\0")))

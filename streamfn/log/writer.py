@@ -284,7 +284,9 @@ class ShardWriter:
         recovery.cut(self._disk, tail)
         self.recovered = tail.recovery
         self._reserve = ReserveFile(self.shard, self._boot_id)
-        self._numbering = Numbering(self.shard, self._reserve, lost=tail.next_offset > tail.end_offset)
+        if tail.next_offset > tail.end_offset:
+            self._reserve.give_up()
+        self._numbering = Numbering(self.shard, self._reserve)
         self._epoch = max(tail.epoch, known.epoch if known else 0) + 1
         self._arrival_ms = known.arrival_ms if known else 0
         self._end_offset = tail.next_offset
