@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
@@ -42,6 +43,13 @@ def _text(change: object) -> bytes:
     if isinstance(change, bytes | bytearray | memoryview):
         return bytes(change)
     try:
-        return orjson.dumps(change)
+        return orjson.dumps(change, default=_binary)
     except TypeError as error:
         raise ValueError(f"it cannot be written as JSON: {error}") from None
+
+
+def _binary(value: object) -> str:
+    """Return the base64 of an attribute's bytes: the SDK gives and takes them raw."""
+    if isinstance(value, bytes | bytearray):
+        return base64.b64encode(value).decode()
+    raise TypeError(f"{value!r} is no value of DynamoDB JSON")

@@ -226,6 +226,11 @@ def test_a_program_puts_and_reads_changes(tmp_path: Path) -> None:
             assert [one.event_name for one in found] == ["INSERT", "REMOVE"]
             assert found[0].new_image == '{"id":{"N":"1"},"a":{"S":"é"}}'.encode()
             assert (found[1].old_image, found[1].stream_view_type, found[1].offset) == (None, "KEYS_ONLY", 1)
+            await session.put_change("t", change(2, item(2, b={"B": b"foobar"}, s={"BS": [b"\0"]})))
+            last = [one async for one in session.changes("t")][-1]
+            assert last.new_image == b'{"id":{"N":"2"},"b":{"B":"Zm9vYmFy"},"s":{"BS":["AA=="]}}'
+            with pytest.raises(RefusedError, match="cannot be written as JSON"):
+                await session.put_change("t", change(2, item(2, n={"N": {1, 2}})))
             with pytest.raises(RefusedError, match="is of kind dynamodb: read it with `changes`"):
                 await session.records("t").open()
             with pytest.raises(RefusedError, match="is of kind dynamodb: it takes DynamoDB change records"):
@@ -234,7 +239,7 @@ def test_a_program_puts_and_reads_changes(tmp_path: Path) -> None:
                 await session.put_change("t", {"NewImage": item(1)})
 
             result = await session.run_until_caught_up(lambda event, context: None, "t")
-            assert result.records == 2
+            assert result.records == 3
 
     trio.run(main)
     with streamfn.open_sync(tmp_path / "data") as session:
@@ -243,4 +248,4 @@ def test_a_program_puts_and_reads_changes(tmp_path: Path) -> None:
         with pytest.raises(RefusedError, match="is of kind dynamodb: it takes DynamoDB change records"):
             session.create_stream("wide", shards=3)
         assert session.put_change("t", change(2, item(2))) is not None
-        assert [one.keys for one in session.changes("t")] == [b'{"id":{"N":"1"}}'] * 2 + [b'{"id":{"N":"2"}}']
+        assert [one.keys for one in session.changes("t")] == [b'{"id":{"N":"1"}}'] * 2 + [b'{"id":{"N":"2"}}'] * 2
