@@ -224,8 +224,8 @@ class Session:
         The stream is made (kind `dynamodb`, one shard) if it does not exist. A change is a document in DynamoDB JSON,
         as a dict (binary attributes as base64, or as bytes) or as JSON text (which is kept to the letter): a record as
         GetRecords of DynamoDB Streams answers it or as it stands in a Lambda event, or in short
-        `{"Keys": ..., "NewImage": ..., "OldImage": ...}`, from which the event's name follows. The sequence number is given by the shard, to which the item's key leads. `view_type`
-        drops what a stream of that view does not carry.
+        `{"Keys": ..., "NewImage": ..., "OldImage": ...}`, from which the event's name follows. The sequence number is
+        given by the shard, to which the item's key leads. `view_type` drops what a stream of that view does not carry.
 
         None, and nothing was appended, where a MODIFY leaves the item as it was: DynamoDB makes no record of that.
 
