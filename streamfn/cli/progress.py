@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, Self
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
+    ProgressColumn,
     TaskID,
     TaskProgressColumn,
     TextColumn,
@@ -32,27 +33,16 @@ class Measured(Protocol):
         """Bytes read so far, where that is known."""
 
 
-class ImportProgress:
-    """A context manager, and what an import calls; where standard error is no terminal, it shows nothing."""
+class _Bar:
+    """A rich progress bar; a context manager.  Where standard error is no terminal, nothing is shown."""
 
-    def __init__(self) -> None:
-        self._source: Measured | None = None
-        self._records = 0
-        self._started = time.monotonic()
+    def __init__(self, *columns: ProgressColumn) -> None:
         self._progress: Progress | None = None
         self._task = TaskID(0)
         if sys.stderr.isatty():
-            self._progress = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TaskProgressColumn(),
-                TextColumn("{task.fields[counts]}"),
-                TimeRemainingColumn(),
-                console=Console(stderr=True),
-                transient=True,
-            )
+            self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
 
-    def __enter__(self) -> ImportProgress:
+    def __enter__(self) -> Self:
         if self._progress is not None:
             self._progress.start()
         return self
@@ -62,6 +52,19 @@ class ImportProgress:
     ) -> None:
         if self._progress is not None:
             self._progress.stop()
+
+
+class ImportProgress(_Bar):
+    """How far an import is: what it calls."""
+
+    def __init__(self) -> None:
+        counts = TextColumn("{task.fields[counts]}")
+        super().__init__(
+            TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), counts, TimeRemainingColumn()
+        )
+        self._source: Measured | None = None
+        self._records = 0
+        self._started = time.monotonic()
 
     def __call__(self, source: Measured, records: int, total_bytes: int) -> None:
         """Say that `records` more have been read from a file, `total_bytes` of data from all."""
@@ -79,33 +82,14 @@ class ImportProgress:
         self._progress.update(self._task, completed=source.position, counts=f"{self._records:,} records, {rate}")
 
 
-class ByteProgress:
-    """A bar for work that is measured in bytes; a context manager.  Where nobody looks, nothing is shown."""
+class ByteProgress(_Bar):
+    """How far work is that is measured in bytes."""
 
     def __init__(self, name: str, total_bytes: int) -> None:
-        self._progress: Progress | None = None
-        if sys.stderr.isatty():
-            self._progress = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TaskProgressColumn(),
-                TransferSpeedColumn(),
-                TimeRemainingColumn(),
-                console=Console(stderr=True),
-                transient=True,
-            )
+        columns = (BarColumn(), TaskProgressColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+        super().__init__(TextColumn("{task.description}"), *columns)
+        if self._progress is not None:
             self._task = self._progress.add_task(name, total=total_bytes)
-
-    def __enter__(self) -> ByteProgress:
-        if self._progress is not None:
-            self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._progress is not None:
-            self._progress.stop()
 
     def advance(self, more_bytes: int) -> None:
         """Say that so many more bytes are done."""
