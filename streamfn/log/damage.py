@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from streamfn.errors import LogDamaged
-from streamfn.log import gaps
+from streamfn.log import gaps, reserve
 from streamfn.log.commit import Commit
 from streamfn.log.gaps import DAMAGED, Gap
-from streamfn.log.rows import rows
-from streamfn.log.scan import Message, Scan, next_message
-from streamfn.log.segment import Segment, SegmentFile, list_segments
-from streamfn.log.stream import Shard
+from streamfn.log.scan import Scan, next_message
+from streamfn.log.segment import SegmentFile, list_segments
+from streamfn.log.stream import OFFSET_DIGITS, Shard
 
 Numbers = tuple[str | None, str | None]
 
@@ -61,7 +60,7 @@ def in_segment(shard: Shard, commit: Commit, scan: Scan, position: int) -> Break
         resume_at = commit.length
     if known is not None:
         return Break(known.clipped(first, end), True, resume_at)
-    numbers = _numbers_given(shard, commit, segment, behind, first, end)
+    numbers = numbers_given(shard, first, end)
     return Break(Gap(first, end, DAMAGED, *numbers, segment.path.name, scan.position), False, resume_at)
 
 
@@ -69,7 +68,7 @@ def in_file(shard: Shard, commit: Commit, file: SegmentFile | None, position: in
     """Return the break at offset `position` where a whole segment cannot be read, or (None) is not there."""
     end = next_start(shard, position) or max(commit.end_offset, position + 1)
     name, byte = (file.path.name, 0) if file else (None, None)
-    return Break(Gap(position, end, DAMAGED, file=name, byte=byte), False)
+    return Break(Gap(position, end, DAMAGED, *numbers_given(shard, position, end), name, byte), False)
 
 
 def next_start(shard: Shard, offset: int) -> int | None:
@@ -77,24 +76,16 @@ def next_start(shard: Shard, offset: int) -> int | None:
     return next((file.first_offset for file in list_segments(shard) if file.first_offset > offset), None)
 
 
-def _numbers_given(
-    shard: Shard, commit: Commit, segment: Segment, behind: Any, first: int, end: int
-) -> Numbers:
-    """Return the sequence numbers of records that cannot be read, if the shard gave them itself.
-
-    That is so if the record behind them, or else the first one of their segment, has a number given here.
-    """
+def numbers_given(shard: Shard, first: int, end: int) -> Numbers:
+    """Return the sequence numbers of records that are not there; None where the shard has captured ones."""
+    try:
+        captured = reserve.read(shard).number > 0
+    except LogDamaged:
+        captured = True  # for all we know
+    if captured or first >= end:
+        return None, None
     base = shard.sequence_base
-    if commit.sequence_base != base:
-        return None, None
-    if behind is None:
-        _, behind, count = Scan(segment, segment.data_at, segment.first_offset, 1).step(segment.size, 1, 1)
-        if not count:
-            return None, None
-    (neighbour,) = rows(Message(segment, behind, 0), 0, 1)
-    if neighbour.sequence_number != f"{base}{neighbour.offset:020d}":
-        return None, None
-    return f"{base}{first:020d}", f"{base}{end - 1:020d}"
+    return f"{base}{first:0{OFFSET_DIGITS}d}", f"{base}{end - 1:0{OFFSET_DIGITS}d}"
 
 
 def damaged(

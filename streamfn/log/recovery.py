@@ -29,7 +29,7 @@ from streamfn._native import lib
 from streamfn.errors import BusyError, LogDamaged
 from streamfn.log import gaps, reserve
 from streamfn.log.commit import Commit, CommitFile
-from streamfn.log.damage import damaged, lost, missing
+from streamfn.log.damage import damaged, lost, missing, numbers_given
 from streamfn.log.disk import Disk
 from streamfn.log.gaps import LOST, Gap, Ledger
 from streamfn.log.lock import FileLock
@@ -115,7 +115,8 @@ def find_tail(shard: Shard, commit: Commit | None) -> Tail:
     covered = ledger.end_at(tail.end_offset)
     due = promised(shard, commit)
     if commit is not None and due > covered:
-        raise missing(stream_path(shard, commit.segment), covered, due)
+        numbers = numbers_given(shard, covered, due)
+        raise missing(stream_path(shard, commit.segment), covered, due, numbers)
     reserved = reserve.read(shard)
     if reserved.boot_id != shard.disk.boot_id():
         covered = max(covered, reserved.offset)
@@ -128,7 +129,7 @@ def _open_last(shard: Shard, file: SegmentFile, due: int) -> Segment:
     except LogDamaged as damage:
         first = file.first_offset
         end = due if due > first else None
-        text = str(damage) + lost(first, end)
+        text = str(damage) + lost(first, end, numbers_given(shard, first, end or first))
         raise LogDamaged(text, path=file.path, byte=0, first_offset=first, end_offset=end) from None
 
 
@@ -243,7 +244,10 @@ class _Ending:
         """Return the error, with the range: up to the next good record here, or to what was promised."""
         found = next_message(self._segment, position, self._segment.size, offset + 1, _EVERYTHING)
         end = int(found.first_offset) if found is not None else max(offset, self._promised)
-        return damaged(self._file, position, offset, why, end_offset=end if end > offset else None)
+        numbers = numbers_given(self._shard, offset, end)
+        return damaged(
+            self._file, position, offset, why, end_offset=end if end > offset else None, numbers=numbers
+        )
 
 
 def _data_end(disk: Disk, segment: Segment, position: int) -> int:
@@ -284,7 +288,9 @@ def pass_over(shard: Shard, tail: Tail, now_ms: int) -> None:
     The caller holds the writer's lock, and appends nothing before this.
     """
     known = gaps.read(shard)
-    if gaps.record(shard, Gap(tail.end_offset, tail.next_offset, LOST, at_ms=now_ms)).gaps == known.gaps:
+    numbers = numbers_given(shard, tail.end_offset, tail.next_offset)
+    gap = Gap(tail.end_offset, tail.next_offset, LOST, *numbers, at_ms=now_ms)
+    if gaps.record(shard, gap).gaps == known.gaps:
         return  # the ledger says it already
     _log.warning(
         "streamfn: %s: up to %d records from offset %d on were lost with what the system had not written yet; "

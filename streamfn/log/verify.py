@@ -15,10 +15,11 @@ from streamfn.errors import LogDamaged
 from streamfn.log import check, gaps, recovery
 from streamfn.log.check import Check, check_segment
 from streamfn.log.commit import Commit, CommitFile
+from streamfn.log.damage import numbers_given
 from streamfn.log.disk import stored_bytes
 from streamfn.log.gaps import Gap, Ledger
 from streamfn.log.segment import SegmentFile, list_files, sealed_path
-from streamfn.log.stream import Shard, default_sequence_base
+from streamfn.log.stream import Shard
 
 # A segment that is sealed, merged or trimmed between looking and opening is looked for again.
 _ATTEMPTS = 5
@@ -229,15 +230,7 @@ class _Walk:
         first: int = 0,
         end: int = 0,
     ) -> None:
-        first_number, last_number = sequence_range(self._shard, first, end)
+        first_number, last_number = numbers_given(self._shard, first, end)
         self._findings.append(
             Finding(path, byte, end_byte, first, end, first_number, last_number, why, remedy)
         )
-
-
-def sequence_range(shard: Shard, first: int, end: int) -> tuple[str | None, str | None]:
-    """Return the first and the last sequence number of lost records; None where a number may be a captured one."""
-    if first >= end:
-        return None, None
-    base = default_sequence_base(shard.stream_id, shard.number, shard.kind)
-    return f"{base}{first:020d}", f"{base}{end - 1:020d}"

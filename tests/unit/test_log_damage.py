@@ -281,6 +281,17 @@ def test_the_sequence_numbers_of_damaged_records_are_named_where_the_shard_gave_
     assert (gap.file, gap.byte) == (list_segments(shard)[-1].path.name, position + length)
 
 
+def test_no_sequence_numbers_are_named_where_the_shard_has_captured_ones(shard: Shard) -> None:
+    with open_writer(shard) as writer:
+        writer.append([NewRecord(b"captured", "k", 1, "9" * 60)])
+        writer.commit()
+        lost = flip_in_a_sealed_segment(shard)
+    with pytest.raises(LogDamaged) as caught, ShardReader.open(shard, 0) as reader:
+        reader.poll(1 << 20)
+    assert (caught.value.first_offset, caught.value.end_offset) == (lost.start, lost.stop)
+    assert "sequence numbers" not in str(caught.value)
+
+
 def test_what_was_trimmed_is_a_gap_and_no_damage(shard: Shard) -> None:
     lost = lose_the_first_segment(shard)
     gaps.record_trim(shard, lost.stop)
