@@ -38,7 +38,6 @@ from streamfn.log.stream import (
     Stream,
     captured_shards,
     default_arn,
-    encode,
     uniform_shards,
 )
 
@@ -348,7 +347,7 @@ class DataDir:
         temporary = self._streams_path / f".new-{made.id}"
         disk.make_directory(temporary)
         make_shard_directories(made, temporary, made.shards)
-        write_synced(disk, temporary / description.FILE, encode(made).encode())
+        write_synced(disk, temporary / description.FILE, description.encode(made).encode())
         disk.sync_directory(temporary)
         disk.rename(temporary, made.directory)
         disk.sync_directory(self._streams_path)

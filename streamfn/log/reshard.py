@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
-from typing import NamedTuple
 
 from streamfn import limits
 from streamfn.core import resharding
@@ -28,14 +27,11 @@ from streamfn.log.datadir import DataDir
 from streamfn.log.numbers import last_sequence_number
 from streamfn.log.stream import (
     DYNAMODB,
-    OFFSET_DIGITS,
     Shard,
     Stream,
-    default_sequence_base,
-    sequence_order,
-    shard_id,
     uniform_ranges,
 )
+from streamfn.log.succession import End, succeeded
 from streamfn.log.writer import ShardWriter
 
 WAIT_S = 5.0
@@ -45,14 +41,6 @@ _ATTEMPTS = 5
 _AT_ONCE = 16
 
 _Plan = Callable[[Stream], list[Step]]
-
-
-class _End(NamedTuple):
-    """Where a shard ends: an offset, its last record's sequence number, and one above all that it ever gave."""
-
-    offset: int
-    last: str | None
-    above: str
 
 
 def split_shard(
@@ -188,7 +176,7 @@ def _reshard(data: DataDir, stream: Stream, plan: _Plan, wait_s: float) -> Strea
                     steps = plan(now)
                     if {shard.number for shard in _closed(now, steps)} != ends.keys():
                         raise ShardClosed(f"stream {now.name!r} was resharded meanwhile")
-                    return _applied(now, steps, ends, time.time_ns() // 1_000_000)
+                    return succeeded(now, steps, ends, time.time_ns() // 1_000_000)
 
                 return data.change_stream(stream.id, change)
         except ShardClosed:
@@ -203,7 +191,7 @@ def _closed(stream: Stream, steps: list[Step]) -> list[Shard]:
 
 
 @contextlib.contextmanager
-def _closing(shards: list[Shard], wait_s: float) -> Iterator[dict[int, _End]]:
+def _closing(shards: list[Shard], wait_s: float) -> Iterator[dict[int, End]]:
     """Hold the writers of shards, with everything durable, and say where they end, by number.
 
     What comes after has closed them, if it does not raise: then whoever follows them is told.
@@ -222,14 +210,14 @@ def _closing(shards: list[Shard], wait_s: float) -> Iterator[dict[int, _End]]:
         wait([threads.submit(_leave, writer) for writer, _ in opened])
 
 
-def _end_of(shard: Shard, deadline: float) -> tuple[ShardWriter, _End]:
+def _end_of(shard: Shard, deadline: float) -> tuple[ShardWriter, End]:
     """Take a shard over from whoever writes to it, until a moment on the monotonic clock."""
     request_release(shard, max(0.0, deadline - time.monotonic()))
     writer = ShardWriter.open(shard, wait_s=max(0.0, deadline - time.monotonic()))
     try:
         writer.sync()
         above = writer.sequence_number(writer.end_offset)
-        return writer, _End(writer.end_offset, last_sequence_number(shard), above)
+        return writer, End(writer.end_offset, last_sequence_number(shard), above)
     except BaseException:
         writer.close()
         raise
@@ -258,57 +246,6 @@ def _tell(shard: Shard) -> None:
             commit_file.publish(commit._replace(closed=True))
     finally:
         commit_file.close()
-
-
-def _applied(stream: Stream, steps: list[Step], ends: dict[int, _End], now_ms: int) -> Stream:
-    """Return the stream after the steps; shards that they make and close again have no records."""
-    shards = list(stream.shards)
-    first_id = 1 + max((_id_number(shard.id) for shard in shards), default=-1)
-    floors: dict[int, str] = {}
-    for step in steps:
-        parents = [shards[one.number] for one in step.closed]
-        above = max((_above(parent, ends, floors) for parent in parents), key=sequence_order)
-        for parent in parents:
-            end = ends.get(parent.number)
-            shards[parent.number] = parent._replace(
-                end_offset=end.offset if end else 0, ending_sequence_number=end.last if end else None
-            )
-        for place, made in enumerate(step.made):
-            assert made.number == len(shards)
-            start = _start(stream, made.number, above, place)
-            floors[made.number] = above
-            shards.append(
-                Shard(
-                    made.number,
-                    shard_id(first_id + made.number - len(stream.shards)),
-                    stream.directory / shard_id(made.number),
-                    made.start,
-                    made.end,
-                    True,
-                    tuple(parent.id for parent in parents),
-                    now_ms,
-                    starting_sequence_number=start,
-                    kind=stream.kind,
-                    disk=stream.disk,
-                )
-            )
-    return stream.with_shards(shards)
-
-
-def _above(parent: Shard, ends: dict[int, _End], floors: dict[int, str]) -> str:
-    """Return a sequence number that is not below any that the shard or its ancestors gave."""
-    end = ends.get(parent.number)
-    if end is None:
-        return floors[parent.number]
-    return max(end.above, end.last or end.above, key=sequence_order)
-
-
-def _start(stream: Stream, number: int, above: str, place: int) -> str:
-    """Return the first sequence number of a child: above all of its parents'."""
-    usual = default_sequence_base(stream.id, number, stream.kind) + "0" * OFFSET_DIGITS
-    if sequence_order(usual) > sequence_order(above):
-        return usual
-    return f"{int(above) // 10**OFFSET_DIGITS + 1 + place}{'0' * OFFSET_DIGITS}"
 
 
 def _eligible(stream: Stream, shard: str) -> Range:
@@ -348,9 +285,3 @@ def _check_limit(stream: Stream, target: int) -> None:
             f"Target shard count or number of open shards cannot be greater than {limits.SHARDS_MAX}. Current open "
             f"shard count: {len(stream.open_shards)}, Target shard count: {target}"
         )
-
-
-def _id_number(shard: str) -> int:
-    """Return the number in a shard's id, -1 where it has none: new ids count on from the highest."""
-    digits = shard.rpartition("-")[2]
-    return int(digits) if digits.isdecimal() and digits.isascii() else -1

@@ -1,31 +1,17 @@
-"""Streams and shards as they are named and found; nothing here opens a log.
-
-A stream is described by its `stream.json`, which is replaced whole and never changed in place:
-
-    {"format": 2, "name": ..., "arn": ..., "kind": "kinesis" | "dynamodb", "created_ms": ...,
-     "retention": {"age_s": null, "bytes": null}, "cold_after_s": null,
-     "shards": [{"number": 0, "id": "shardId-000000000000", "start_hash": "0", "end_hash": "...", "parents": [],
-                 "created_ms": ..., "end_offset": null, "starting_sequence_number": null,
-                 "ending_sequence_number": null}, ...]}
-
-Shards are never taken out of it: a shard that was split or merged is closed (`end_offset` says where), and
-those that took over its hash keys name it as their parent.
-"""
+"""Streams and shards as they are named and found; nothing here opens a log or reads a file."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from bisect import bisect_right
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from streamfn.errors import FailedError, RefusedError
+from streamfn.errors import RefusedError
 from streamfn.log.disk import SYSTEM_DISK, Disk
 
-FORMAT_VERSION = 2
 HASH_KEYS = 2**128
 KINESIS = "kinesis"
 DYNAMODB = "dynamodb"
@@ -296,109 +282,3 @@ def _evenly(shards: tuple[Shard, ...]) -> tuple[Shard, ...]:
         for shard in shards
         for start, end in (ranges.get(shard.number, whole),)
     )
-
-
-def encode(stream: Stream) -> str:
-    """Return the text of `stream.json`."""
-    described = {
-        "format": FORMAT_VERSION,
-        "name": stream.name,
-        "arn": stream.arn,
-        "kind": stream.kind,
-        "created_ms": stream.created_ms,
-        "retention": stream.retention._asdict(),
-        "cold_after_s": stream.cold_after_s,
-        "shards": [
-            {
-                "number": shard.number,
-                "id": shard.id,
-                "start_hash": str(shard.start_hash) if shard.ranged else None,
-                "end_hash": str(shard.end_hash) if shard.ranged else None,
-                "parents": list(shard.parents),
-                "created_ms": shard.created_ms,
-                "end_offset": shard.end_offset,
-                "starting_sequence_number": shard.starting_sequence_number,
-                "ending_sequence_number": shard.ending_sequence_number,
-            }
-            for shard in stream.shards
-        ],
-    }
-    return json.dumps(described, indent=1) + "\n"
-
-
-def decode(directory: Path, text: str, disk: Disk = SYSTEM_DISK) -> Stream:
-    """Return the stream that lies in `directory`.  What streamfn wrote before format 2 is read too.
-
-    Raises:
-        FailedError: the text is not what `encode` writes, or a newer streamfn wrote it.
-    """
-    path = directory / "stream.json"
-    try:
-        described = json.loads(text)
-        version = described.get("format", 1)
-    except (ValueError, AttributeError) as error:
-        raise FailedError(f"{path} is damaged: {error!r}") from error
-    if version not in (1, FORMAT_VERSION):
-        raise FailedError(f"{path} has format {version!r}, which this streamfn does not read: upgrade streamfn")
-    try:
-        return _stream_of(directory, described, disk)
-    except (ValueError, KeyError, TypeError) as error:
-        raise FailedError(f"{path} is damaged: {error!r}") from error
-
-
-def _stream_of(directory: Path, described: dict[str, Any], disk: Disk) -> Stream:
-    created_ms = int(described["created_ms"])
-    kind = described.get("kind", KINESIS)
-    if kind not in KINDS:
-        raise ValueError(f"kind {kind!r}")
-    retention = described.get("retention", {})
-    shards = [
-        _shard_of(directory, number, one, created_ms, kind, disk)
-        for number, one in enumerate(described["shards"])
-    ]
-    return Stream(
-        directory,
-        str(described["name"]),
-        str(described["arn"]),
-        created_ms,
-        shards,
-        kind=kind,
-        retention=Retention(_number(retention.get("age_s")), _number(retention.get("bytes"))),
-        cold_after_s=_number(described.get("cold_after_s")),
-        disk=disk,
-    )
-
-
-def _shard_of(
-    directory: Path, number: int, one: dict[str, Any], created_ms: int, kind: str, disk: Disk
-) -> Shard:
-    if one.get("number", number) != number:
-        raise ValueError(f"shard {one['number']!r} in place {number}")
-    start, end = one["start_hash"], one["end_hash"]
-    return Shard(
-        number,
-        str(one["id"]),
-        directory / shard_id(number),
-        0 if start is None else int(start),
-        HASH_KEYS - 1 if end is None else int(end),
-        start is not None and end is not None,
-        tuple(map(str, one.get("parents", ()))),
-        int(one.get("created_ms", created_ms)),
-        _number(one.get("end_offset")),
-        _digits(one.get("starting_sequence_number")),
-        _digits(one.get("ending_sequence_number")),
-        kind,
-        disk,
-    )
-
-
-def _number(value: object) -> int | None:
-    return None if value is None else int(str(value))
-
-
-def _digits(value: object) -> str | None:
-    if value is None:
-        return None
-    if not (isinstance(value, str) and value.isdecimal()):
-        raise ValueError(f"sequence number {value!r}")
-    return value

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamfn.errors import FailedError
-from streamfn.log import stream
+from streamfn.log import description, stream
 from streamfn.log.stream import HASH_KEYS, Stream, uniform_shards
 
 DIRECTORY = Path("/nowhere/00000000000000ff")
@@ -56,7 +56,7 @@ def test_shard_ids_and_sequence_numbers_have_the_shape_of_kinesis() -> None:
 
 def test_a_description_survives_a_round_trip() -> None:
     before = of(5)
-    after = stream.decode(DIRECTORY, stream.encode(before))
+    after = description.decode(DIRECTORY, description.encode(before))
     assert (after.name, after.arn, after.created_ms, after.shards) == (
         before.name,
         before.arn,
@@ -71,7 +71,7 @@ def test_a_description_survives_a_round_trip() -> None:
 )
 def test_a_damaged_description_is_an_error_that_names_the_file(text: str) -> None:
     with pytest.raises(FailedError, match=r"stream\.json is damaged"):
-        stream.decode(DIRECTORY, text)
+        description.decode(DIRECTORY, text)
 
 
 def test_sequence_numbers_of_changes_have_forty_digits_as_dynamodbs_have_at_most() -> None:
