@@ -19,6 +19,7 @@ from typing import IO, Any
 
 import pytest
 
+from streamfn.cli.app import COMMANDS
 from streamfn.log.datadir import DataDir
 from streamfn.log.reader import ShardReader
 from streamfn.log.writer import ShardWriter
@@ -331,6 +332,25 @@ def test_inspect_draws_the_lineage_as_list_shards_tells_it(cli: Cli) -> None:
     assert (listed["shards"], listed["closed_shards"], listed["records"]) == (2, 3, 5)
 
 
+def test_resharding_names_the_stream_as_its_argument_or_as_the_aws_command_line_does(cli: Cli) -> None:
+    cli.ok("put", "s", "a")
+    said = cli.ok("split-shard", "--stream-name", "s", "--shard-to-split", "shardId-000000000000",
+                  "--new-starting-hash-key", "1000")  # fmt: skip
+    assert said == (
+        "shardId-000000000000 closed; shardId-000000000001, shardId-000000000002 open; s has 2 now\n"
+    )
+    told = json.loads(cli.ok("update-shard-count", "s", "--target-shard-count", "1", "--json"))
+    assert (told["CurrentShardCount"], told["TargetShardCount"]) == (2, 1)
+    assert [shard["ParentShardId"] for shard in told["Shards"]] == ["shardId-000000000001"]
+    assert cli.ok("update-shard-count", "s", "--target-shard-count", "1") == "s has 1 open shard already\n"
+    split = ("split-shard", "--shard-to-split", "shardId-000000000003")
+    assert "name the stream" in cli(*split).stderr
+    assert "named twice" in cli(*split, "s", "--stream-name", "s").stderr
+    assert "unknown stream 't'" in cli.refused(2, *split, "t")
+    assert "already been merged or split" in cli.refused(2, *split[:2], "shardId-000000000000", "s")
+    assert "scale up over double" in cli.refused(2, "update-shard-count", "s", "--target-shard-count", "3")
+
+
 def test_inspect_tells_the_lag_of_mappings(cli: Cli) -> None:
     cli.ok("import", "-", "--stream", "s", "--time-field", "t", stdin='{"t":1}\n{"t":2}\n{"t":3}\n')
     bind(cli, "s", 1)
@@ -577,7 +597,7 @@ def test_version_and_help_load_neither_pyarrow_trio_nor_rich() -> None:
         assert b"streamfn" in done.stdout
 
 
-@pytest.mark.parametrize("command", ["import", "put", "tail", "list", "inspect", "delete", "run"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_with_examples(cli: Cli, command: str) -> None:
     text = cli.ok(command, "-h")
     assert "Examples:" in text
