@@ -11,9 +11,10 @@ from crash_world import SEGMENT_BYTES, newborn
 
 from streamfn._native import ffi, lib
 from streamfn.errors import LogError
-from streamfn.log import age, batch, changes
+from streamfn.log import age, batch, changes, compact
+from streamfn.log.gaps import Gap
 from streamfn.log.layout import DYNAMODB, LAYOUTS, Layout
-from streamfn.log.reader import ShardReader, records
+from streamfn.log.reader import Message, ShardReader, records
 from streamfn.log.rows import changes as changes_of
 from streamfn.log.seal import seal
 from streamfn.log.stream import Shard
@@ -147,6 +148,33 @@ def log(kind: str) -> Log:
     return Log(image, shard, delivered(image, shard)[0])
 
 
+@functools.cache
+def cold(kind: str) -> Log:
+    """The same with what is sealed merged into one segment and compressed."""
+    whole = log(kind)
+    disk = SimDisk(whole.image)
+    compact.compact(whole.shard._replace(disk=disk), 10**12, cold_after_s=0)
+    return whole._replace(image=disk.crash().kept())
+
+
+def salvaged(image: Image, shard: Shard) -> tuple[list[Record] | list[Change], list[Gap]]:
+    """Everything that a reader delivers that goes on behind damage, and what it says is missing."""
+    disk = SimDisk(image)
+    found: list = []
+    gaps: list[Gap] = []
+    with ShardReader.open(shard._replace(disk=disk), 0, salvage=True) as reader:
+        while (got := reader.poll(1 << 30)) or reader.gap:
+            for one in got:
+                found += rows_of(one)
+            if not got:
+                gaps.append(reader.skip())
+    return found, gaps
+
+
+def rows_of(message: Message) -> list[Record] | list[Change]:
+    return changes_of(message) if LAYOUTS[message.cdata.layout] is DYNAMODB else records(message)
+
+
 def delivered(image: Image, shard: Shard) -> tuple[list[Record] | list[Change], str]:
     """Everything that a reader delivers before it comes to the end or stops, and why it stopped ("": the end)."""
     disk = SimDisk(image)
@@ -155,7 +183,7 @@ def delivered(image: Image, shard: Shard) -> tuple[list[Record] | list[Change], 
         with ShardReader.open(shard._replace(disk=disk), 0) as reader:
             while got := reader.poll(1 << 30):
                 for one in got:
-                    found += changes_of(one) if LAYOUTS[one.cdata.layout] is DYNAMODB else records(one)
+                    found += rows_of(one)
     except LogError as error:
         return found, str(error)
     finally:

@@ -4,9 +4,9 @@ Run by the tests in as many processes as there are cores; by hand:
 
     python tests/crash/crash_explore.py --states 2000000 --seed 1 --share 0/1
 
-Prints one line of JSON: what was looked at, and every broken promise with the script and the moment.  A state
-is a disk's content together with what the outside was told; each is judged once, by the process whose share
-its hash falls into (PYTHONHASHSEED=0 makes hashes agree between processes).
+Prints one line of JSON, early on SIGTERM: what was looked at, and every broken promise with the script and the
+moment.  A state is a disk's content together with what the outside was told; each is judged once, by the
+process whose share its hash falls into (PYTHONHASHSEED=0 makes hashes agree between processes).
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import argparse
 import json
 import logging
 import random
+import signal
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from crash_judge import judge, revive
 from crash_scripts import ENDS, Script, long_script, short_scripts
@@ -42,7 +43,7 @@ _DURABILITIES = (FSYNC, FSYNC, OS, interval(50))
 _COUNTS = ("scripts", "moments", "states", "short_scripts", "short_states", "skipped")
 
 
-class Enough(Exception):
+class Enough(BaseException):
     """As many states as were asked for have been judged."""
 
 
@@ -185,6 +186,11 @@ def explore(seed: int, wanted: int, share: int = 0, shares: int = 1, plan: Plan 
     return explorer
 
 
+def stop_early(*_: object) -> NoReturn:
+    """Say what was found so far."""
+    raise Enough
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--states", type=int, required=True)
@@ -193,6 +199,7 @@ def main() -> None:
     arguments = parser.parse_args()
     share, shares = map(int, arguments.share.split("/"))
     logging.disable()
+    signal.signal(signal.SIGTERM, stop_early)
     explorer = explore(arguments.seed, arguments.states // shares, share, shares)
     counts = {name: getattr(explorer, name) for name in _COUNTS}
     json.dump({**counts, "broken": explorer.broken}, sys.stdout)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from crash_damage import KINDS, Log, Scanner, delivered, log, message
+from crash_damage import KINDS, Log, Scanner, cold, delivered, log, message, salvaged
 from crash_world import SEGMENT_BYTES
 
 from streamfn.errors import LogDamaged, LogError
@@ -139,6 +139,39 @@ def test_a_writer_refuses_a_damaged_log_and_changes_nothing(crash_seed):
         lock = next(path for path in found if path.endswith("/lock") and "shardId" in path)
         assert {**found, lock: b""} == {**image.files(), lock: b""}
     assert refused > 900
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_salvage_delivers_the_rest_and_names_exactly_what_is_missing(kind, crash_seed):
+    whole = log(kind)
+    chance = random.Random(crash_seed)
+    lost = 0
+    for number in range(500):
+        path, size = chance.choice(sorted(whole.files().items()))
+        content = whole.image.files()[path]
+        torn, what = smeared(chance, content, size)
+        got, gaps = salvaged(whole.with_file(path, torn), whole.shard)
+        what = f"smear {number} of seed {crash_seed}: {path}, {what}"
+        there = {record.offset: record for record in got}
+        missing = {offset for gap in gaps for offset in range(gap.first_offset, gap.end_offset)}
+        assert all(there.get(record.offset, record) == record for record in whole.content), what
+        assert {record.offset for record in whole.content} == there.keys() | missing, what
+        assert not there.keys() & missing, what
+        assert all(gap.why == "damaged" for gap in gaps), what
+        lost += len(missing)
+    assert lost
+
+
+def test_every_flipped_bit_of_a_cold_file_stops_the_reader():
+    """What was compressed is checked before it is inflated."""
+    whole = cold("records with NULLs in two columns")
+    path = min(path for path in whole.files() if path.endswith(".arrow"))
+    content = bytearray(whole.image.files()[path])
+    assert b"".join(record.data for record in whole.content) not in content
+    for bit in range(0, 8 * len(content), 3):
+        content[bit >> 3] ^= 1 << (bit & 7)
+        expect_found(whole, path, bytes(content), f"bit {bit}")
+        content[bit >> 3] ^= 1 << (bit & 7)
 
 
 @pytest.mark.parametrize("name", ["commit"])

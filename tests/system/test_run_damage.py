@@ -7,7 +7,10 @@ import pytest
 from run_rig import Place, error_line, until
 from witness import deliveries
 
+from streamfn.errors import DiskFull
 from streamfn.limits import SEGMENT_BYTES
+from streamfn.log import retention
+from streamfn.log.chain import read_chain
 from streamfn.log.reader import ShardReader
 from streamfn.log.writer import ShardWriter
 from streamfn.types import NewRecord
@@ -136,6 +139,28 @@ def test_a_full_disk_pauses_hand_over_and_it_goes_on_by_itself(small):
     (offset,) = small.checkpoints("seen.slow@s").values()
     numbers = deliveries(small.seen)[shard]
     assert numbers == small.log()[shard][:offset]  # each once, in order, none behind the checkpoint
+
+
+def test_where_appends_are_refused_for_space_a_run_still_delivers_and_checkpoints_and_a_trim_makes_room(small):
+    shard = small.stream().shards[0]
+    with ShardWriter.open(shard, segment_bytes=256 * 1024, threaded=False) as writer:
+        with pytest.raises(DiskFull, match="bytes are free"):
+            while True:
+                writer.append([NewRecord(b"%06d" % (writer.end_offset + i) * 200, "k") for i in range(50)])
+        writer.commit()
+        end = writer.end_offset
+        assert end > 1000
+        done = small.caught_up("seen.handler", "--batch-size", "1000")
+        assert done.code == 0, done.err
+        assert len(deliveries(small.seen)[shard.id]) == end
+        assert small.checkpoints("seen.handler@s") == {shard.id: end}
+        with pytest.raises(DiskFull):
+            writer.append([NewRecord(b"still full", "k")] * 50)
+        links = retention.removable(read_chain(shard).links)
+        retention.trim(shard, links[: len(links) // 2], 0)
+        assert writer.append([NewRecord(b"there is room", "k")]) == range(end, end + 1)
+    assert small.caught_up("seen.handler").code == 0
+    assert len(deliveries(small.seen)[shard.id]) == end + 1
 
 
 def test_a_run_that_catches_up_on_a_full_disk_waits_with_its_end_until_the_checkpoint_is_durable(small):
