@@ -7,11 +7,25 @@ the reserve.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from streamfn.errors import RefusedError
 from streamfn.log import gaps
 from streamfn.log.numbers import last_sequence_number
 from streamfn.log.reserve import ReserveFile, base_above
 from streamfn.log.stream import OFFSET_DIGITS, Shard
+
+
+class _Run(NamedTuple):
+    """Records from an offset on whose numbers were given with one `base`, or captured, the last one `last`."""
+
+    first_offset: int
+    base: str | None
+    last: int | None
+
+    def number(self, offset: int) -> int:
+        """Return the number of its last record, at an offset."""
+        return int(f"{self.base}{offset:0{OFFSET_DIGITS}d}") if self.last is None else self.last
 
 
 class Numbering:
@@ -23,9 +37,10 @@ class Numbering:
         self._base = shard.sequence_base
         # Whether `_base` is above everything in the log.
         self._sure = reserve.known.number == 0
-        # The number of the last record, None where nobody has looked, or the last was given here.
-        self._last: int | None = None
-        self._given = False
+        # Of the last record that was there when the shard was opened; None where nobody has looked.
+        self._opened_with: int | None = None
+        # The last two runs of records: of the last one an append may have failed, and left nothing.
+        self._runs: list[_Run] = []
 
     @property
     def base(self) -> str:
@@ -37,7 +52,9 @@ class Numbering:
         if not self._sure:
             self._base = self._base_above_all(end_offset)
             self._sure = True
-        self._given = True
+        run = self._last_run(end_offset)
+        if run is None or run.base != self._base:
+            self._begin(_Run(end_offset, self._base, None))
         return self._base
 
     def capture(self, first: str, last: str, end_offset: int) -> None:
@@ -53,25 +70,38 @@ class Numbering:
                 f"sequence number {first} does not follow {before}, which shard {self._shard.id} has already"
             )
         self._reserve.cover_number(last)
-        self._last = int(last)
-        self._given = self._sure = False
+        self._begin(_Run(end_offset, None, int(last)))
+        self._sure = False
+
+    def _begin(self, run: _Run) -> None:
+        self._runs = [*self._runs[-1:], run]
+
+    def _last_run(self, end_offset: int) -> _Run | None:
+        """Return the run that the last record belongs to; None if it was there when the shard was opened."""
+        while self._runs and self._runs[-1].first_offset >= end_offset:
+            self._runs.pop()
+        return self._runs[-1] if self._runs else None
 
     def _last_number(self, end_offset: int) -> int:
-        if self._given:
-            return int(f"{self._base}{end_offset - 1:0{OFFSET_DIGITS}d}")
-        if self._last is None:
-            self._last = int(last_sequence_number(self._shard) or -1)
-        return self._last
+        run = self._last_run(end_offset)
+        if run is not None:
+            return run.number(end_offset - 1)
+        if self._opened_with is None:
+            self._opened_with = int(last_sequence_number(self._shard) or -1)
+        return self._opened_with
 
     def _base_above_all(self, end_offset: int) -> str:
         known = self._reserve.known
-        text = None if self._last is not None else last_sequence_number(self._shard)
-        if text is not None and self._is_given(text, end_offset):
+        run = self._last_run(end_offset)
+        text = last_sequence_number(self._shard) if run is None else None
+        if run is not None:
+            above = run.base or base_above(run.number(end_offset - 1))
+        elif text is None:
+            above = base_above(known.number)
+        elif self._is_given(text, end_offset):
             above = text[:-OFFSET_DIGITS]
-        elif text is not None:
-            above = base_above(int(text))
         else:
-            above = base_above(known.number if self._last is None else self._last)
+            above = base_above(int(text))
         floor = base_above(known.floor) if known.floor else "0"
         return max(self._shard.sequence_base, self._base, above, floor, key=int)
 

@@ -24,6 +24,7 @@ from crash_judge import judge, revive
 from crash_scripts import ENDS, Script, long_script, short_scripts
 from crash_world import Life, Moment, Told, Violation, newborn
 
+from streamfn.errors import StreamfnError
 from streamfn.log.durability import FSYNC, OS, Durability, interval
 from streamfn.testing.disk import SimDisk
 from streamfn.testing.volatile import Image
@@ -111,8 +112,7 @@ class Explorer:
         try:
             for name in script:
                 done.append(name)
-                if name not in ENDS:
-                    life.step(name)
+                if name not in ENDS and self._survives(life, name):
                     moments.append(life.moment())
                     continue
                 moment = life.moment()
@@ -138,6 +138,16 @@ class Explorer:
             life.end()
         chance.shuffle(moments)
         self._judge_all(moments[:_LONG_MOMENTS], tuple(done), durability, _LONG_STATES, chance)
+
+    def _survives(self, life: Life, step: str) -> bool:
+        """Take a step; False where it met a fault after which the shard has to be opened anew."""
+        try:
+            life.step(step)
+        except (StreamfnError, OSError):
+            if not life.faulted:
+                raise
+            return life.writer._fenced is None
+        return True
 
     def _judge_all(
         self, moments: list[Moment], script: Script, durability: Durability, limit: int, chance: random.Random

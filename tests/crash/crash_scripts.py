@@ -7,7 +7,7 @@ from itertools import product
 
 OPERATIONS = ("append", "sync", "roll", "seal", "checkpoint", "trim")
 # What else a life may do, in long scripts only.
-MORE = ("sourced", "captured", "straight", "compact")
+MORE = ("sourced", "captured", "straight", "compact", "fault", "fault")
 # How a life may end in the middle of a long script; another one goes on from what is found.
 ENDS = ("kill", "power")
 
@@ -24,5 +24,9 @@ def long_script(chance: random.Random) -> Script:
     weights = [4 if name in ("append", "sync") else 2 for name in OPERATIONS] + [1] * len(MORE + ENDS)
     steps = []
     for name in chance.choices([*OPERATIONS, *MORE, *ENDS], weights, k=chance.randint(5, 16)):
-        steps.append(f"append:{chance.choice((1, 1, 2, 5, 12))}" if name == "append" else name)
+        if name == "append":
+            name = f"append:{chance.choice((1, 1, 2, 5, 12))}"
+        elif name == "fault":
+            name = f"fault:{chance.randint(1, 12)}"
+        steps.append(name)
     return tuple(steps)

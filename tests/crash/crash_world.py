@@ -6,6 +6,7 @@ A life begins by opening the shard for writing, takes one step after the other, 
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 from collections.abc import Sequence
@@ -32,6 +33,8 @@ from streamfn.types import NewRecord, Record
 
 SEGMENT_BYTES = 8192  # seven messages or so
 reserve.BLOCK = 16  # so that it is used up now and then
+# What a fault may hit.
+_WRITING = {"open", "pwrite", "punch_hole", "rename", "sync", "sync_directory", "truncate", "unlink"}
 
 
 class Violation(Exception):
@@ -149,6 +152,7 @@ class Life:
         self.told = told._replace(lives=told.lives + 1, weak=told.weak or not durability.synced)
         self.durability = durability
         self.unsealed: list[tuple[int, int]] = []
+        self.faulted = False
         self._moments: list[Moment] | None = None
         if moments is not None:
             self.watch(moments)
@@ -204,6 +208,20 @@ class Life:
         self.writer._abandon()
 
     # ---- steps
+
+    def fault(self, calls: int) -> None:
+        """Let a call that writes fail, the `calls`-th from now on; a sync that fails loses what it should keep."""
+        left = [calls]
+
+        def before(name: str) -> None:
+            if name in _WRITING:
+                left[0] -= 1
+                if not left[0]:
+                    self.disk.before = None
+                    self.faulted = True
+                    raise OSError(errno.EIO, "Input/output error")
+
+        self.disk.before = before
 
     def step(self, name: str) -> None:
         """Take one step of a script: an operation, for an append with the number of records."""

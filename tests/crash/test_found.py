@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from crash_judge import judge
+import errno
+
+import pytest
+from crash_judge import judge, read
 from crash_world import Life, Moment, Told, newborn
 
+from streamfn.errors import DiskFull, RefusedError
 from streamfn.log.durability import OS
 from streamfn.testing.disk import SimDisk
+from streamfn.types import NewRecord
 
 
 def killed_at(call: str, *steps: str) -> Moment:
@@ -48,3 +53,44 @@ def test_what_several_killed_writers_left_unsynced_is_read_by_the_next():
         life.end()
         told, image = moment.told, moment.crash.killed()
     judge(image, told, OS, reader_first=False, power=False, later=1000)
+
+
+def failing(life: Life, records: list[NewRecord]) -> None:
+    """An append whose first write is refused by the disk."""
+
+    def full(name: str) -> None:
+        if name == "pwrite":
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    life.disk.before = full
+    with pytest.raises(DiskFull):
+        life.writer.append(records)
+    life.disk.before = None
+
+
+def test_captured_records_that_found_no_room_may_come_again():
+    life = Life(SimDisk(newborn()[0]), Told())
+    captured = [NewRecord(b"x", "k", sequence_number=number) for number in ("7", "9")]
+    life.writer.append(captured[:1])
+    failing(life, captured[1:])
+    life.writer.append(captured[1:])
+    with pytest.raises(RefusedError, match="does not follow 9"):
+        life.writer.append(captured[1:])
+    life.writer.append([NewRecord(b"y", "k")])
+    life.sync()
+    numbers = [record.sequence_number for record in read(life.disk).records]
+    life.end()
+    assert numbers[:2] == ["7", "9"]
+    assert int(numbers[2]) > 9
+
+
+def test_captured_records_follow_what_is_there_after_records_without_numbers_found_no_room():
+    life = Life(SimDisk(newborn()[0]), Told())
+    failing(life, [NewRecord(b"x", "k")])
+    life.writer.append([NewRecord(b"y", "k", sequence_number="7")])
+    failing(life, [NewRecord(b"x", "k")])
+    life.writer.append([NewRecord(b"z", "k", sequence_number="8")])
+    life.sync()
+    numbers = [record.sequence_number for record in read(life.disk).records]
+    life.end()
+    assert numbers == ["7", "8"]
