@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 
 from streamfn._native import ffi, lib
 from streamfn.errors import LogDamaged
-from streamfn.log.cold import proven
-from streamfn.log.footer import PLAIN, Footer
-from streamfn.log.layout import initial
+from streamfn.log.cold import find_groups, proven
+from streamfn.log.footer import PLAIN, Footer, Group
+from streamfn.log.readable import find_layout
 from streamfn.log.sealed import read_end
-from streamfn.log.segment import FILE_MAGIC, SegmentFile, header, read_header
+from streamfn.log.segment import FILE_MAGIC, SegmentFile
 from streamfn.log.stream import Shard
 
 _MESSAGES = 1024
@@ -104,18 +104,17 @@ class _Walk:
         self._base = base
         self._size = size
         self._shard = shard
-        # Of a shard of its kind, unless the file says otherwise.
-        self._layout = initial(shard.kind)
-        self._data_at = len(header(shard, sealed=file.sealed, layout=self._layout))
+        self._layout, self._data_at, damage = find_layout(shard, file, fd, base, size)
         self._progress = progress
         self._told = 0
-        self._position = ffi.new("uint64_t *", min(self._data_at, size))
+        self._position = ffi.new("uint64_t *", self._data_at)
         self._next = ffi.new("uint64_t *", file.first_offset)
         self._records = 0
         self._findings: list[Finding] = []
+        if damage is not None:
+            self._find(0, self._data_at, file.first_offset, file.first_offset, str(damage))
 
     def check(self, committed_bytes: int | None, end_offset: int | None) -> Check:
-        self._check_header()
         if self._file.sealed:
             self._check_sealed(end_offset)
         elif committed_bytes is not None:
@@ -133,13 +132,6 @@ class _Walk:
     def _offset(self) -> int:
         return int(self._next[0])
 
-    def _check_header(self) -> None:
-        try:
-            self._layout, self._data_at = read_header(self._shard, self._file, self._fd)
-            self._position[0] = self._data_at
-        except LogDamaged as damage:
-            self._find(0, self._data_at, self._offset, self._offset, str(damage))
-
     def _check_sealed(self, end_offset: int | None) -> None:
         end, why = None, f"{self._file.path} has a footer that does not fit its row groups"
         try:
@@ -153,7 +145,11 @@ class _Walk:
         if end is not None and end.footer is not None and end.footer.codec != PLAIN:
             self._check_cold(end.footer, end.position, end_offset)
             return
-        self._check_messages(self._size if end is None else end.position, end_offset, footer=end is None)
+        cold = [] if end is not None else list(find_groups(self._base, self._data_at, self._size))
+        if cold:
+            self._check_found(cold)
+        else:
+            self._check_messages(self._size if end is None else end.position, end_offset, footer=end is None)
         if end is None:
             self._find(self._at, self._size, self._offset, self._offset, why)
 
@@ -169,6 +165,15 @@ class _Walk:
             self._tell(group.end)
         if end_offset is not None and end_offset != footer.end_offset:
             self._find(end, end, self._offset, end_offset, f"the next segment begins at {end_offset}")
+
+    def _check_found(self, groups: list[tuple[Group, int]]) -> None:
+        """Go through compressed row groups that were found without a footer."""
+        for group, rows in groups:
+            if group.first_offset != self._offset:
+                self._find(self._at, group.position, self._offset, group.first_offset, "no valid row group lies there")
+            self._records += rows
+            self._position[0], self._next[0] = group.end, group.first_offset + rows
+            self._tell(group.end)
 
     def _data_end(self) -> int:
         """Return where the last byte that is not zero ends, rounded up to where a message could."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,7 +19,7 @@ from streamfn.errors import LogDamaged
 from streamfn.log.disk import Disk, write_all
 from streamfn.log.flatbuffer import field_at, follow, root_at
 from streamfn.log.footer import Footer, Group
-from streamfn.log.layout import Layout
+from streamfn.log.layout import LAYOUTS, Layout
 from streamfn.log.schema import END_OF_STREAM, Draft, compressed_head
 
 if TYPE_CHECKING:
@@ -29,7 +30,9 @@ _LENGTH = struct.Struct("<q")
 _PLACE = struct.Struct("<qq")
 _VALUE = re.compile(rb"SFN1:([0-9a-f]{8}):([0-9a-f]{8}):([0-9a-f]{16}):([0-9a-f]{8}):([0-9a-f]{16}):([0-9a-f]{16})")
 # Slots of Arrow's tables (Message.fbs).
-_HEADER, _LENGTH_SLOT, _NODES, _BUFFERS = 2, 0, 1, 2
+_HEADER, _LENGTH_SLOT, _NODES, _BUFFERS, _COMPRESSION = 2, 0, 1, 2, 3
+_MARK = re.compile(rb"\xff\xff\xff\xff")
+_METADATA_BYTES_MAX = 1 << 20
 # A buffer that would be larger is no buffer of a segment.
 _BUFFER_BYTES_MAX = 1 << 31
 
@@ -103,6 +106,51 @@ def proven(base: Any, group: Group) -> bool:
         return False
     crc = lib.sf_message_crc(base + group.position, group.end - group.position, 8 + value.start(1))
     return value[1] == b"%08x" % crc and int(value[3], 16) == group.first_offset
+
+
+def find_groups(base: Any, start: int, end: int) -> Iterator[tuple[Group, int]]:
+    """Yield every proven compressed row group between two positions of a file mapped at `base`, and its number of rows.
+
+    For files whose footer cannot be believed: every eighth byte may begin one.  The arrival times of the groups are
+    not known (0).
+    """
+    content = ffi.buffer(base, end)
+    at = start
+    while (mark := _MARK.search(content, at)) is not None:
+        at = mark.start()
+        found = _group_at(content, base, at, end) if at % 8 == 0 else None
+        if found is None:
+            at += 1
+        else:
+            yield found
+            at = found[0].end
+
+
+def _group_at(content: Any, base: Any, at: int, end: int) -> tuple[Group, int] | None:
+    (metadata_bytes,) = struct.unpack("<I", content[at + 4 : at + 8]) if at + 8 <= end else (0,)
+    if not 0 < metadata_bytes <= min(_METADATA_BYTES_MAX, end - at - 8):
+        return None
+    metadata = bytes(content[at + 8 : at + 8 + metadata_bytes])
+    value = _VALUE.search(metadata)
+    if value is None:
+        return None
+    group = Group(at, metadata_bytes, int(value[5], 16), int(value[3], 16), 0)
+    if group.end > end or not _is_compressed(metadata) or not proven(base, group):
+        return None
+    return group, int(value[4], 16)
+
+
+def _is_compressed(metadata: bytes) -> bool:
+    try:
+        return field_at(metadata, follow(metadata, field_at(metadata, root_at(metadata), _HEADER)), _COMPRESSION) > 0
+    except struct.error:  # it points out of itself: it is no metadata
+        return False
+
+
+def layout_of(base: Any, group: Group) -> Layout | None:
+    """Return the layout that has as many buffers as a proven row group, None if there is none."""
+    head = _read_head(bytes(ffi.buffer(base + group.position + 8, group.metadata_bytes)))
+    return next((layout for layout in LAYOUTS if layout.arrow_buffers == len(head.places)), None)
 
 
 def inflate(disk: Disk, path: Path, base: Any, header: bytes, footer: Footer, layout: Layout) -> tuple[int, Footer]:

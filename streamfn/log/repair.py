@@ -13,23 +13,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from streamfn import limits
-from streamfn._native import ffi, lib
-from streamfn.clock import SystemClock
-from streamfn.errors import LogDamaged
+from streamfn._native import ffi
 from streamfn.log import broker, gaps
-from streamfn.log.age import Moment, ShardClock
 from streamfn.log.disk import Disk, write_all
 from streamfn.log.gaps import DAMAGED, LOST, Gap
-from streamfn.log.layout import Layout, initial
 from streamfn.log.lock import FileLock
 from streamfn.log.merge import merged
+from streamfn.log.readable import Readable, Run
 from streamfn.log.sealed_writer import SealedWriter
-from streamfn.log.segment import SegmentFile, header, list_files, read_header
+from streamfn.log.segment import SegmentFile, list_files
 from streamfn.log.stream import Shard
 from streamfn.log.verify import Finding, verify_shard
 from streamfn.log.writer import ShardWriter
@@ -144,7 +140,7 @@ class _Repair:
 
         Later runs first: as long as the old file is there it is what readers of the first run open.
         """
-        good = _Good(self._shard, file)
+        good = Readable(self._shard, file)
         try:
             runs = good.runs()
             for run in reversed(runs):
@@ -159,7 +155,7 @@ class _Repair:
         else:
             self._actions.append(f"{file.path.name}: removed, nothing in it can be read")
 
-    def _write_run(self, good: _Good, run: _Run) -> None:
+    def _write_run(self, good: Readable, run: Run) -> None:
         writer = SealedWriter(self._shard, run.first_offset, good.layout)
         try:
             for group in _groups(run.messages):
@@ -169,63 +165,6 @@ class _Repair:
         except BaseException:
             writer.abandon()
             raise
-
-
-@dataclass
-class _Run:
-    """Messages whose records follow on each other; `end_offset` is behind the last of them."""
-
-    first_offset: int
-    end_offset: int
-    messages: list[Any]
-
-
-class _Good:
-    """A segment file, mapped whatever is wrong with it, and the messages in it that can be read."""
-
-    def __init__(self, shard: Shard, file: SegmentFile) -> None:
-        self._disk = shard.disk
-        self._file = file
-        self._fd = shard.disk.open(file.path, os.O_RDONLY)
-        status = shard.disk.status(self._fd)
-        lived_ms = ShardClock(shard, SystemClock()).now().lived_ms  # its last append was not later
-        self.appended = Moment(status.modified_ms, lived_ms)
-        self._size = status.size
-        self.layout: Layout
-        try:
-            self.layout, self._data_at = read_header(shard, file, self._fd)
-        except LogDamaged:
-            self.layout = initial(shard.kind)
-            self._data_at = len(header(shard, sealed=file.sealed, layout=self.layout))
-        self._address = shard.disk.map(self._fd, self._size) if self._size else 0
-        self.base: Any = ffi.cast("uint8_t *", self._address)
-
-    def close(self) -> None:
-        """Unmap and close the file."""
-        if self._size:
-            self._disk.unmap(self._address, self._size)
-        self._disk.close(self._fd)
-
-    def runs(self) -> list[_Run]:
-        """Return every stretch of records without a hole, in order."""
-        runs: list[_Run] = []
-        for message in self._messages():
-            first, end = int(message.first_offset), int(message.first_offset + message.rows)
-            if runs and runs[-1].end_offset == first:
-                runs[-1].end_offset = end
-                runs[-1].messages.append(message)
-            elif first >= (runs[-1].end_offset if runs else self._file.first_offset):
-                runs.append(_Run(first, end, [message]))
-        return runs
-
-    def _messages(self) -> Iterator[Any]:
-        position = ffi.new("uint64_t *", self._data_at)
-        while True:
-            found = ffi.new("sf_message *")
-            if not lib.sf_find_message(self.base, self._size, self.layout.id, position, found):
-                return
-            yield found
-            position[0] += found.length
 
 
 def _groups(messages: list[Any]) -> Iterator[list[Any]]:

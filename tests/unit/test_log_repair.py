@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from streamfn.clock import SystemClock
 from streamfn.errors import BusyError
 from streamfn.log import gaps
+from streamfn.log.compact import compact
 from streamfn.log.datadir import DataDir
 from streamfn.log.repair import Repaired, repair_shard
 from streamfn.log.segment import list_segments
 from streamfn.log.stream import Shard
+from streamfn.log.upkeep import sealed
 from streamfn.log.verify import verify_shard
 from streamfn.log.writer import ShardWriter
 from streamfn.types import NewRecord
@@ -28,12 +32,19 @@ def shard(tmp_path: Path) -> Shard:
     return make(tmp_path / "data")
 
 
-def make(data: Path) -> Shard:
-    """A shard of 60 records in several sealed segments and an active one."""
+def make(data: Path, *, cold: bool = False, source: str | None = None) -> Shard:
+    """A shard of 60 records in several sealed segments and an active one.
+
+    `cold` ones are compressed; records with a `source` have columns for its numbers.
+    """
     shard = DataDir.open(data, create=True).create_stream("s").shards[0]
     with ShardWriter.open(shard, segment_bytes=16 * 1024) as writer:
         for i in range(RECORDS):
-            writer.append([NewRecord(b"%d:" % i + bytes(1000), f"key {i}", i)])
+            record = NewRecord(b"%d:" % i + bytes(1000), f"key {i}", i)
+            writer.append([record._replace(source_sequence_number=source, source_subsequence_number=source and i)])
+    if cold:
+        with sealed(shard, SystemClock()):
+            compact(shard, 1 << 62, cold_after_s=0, segment_bytes=0)
     return shard
 
 
@@ -157,15 +168,33 @@ def test_a_shard_that_somebody_appends_to_is_not_repaired(shard: Shard) -> None:
 parts = st.floats(0, 1, exclude_max=True)
 
 
+@pytest.mark.parametrize("kind", [{"cold": True}, {"source": "77"}, {"cold": True, "source": "77"}], ids=str)
+def test_segments_of_every_make_are_repaired_wherever_they_are_damaged(tmp_path: Path, kind: dict[str, Any]) -> None:
+    shard = make(tmp_path / "data", **kind)
+    first, second, third, *_ = (file for file in list_segments(shard) if file.sealed)
+    assert len(list_segments(shard)) > 5
+    assert (os.stat(second.path).st_size < 5_000) == ("cold" in kind)
+    damage(first.path, os.stat(first.path).st_size - 5, 3)  # the footer
+    damage(second.path, 100, 3)  # the header
+    damage(third.path, os.stat(third.path).st_size // 2, 3)
+    assert {finding.path for finding in verify_shard(shard).findings} == {first.path, second.path, third.path}
+    repaired, _ = repair(shard)
+    assert repaired.left == []
+    assert 0 < len(lost(shard)) <= 10
+    assert sorted(readable(shard) + lost(shard)) == list(range(RECORDS))
+    assert {offset for file in (first, second) for offset in (file.first_offset,)} <= set(readable(shard))
+
+
 @given(
     st.lists(st.tuples(parts, parts, st.integers(1, 3000)), max_size=4),
     st.sets(st.integers(0, 4), max_size=2),
+    st.booleans(),
 )
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_was_damaged_afterwards_everything_is_there_or_named_and_nothing_is_invented(
-    tmp_path_factory: pytest.TempPathFactory, smears: list[tuple[float, float, int]], missing: set[int]
+    tmp_path_factory: pytest.TempPathFactory, smears: list[tuple[float, float, int]], missing: set[int], cold: bool
 ) -> None:
-    shard = make(tmp_path_factory.mktemp("repair") / "data")
+    shard = make(tmp_path_factory.mktemp("repair") / "data", cold=cold)
     files = list_segments(shard)
     for which, where, length in smears:
         path = files[int(which * len(files))].path
