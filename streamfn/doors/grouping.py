@@ -10,9 +10,13 @@ import pyarrow.compute as pc
 
 from streamfn.errors import FailedError
 from streamfn.formats.rows import Changes, Column, Rows
+from streamfn.limits import MIB
 from streamfn.log.writer import ShardWriter
 
 Item: TypeAlias = Rows | Changes
+
+# Rows with less data than this are joined with those behind them, so that small pieces do not become small messages.
+PART_BYTES = 8 * MIB
 
 # What a record weighs beside its texts: in memory two objects and three list entries; on disk, less.
 _RECORD_BYTES = 128
@@ -61,16 +65,16 @@ class Columns(NamedTuple):
     sources: pa.Array | None
     subsources: pa.Array | None
 
-    def append_to(self, writer: ShardWriter) -> None:
-        """Append them to a shard."""
-        writer.append_columns(
-            self.data,
-            self.keys,
-            self.arrivals,
-            sequence=self.numbers,
-            source_sequence=self.sources,
-            source_subsequence=self.subsources,
-        )
+    def as_part(self) -> dict[str, pa.Array | None]:
+        """Return them as `ShardWriter.append_parts` takes them."""
+        return {
+            "data": self.data,
+            "keys": self.keys,
+            "arrival": self.arrivals,
+            "sequence": self.numbers,
+            "source_sequence": self.sources,
+            "source_subsequence": self.subsources,
+        }
 
     def filtered(self, mask: pa.Array) -> Columns:
         """Return the records of which `mask` is true."""
@@ -93,6 +97,24 @@ def columns_of(group: Sequence[Rows]) -> Columns:
         _optional([(rows.sources, len(rows.data)) for rows in group], pa.string()),
         _optional([(rows.subsources, len(rows.data)) for rows in group], pa.int64()),
     )
+
+
+def append_rows(writer: ShardWriter, group: Sequence[Rows]) -> None:
+    """Append rows to a shard.  Large ones are not copied before: only small ones are joined.
+
+    Raises:
+        FailedError: as `columns_of`.
+        LogError: as `ShardWriter.append_columns`.
+    """
+    parts: list[list[Rows]] = []
+    last_bytes = PART_BYTES
+    for rows in group:
+        if last_bytes >= PART_BYTES:
+            parts.append([])
+            last_bytes = 0
+        parts[-1].append(rows)
+        last_bytes += weight(rows)[1]
+    writer.append_parts([columns_of(part).as_part() for part in parts])
 
 
 def _joined(parts: Iterable[Column], kind: pa.DataType) -> pa.Array | None:

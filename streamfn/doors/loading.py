@@ -22,7 +22,7 @@ from typing import Self
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from streamfn.doors.grouping import Columns, Item, columns_of, listed, overhead, weight
+from streamfn.doors.grouping import Columns, Item, append_rows, columns_of, listed, overhead, weight
 from streamfn.doors.openfiles import allow_open_files
 from streamfn.errors import DiskFull
 from streamfn.formats.rows import Changes, Rows
@@ -199,8 +199,10 @@ class StreamLoader(Loader):
 
     def _append(self, group: list[Item]) -> None:
         rows = [item for item in group if isinstance(item, Rows)]
-        if rows:
-            self._append_columns(columns_of(rows), (listed(some.keys) for some in rows))
+        if rows and len(self._by_index) == 1:
+            append_rows(self._by_index[0], rows)
+        elif rows:
+            self._divide(columns_of(rows), (listed(some.keys) for some in rows))
         changes = [change for item in group if isinstance(item, Changes) for change in item.changes]
         by_shard: dict[int, list[NewChange]] = {}
         for change in changes:
@@ -208,15 +210,13 @@ class StreamLoader(Loader):
         for number, mine in by_shard.items():
             self._by_index[number].append_changes(mine)
 
-    def _append_columns(self, columns: Columns, keys: Iterable[Sequence[str]]) -> None:
-        if len(self._by_index) == 1:
-            columns.append_to(self._by_index[0])
-            return
+    def _divide(self, columns: Columns, keys: Iterable[Sequence[str]]) -> None:
         # Filtering lets the GIL go, so that the next group is being read meanwhile.
         numbers = map(self._shard_index, itertools.chain.from_iterable(keys))
         shard_numbers = pa.array(numbers, pa.int16(), size=len(columns.data))
         for number in set(shard_numbers.unique().to_pylist()):
-            columns.filtered(pc.equal(shard_numbers, number)).append_to(self._by_index[number])
+            part = columns.filtered(pc.equal(shard_numbers, number)).as_part()
+            self._by_index[number].append_parts([part])
 
 
 class CapturedLoader(Loader):
@@ -266,6 +266,6 @@ class CapturedLoader(Loader):
             writer = self._by_id[shard_id]
             rows = [item for item in items if isinstance(item, Rows)]
             if rows:
-                columns_of(rows).append_to(writer)
+                append_rows(writer, rows)
             else:
                 writer.append_changes([c for item in items if isinstance(item, Changes) for c in item.changes])

@@ -183,7 +183,9 @@ def _wrong(columns: _Columns) -> tuple[pa.Array | None, list[tuple[pa.Array, str
         pc.less_equal(pc.binary_length(data), RECORD_BYTES_MAX),
         f"its data is null or has more than {RECORD_BYTES_MAX} bytes, and a record may not",
     )
-    characters = pc.utf8_length(keys)
+    characters = pc.binary_length(keys)
+    if (pc.max(characters).as_py() or 0) > PARTITION_KEY_CHARS_MAX:  # in bytes; in characters it may be less
+        characters = pc.utf8_length(keys)
     check(
         pc.and_(pc.greater_equal(characters, 1), pc.less_equal(characters, PARTITION_KEY_CHARS_MAX)),
         f"its partition key does not have 1 to {PARTITION_KEY_CHARS_MAX} characters",
@@ -193,7 +195,7 @@ def _wrong(columns: _Columns) -> tuple[pa.Array | None, list[tuple[pa.Array, str
             pc.and_(pc.greater_equal(arrivals, 0), pc.less_equal(arrivals, ARRIVAL_MS_MAX)),
             "its arrival time is not between the years 1970 and 9999",
         )
-    if numbers is not None:
+    if numbers is not None and not _all_numbers(numbers):
         check(_are_numbers(numbers), f"its sequence number is not 1 to {SEQUENCE_DIGITS_MAX} decimal digits")
     if sources is not None:
         check(
@@ -212,6 +214,20 @@ def _are_numbers(texts: pa.Array) -> pa.Array:
     digits = pc.binary_length(texts)
     canonical = pc.or_(pc.invert(pc.starts_with(texts, "0")), pc.equal(digits, 1))
     return pc.and_(pc.and_(pc.ascii_is_decimal(texts), pc.less_equal(digits, SEQUENCE_DIGITS_MAX)), canonical)
+
+
+def _all_numbers(texts: pa.Array) -> bool:
+    """Whether all are numbers, none null: looks at their bytes at once, and says False too often, not too seldom."""
+    lengths = pc.min_max(pc.binary_length(texts)).as_py()
+    if texts.null_count or not len(texts) or not 1 <= lengths["min"] <= lengths["max"] <= SEQUENCE_DIGITS_MAX:
+        return False
+    _, offsets, content = texts.buffers()
+    places = memoryview(offsets).cast("B").cast("i")
+    first, end = places[texts.offset], places[texts.offset + len(texts)]
+    digits = pa.Array.from_buffers(pa.uint8(), end - first, [None, content.slice(first, end - first)])
+    values = pc.min_max(digits).as_py()
+    zeros = pc.any(pc.starts_with(texts, "0")).as_py()
+    return bool(values["min"] >= ord("0") and values["max"] <= ord("9") and not zeros)
 
 
 def _reason(reasons: list[tuple[pa.Array, str]], row: int) -> str:

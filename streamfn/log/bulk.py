@@ -73,7 +73,9 @@ def _check_columns(data: pa.Array, keys: pa.Array, arrival: pa.Array | None) -> 
     longest = pc.max(pc.binary_length(data)).as_py()
     if longest > limits.RECORD_BYTES_MAX:
         raise RefusedError(f"a record has at most {limits.RECORD_BYTES_MAX} bytes of data, not {longest}")
-    span = pc.min_max(pc.utf8_length(keys)).as_py()
+    span = pc.min_max(pc.binary_length(keys)).as_py()
+    if span["max"] > limits.PARTITION_KEY_CHARS_MAX:  # in bytes; in characters it may be less
+        span = pc.min_max(pc.utf8_length(keys)).as_py()
     if span["min"] < 1 or span["max"] > limits.PARTITION_KEY_CHARS_MAX:
         worst = span["min"] if span["min"] < 1 else span["max"]
         raise RefusedError(
@@ -93,6 +95,8 @@ def _check_numbers(
 
     for numbers in (sequence, source):
         if numbers is None:
+            continue
+        if _are_numbers(numbers):
             continue
         digits = pc.less_equal(pc.binary_length(numbers), limits.SEQUENCE_DIGITS_MAX)
         wrong = pc.index(pc.and_(pc.ascii_is_decimal(numbers), digits), False).as_py()
@@ -114,6 +118,22 @@ def _check_numbers(
         least = pc.min(subsequence).as_py()
         if least is not None and least < 0:
             raise RefusedError(f"a sub-sequence number is 0 or more and below 2**63, not {least}")
+
+
+def _are_numbers(texts: pa.Array) -> bool:
+    """Whether all are 1 to SEQUENCE_DIGITS_MAX digits, and none is null; looks at the bytes of all at once."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    lengths = pc.min_max(pc.binary_length(texts)).as_py()
+    if texts.null_count or not len(texts) or not 1 <= lengths["min"] <= lengths["max"] <= limits.SEQUENCE_DIGITS_MAX:
+        return False
+    _, offsets, content = texts.buffers()
+    places = memoryview(offsets).cast("B").cast("i")
+    first, end = places[texts.offset], places[texts.offset + len(texts)]
+    digits = pa.Array.from_buffers(pa.uint8(), end - first, [None, content.slice(first, end - first)])
+    values = pc.min_max(digits).as_py()
+    return bool(values["min"] >= ord("0") and values["max"] <= ord("9"))
 
 
 def _slices(

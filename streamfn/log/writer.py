@@ -15,9 +15,10 @@ only a new one, which reads the log again, can go on.
 from __future__ import annotations
 
 import errno
+import itertools
 import os
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from streamfn import limits
 from streamfn.clock import Clock, SystemClock
@@ -216,16 +217,23 @@ class ShardWriter:
 
         From STRAIGHT_BYTES on they go straight into sealed segments, and are durable and visible at once.
         """
+        return self.append_parts([{"data": data, "keys": keys, "arrival": arrival, **captured}])
+
+    def append_parts(self, parts: Sequence[Mapping[str, Any]]) -> range:
+        """The same for columns in several parts, one after the other, which need not be joined before.
+
+        Each part has the arguments of `append_columns` by name.
+        """
         now_ms = self._now_ms()
         self._require_kind(KINESIS)
-        if data.nbytes + keys.nbytes >= limits.STRAIGHT_BYTES:
-            messages = bulk.from_columns(
-                data, keys, arrival, **captured, message_bytes=limits.SEALED_GROUP_BYTES
-            )
-            offsets = self._append_straight(messages, now_ms)
-        else:
-            offsets = self._append(bulk.from_columns(data, keys, arrival, **captured), now_ms)
-        if arrival is None and offsets:
+        size = sum(part["data"].nbytes + part["keys"].nbytes for part in parts)
+        straight = size >= limits.STRAIGHT_BYTES
+        message_bytes = limits.SEALED_GROUP_BYTES if straight else None
+        # All parts are checked before the first message of any is made.
+        checked = [bulk.from_columns(**part, message_bytes=message_bytes) for part in parts]
+        messages = itertools.chain.from_iterable(checked)
+        offsets = self._append_straight(messages, now_ms) if straight else self._append(messages, now_ms)
+        if offsets and any(part.get("arrival") is None for part in parts):
             self._arrival_ms = now_ms
         return offsets
 
