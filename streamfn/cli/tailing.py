@@ -20,7 +20,7 @@ from streamfn.formats.changes import get_records_json
 from streamfn.formats.times import format_time, parse_time_ms
 from streamfn.log.cursor import Followed, ShardCursor, merged
 from streamfn.log.datadir import DataDir
-from streamfn.log.reader import ShardReader, horizon
+from streamfn.log.reader import ShardReader, horizon, last_from
 from streamfn.log.rows import Row
 from streamfn.log.seek import offset_at_time
 from streamfn.log.stream import Shard, Stream
@@ -106,7 +106,7 @@ def _last(stream: Stream, ends: Sequence[int], count: int) -> Sequence[tuple[Sha
     """Return the `count` records that a merge of everything would end with."""
     with ExitStack() as stack:
         cursors = [
-            stack.enter_context(ShardCursor(shard, max(horizon(shard), end - count), end))
+            stack.enter_context(ShardCursor(shard, last_from(shard, end, count), end))
             for shard, end in zip(stream.shards, ends, strict=True)
         ]
         return deque(merged(cursors), maxlen=count)

@@ -95,6 +95,20 @@ class Ledger:
             offset = gap.first_offset
         return offset
 
+    def back(self, end: int, count: int) -> int:
+        """Return the offset from which on `count` records lie before `end`; the horizon if there are fewer."""
+        offset = end
+        while count > 0 and offset > self.horizon:
+            gap = self.at(offset - 1)
+            if gap is not None:
+                offset = gap.first_offset
+                continue
+            start = max((gap.end_offset for gap in self.gaps if gap.end_offset <= offset), default=0)
+            steps = min(count, offset - start)
+            offset -= steps
+            count -= steps
+        return max(offset, self.horizon)
+
     def with_gap(self, new: Gap) -> Ledger:
         """Return the ledger with another gap: of what is in it already the older entry stays.
 

@@ -337,6 +337,14 @@ def horizon(shard: Shard) -> int:
         raise _log_error(shard, error) from error
 
 
+def last_from(shard: Shard, end: int, count: int) -> int:
+    """Return the offset from which on the last `count` records before `end` lie; the horizon if there are fewer."""
+    try:
+        return gaps.read(shard).back(end, count)
+    except OSError as error:
+        raise _log_error(shard, error) from error
+
+
 def poll_or_skip(reader: ShardReader, end: int) -> list[Message]:
     """Return the next messages before an offset, or none after passing over a gap, for who needs no word of it."""
     messages = reader.poll(_EVERYTHING, end)

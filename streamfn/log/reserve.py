@@ -21,7 +21,9 @@ from streamfn.log.disk import Disk, read_file, replace, write_all
 from streamfn.log.stream import OFFSET_DIGITS, Shard
 
 FILE_NAME = "reserve"
-# How many offsets one sync reserves: enough that syncs do not count, few enough that a gap's size says something.
+# How many offsets one sync reserves: each time twice as many, so that a gap is about as large as what was given out
+# since the shard was opened, up to as many as make the sync's cost vanish.
+_FIRST_BLOCK = 64
 BLOCK = 16_384
 # A captured number reserves what is below the next multiple of ten to this power; Kinesis' own rise by some 10^27 a
 # second, so one sync lasts for hours.
@@ -65,6 +67,7 @@ class ReserveFile:
         self._path = shard.directory / FILE_NAME
         self._turn, self._known = _read(shard.disk, self._path)
         self._fd = -1
+        self._block = min(_FIRST_BLOCK, BLOCK)
 
     @property
     def known(self) -> Reserve:
@@ -74,7 +77,8 @@ class ReserveFile:
     def cover(self, end_offset: int) -> None:
         """Make sure that offsets below `end_offset` are reserved; if that takes a sync, a block more.  See `write`."""
         if end_offset > self._known.offset or self._known.boot_id != self._boot_id:
-            self.write(self._known._replace(offset=end_offset + BLOCK))
+            self.write(self._known._replace(offset=end_offset + self._block))
+            self._block = min(2 * self._block, BLOCK)
 
     def cover_number(self, number: str) -> None:
         """Make sure that a captured sequence number is reserved; see `write`."""

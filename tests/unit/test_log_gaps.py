@@ -84,6 +84,11 @@ def test_a_ledger_is_what_a_list_of_offsets_would_be(added: list[tuple[int, int,
         assert (gap.why if gap else None) == wanted.get(offset)
         assert ledger.end_at(offset) == next(at for at in range(offset, 100) if at not in wanted)
         assert ledger.start_before(offset) == next(at for at in range(offset, -1, -1) if at - 1 not in wanted)
+    there = [offset for offset in range(ledger.horizon, 60) if offset not in wanted]
+    for count in (1, 3, 100):
+        first = ledger.back(60, count)
+        assert [offset for offset in there if offset >= first] == there[-count:]
+        assert first in (there[-count:] or [ledger.horizon])[:1] or count > len(there)
     assert ledger.horizon == next(at for at in range(100) if wanted.get(at) != TRIMMED)
     for one, two in zip(ledger.gaps, ledger.gaps[1:], strict=False):
         assert one.end_offset <= two.first_offset
