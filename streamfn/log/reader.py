@@ -196,7 +196,7 @@ class ShardReader:
                     why = f"{cut}but records up to {self._commit.end_offset} were committed"
                     self._stand_before_damage(scan, why)
                 return []
-            if status == lib.SF_SCAN_DAMAGED:
+            if status == lib.SF_SCAN_DAMAGED and not self._ends(scan):
                 self._stand_before_damage(scan, "in a segment that is complete")
                 return []
             if self._position >= self._commit.end_offset and not self._refresh():
@@ -204,6 +204,13 @@ class ShardReader:
                 return []
             if not self._go_on_behind(scan):
                 return []
+
+    def _ends(self, scan: Scan) -> bool:
+        """Whether what is damaged is the end of a segment, behind its last record: no record is lost with it."""
+        if scan.segment.flaw is None:
+            return False
+        end = scan.next_offset
+        return end >= self._commit.end_offset or any(file.first_offset == end for file in list_segments(self.shard))
 
     def _is_active(self, segment: Segment) -> bool:
         return not segment.sealed and segment.first_offset == self._commit.segment
@@ -251,7 +258,7 @@ class ShardReader:
             for path in (sealed_path, stream_path, sealed_path):
                 file = SegmentFile(starts[-1], path is sealed_path, path(self.shard, starts[-1]))
                 try:
-                    return open_segment(self.shard, file)
+                    return open_segment(self.shard, file, salvage=self._salvage)
                 except FileNotFoundError:
                     continue
                 except LogDamaged as error:

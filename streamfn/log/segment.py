@@ -77,7 +77,8 @@ class Segment:
     `id` is unique in the process, `fd` a read-only descriptor, `address` and `size` (bytes) the mapping,
     `base` the same as a cffi pointer, `layout` the columns of its messages, `data_at` the file position of the
     first of them.  Messages that end at or below the file position `proven` have had their CRC checked by this
-    process.  `footer` is that of a sealed segment, None where it was sealed before footers had a checksum.
+    process.  `footer` is that of a sealed segment, None where it was sealed before footers had a checksum, or where
+    that is wrong.  `flaw` says what is wrong with a segment that only salvage reads.
     """
 
     __slots__ = (
@@ -90,6 +91,7 @@ class Segment:
         "data_at",
         "fd",
         "first_offset",
+        "flaw",
         "footer",
         "id",
         "layout",
@@ -128,6 +130,7 @@ class Segment:
         self.proven = 0
         self._disk = key[0]
         self.footer: Footer | None = None
+        self.flaw: LogDamaged | None = None
         self._key = key
         self._references = 1
         # Of a cold segment, the file it was made from: as long as it is open no other file has its identity.
@@ -163,8 +166,10 @@ class Segment:
         self.base = None
 
 
-def open_segment(shard: Shard, file: SegmentFile) -> Segment:
+def open_segment(shard: Shard, file: SegmentFile, *, salvage: bool = False) -> Segment:
     """Map a segment, or return the one this process has mapped already; the caller owes a `release`.
+
+    With `salvage` a sealed one is mapped for the messages in it that are good, whatever its end is like.
 
     The end of a sealed file, from its end-of-stream mark on, is checked when this process maps it first.  A cold one
     is inflated then, which takes a fraction of a second, and its room as long as somebody has it.
@@ -185,6 +190,8 @@ def open_segment(shard: Shard, file: SegmentFile) -> Segment:
                 Segment._opened.wait()
             known = Segment._open.get(key)
             if known is not None:
+                if known.flaw is not None and not salvage:
+                    raise known.flaw
                 known._references += 1
                 disk.close(fd)
                 return known
@@ -194,7 +201,7 @@ def open_segment(shard: Shard, file: SegmentFile) -> Segment:
         raise
     segment: Segment | None = None
     try:
-        segment = _map(shard, file, fd, key, status.size)
+        segment = _map(shard, file, fd, key, status.size, salvage=salvage)
     finally:
         with Segment._opened:
             Segment._opening.discard(key)
@@ -204,39 +211,53 @@ def open_segment(shard: Shard, file: SegmentFile) -> Segment:
     return segment
 
 
-def _map(shard: Shard, file: SegmentFile, fd: int, key: tuple[Disk, tuple[int, int]], size: int) -> Segment:
+def _map(
+    shard: Shard, file: SegmentFile, fd: int, key: tuple[Disk, tuple[int, int]], size: int, *, salvage: bool
+) -> Segment:
     """Map an open file that is checked first; the descriptor is the segment's, or closed."""
     disk = shard.disk
     try:
         layout, data_at = read_header(shard, file, fd)
-        end = read_end(disk, fd, file.path, size) if file.sealed else None
         segment = Segment(file, fd, key, size, layout, data_at)
     except BaseException:
         disk.close(fd)
         raise
     try:
-        if end is not None and not end.fits(segment.base, len(FILE_MAGIC), data_at):
-            raise LogDamaged(f"{file.path} has a footer that does not fit its row groups", path=file.path)
-        segment.footer = end.footer if end is not None else None
+        if file.sealed:
+            try:
+                segment.footer = _checked_footer(segment, data_at)
+            except LogDamaged as flaw:
+                if not salvage:
+                    raise
+                segment.flaw = flaw
         if segment.footer is None or segment.footer.codec == PLAIN:
             return segment
         start = header(shard, sealed=True, layout=layout)
-        inflated_fd, footer = inflate(disk, file.path, segment.base, start, segment.footer, layout)
+        inflated = inflate(disk, file.path, segment.base, start, segment.footer, layout, salvage=salvage)
     except BaseException:
         segment.unmap()
         disk.close(fd)
         raise
     segment.unmap()
     try:
-        inflated = Segment(file, inflated_fd, key, disk.status(inflated_fd).size, layout, data_at)
+        whole = Segment(file, inflated.fd, key, disk.status(inflated.fd).size, layout, data_at)
     except BaseException:
-        disk.close(inflated_fd)
+        disk.close(inflated.fd)
         disk.close(fd)
         raise
-    inflated.footer = footer
-    inflated._source_fd = fd
-    inflated.proven = inflated.size  # the checksums of what it was made from were right
-    return inflated
+    whole.footer = inflated.footer
+    whole.flaw = inflated.flaw
+    whole._source_fd = fd
+    whole.proven = whole.size  # the checksums of what it was made from were right
+    return whole
+
+
+def _checked_footer(segment: Segment, data_at: int) -> Footer | None:
+    """Return the footer of a sealed segment; raise LogDamaged unless it is as it was written."""
+    end = read_end(segment._disk, segment.fd, segment.path, segment.size)
+    if not end.fits(segment.base, len(FILE_MAGIC), data_at):
+        raise LogDamaged(f"{segment.path} has a footer that does not fit its row groups", path=segment.path)
+    return end.footer
 
 
 def read_header(shard: Shard, file: SegmentFile, fd: int) -> tuple[Layout, int]:

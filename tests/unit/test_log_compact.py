@@ -12,6 +12,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
+from streamfn import limits
 from streamfn.errors import LogDamaged
 from streamfn.log import cold
 from streamfn.log.chain import Link, read_chain
@@ -306,3 +307,28 @@ def test_changes_are_merged_and_compressed_with_their_nulls(data: DataDir) -> No
     assert (done.merged, done.compressed) == (5, 1)
     assert read() == expected
     sound(shard)
+
+
+def test_salvage_reads_the_row_groups_of_a_cold_segment_that_are_good(
+    shard: Shard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "SEALED_GROUP_BYTES", 4000)
+    fill(shard, 4)
+    run(shard, cold_after_s=0)
+    (link,) = sealed(shard)
+    assert link.footer is not None
+    groups = link.footer.groups
+    assert len(groups) == 3
+    with link.file.path.open("r+b") as file:
+        file.seek(groups[1].position + 700)
+        file.write(b"damage")
+    found = []
+    with ShardReader.open(shard, 0, salvage=True) as reader:
+        while (got := reader.poll(1 << 30)) or reader.gap:
+            found += [r.offset for m in got for r in records(m)]
+            if reader.gap:
+                lost = reader.skip()
+    assert (lost.first_offset, lost.end_offset, lost.why) == (groups[1].first_offset, groups[2].first_offset, "damaged")
+    assert found == [*range(lost.first_offset), *range(lost.end_offset, 41)]
+    with ShardReader.open(shard, 0) as strict, pytest.raises(LogDamaged, match=f"byte {groups[1].position}"):
+        strict.poll(1)

@@ -206,3 +206,20 @@ def test_files_sealed_before_there_was_a_checksum_are_read_and_checked(shard: Sh
         with pytest.raises(LogDamaged):
             open_segment(shard, sealed)
         rewrite(sealed, flip)
+
+
+@pytest.mark.parametrize("where", ["mark", "footer", "magic"])
+def test_salvage_reads_the_records_of_a_file_whose_end_is_damaged(
+    shard: Shard, sealed: SegmentFile, where: str
+) -> None:
+    end, size = end_of(shard, sealed), sealed.path.stat().st_size
+    at = {"mark": end, "footer": (end + size) // 2, "magic": size - 1}[where]
+    rewrite(sealed, lambda content: content.__setitem__(at, content[at] ^ 1))
+    found = []
+    with ShardReader.open(shard, 0, salvage=True) as reader:
+        while got := reader.poll(1 << 30):
+            found += [r.offset for m in got for r in records(m)]
+        assert reader.gap is None
+        with ShardReader.open(shard, 0) as strict, pytest.raises(LogDamaged, match=sealed.path.name):
+            strict.poll(1)  # also while somebody else has it mapped
+    assert found == list(range(RECORDS + 3))
