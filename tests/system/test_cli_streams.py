@@ -572,6 +572,7 @@ def test_a_read_only_directory_is_shown_and_not_written(tmp_path: Path, cli: Cli
         assert len(cli.records("s")) == 2
         assert json.loads(cli.ok("inspect", "s", "--json"))["mappings"][0]["lag_records"] == 2
         assert "s" in cli.ok("list")
+        assert len(cli("export", "s", "--full").stdout.splitlines()) == 2
         for command in (
             ("put", "s", "y"),
             ("put", "new", "y"),
