@@ -292,8 +292,6 @@ class ShardWriter:
         recovery.cut(self._disk, tail)
         self.recovered = tail.recovery
         self._reserve = ReserveFile(self.shard, self._boot_id)
-        if tail.next_offset > tail.end_offset:
-            self._reserve.give_up()
         self._numbering = Numbering(self.shard, self._reserve)
         self._epoch = max(tail.epoch, known.epoch if known else 0) + 1
         self._arrival_ms = known.arrival_ms if known else 0
@@ -317,6 +315,8 @@ class ShardWriter:
                 self._sync(active.fd)
         if tail.next_offset > tail.end_offset:
             recovery.pass_over(self.shard, tail, self._clock.unix_ms())
+            # Not before the ledger has it: what is reserved by an earlier run of the machine counts until then.
+            self._reserved.give_up()
         if tail.active is None or tail.next_offset > tail.end_offset:
             self._begin_segment(layout)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 
 import pytest
-from crash_judge import judge, read
+from crash_judge import judge, read, revive
 from crash_world import Life, Moment, Told, newborn
 
 from streamfn.errors import DiskFull, RefusedError
@@ -53,6 +53,21 @@ def test_what_several_killed_writers_left_unsynced_is_read_by_the_next():
         life.end()
         told, image = moment.told, moment.crash.killed()
     judge(image, told, OS, reader_first=False, power=False, later=1000)
+
+
+def test_a_recovery_that_is_killed_still_leaves_the_log_above_every_checkpoint():
+    """Records with captured numbers, seen, and lost with the power: the reserve has two things to remember."""
+    life = Life(SimDisk(newborn()[0]), Told(), OS)
+    for step in ("append", "sync", "captured", "checkpoint"):
+        life.step(step)
+    moment = life.moment()
+    life.end()
+    moments: list[Moment] = []
+    revive(moment.crash.lost(), moment.told, OS, reader_first=False, power=True, moments=moments).end()
+    assert moments
+    for killed in moments:
+        judge(killed.crash.killed(), killed.told, OS, reader_first=False, power=False)
+        judge(killed.crash.lost(), killed.told, OS, reader_first=False, power=True)
 
 
 def failing(life: Life, records: list[NewRecord]) -> None:
