@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import re
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -120,6 +121,8 @@ def _inside(value: object, depth: int) -> Iterator[bytes]:
 def _python_event(text: bytes) -> bytes | None:
     """Return as JSON what Python printed of an event, None if it is not one."""
     try:
-        return orjson.dumps(ast.literal_eval(text[: text.rindex(b"}") + 1].decode()))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what only looks like Python
+            return orjson.dumps(ast.literal_eval(text[: text.rindex(b"}") + 1].decode()))
     except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
         return None

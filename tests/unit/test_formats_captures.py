@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -217,3 +218,32 @@ def test_changes_cannot_be_taken_apart() -> None:
     pytest.importorskip("google.protobuf")
     content = (DATA / "dynamodb-get-records.json").read_bytes()
     assert "not aggregated" in refused(content, Reading(key_of(None), deaggregate=True)).reason
+
+
+TOKENS = [b"{", b"}", b"[", b"]", b'"', b"\\", b",", b"null", b"\xff", b"1e999", b'"Records"', b"\n", b"'", b"\\ud800"]
+
+
+def test_damaged_captures_have_bad_records_and_nothing_else_happens() -> None:
+    files = [path.read_bytes() for path in sorted(DATA.iterdir()) if path.is_file()]
+    rng = random.Random(5)
+    outcomes = set()
+    for _ in range(1500):
+        content = bytearray(rng.choice(files))
+        for _ in range(rng.choice([1, 1, 3])):
+            at = rng.randrange(len(content))
+            if rng.random() < 0.4:
+                content[at] ^= 1 << rng.randrange(8)
+            else:
+                content[at : at + rng.randrange(3)] = rng.choice(TOKENS)
+        reading = Reading(key_of(None), skip_bad=rng.random() < 0.5)
+        blocks = [bytes(content[at : at + 500]) for at in range(0, len(content), 500)]
+        for documents in (
+            whole_documents(blocks, skip_bad=reading.skip_bad),
+            logged_events(split_lines(blocks)),
+        ):
+            try:
+                list(read_captures(documents, reading))
+                outcomes.add("read")
+            except BadRecord:
+                outcomes.add("bad")
+    assert outcomes == {"read", "bad"}
