@@ -7,21 +7,28 @@ at a line feed, which is not part of it; nothing else is taken away.
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import stat
+import time
 from collections.abc import Iterable, Iterator
 
 from streamfn.limits import MIB, RECORD_BYTES_MAX
 
 BLOCK_BYTES = 4 * MIB
 IDLE_S = 0.1
+# A pipe that is never quiet for so long is not waited for longer than this.
+GATHER_S = 0.2
 # A longer line is refused anyway: so much of it is kept as shows that it is too long.
 LINE_BYTES_KEPT = RECORD_BYTES_MAX + 1
 
 
 def read_blocks(fd: int) -> Iterator[bytes]:
-    """Yield what `fd` holds until its end, at most BLOCK_BYTES at a time; waits while a pipe is silent."""
+    """Yield what `fd` holds until its end, at most BLOCK_BYTES at a time; waits while a pipe is silent.
+
+    What came from a pipe is held back for at most GATHER_S, however steadily more comes.
+    """
     if stat.S_ISREG(os.fstat(fd).st_mode):
         while block := os.read(fd, BLOCK_BYTES):
             yield block
@@ -29,11 +36,13 @@ def read_blocks(fd: int) -> Iterator[bytes]:
     ended = False
     while not ended:
         parts: list[bytes] = []
-        size, quiet = 0, False
-        while size < BLOCK_BYTES and not quiet and not ended:
+        size, quiet, until = 0, False, math.inf
+        while size < BLOCK_BYTES and not quiet and not ended and time.monotonic() < until:
             if parts and not select.select([fd], [], [], IDLE_S)[0]:
                 quiet = True
             elif part := os.read(fd, BLOCK_BYTES - size):
+                if not parts:
+                    until = time.monotonic() + GATHER_S
                 parts.append(part)
                 size += len(part)
             else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from hashlib import md5
 from pathlib import Path
@@ -86,6 +87,27 @@ def test_what_a_pipe_holds_so_far_is_told_before_its_end() -> None:
         os.close(writing_end)
         assert b"".join(blocks) == b"two"
     finally:
+        os.close(reading_end)
+
+
+def test_a_pipe_that_is_never_quiet_is_told_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines_module, "GATHER_S", 0.05)
+    reading_end, writing_end = os.pipe()
+    stop = threading.Event()
+
+    def trickle() -> None:
+        while not stop.wait(0.001):
+            os.write(writing_end, b"x\n")
+        os.close(writing_end)
+
+    writer = threading.Thread(target=trickle)
+    writer.start()
+    try:
+        blocks = read_blocks(reading_end)
+        assert len([next(blocks) for _ in range(3)]) == 3
+    finally:
+        stop.set()
+        writer.join()
         os.close(reading_end)
 
 
