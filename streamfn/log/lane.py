@@ -56,6 +56,9 @@ class Owner(Protocol):
     def moved(self, lane: Lane, parts: list[Part]) -> None:
         """Put parts elsewhere, and what waits in the lane behind them: its shard is closed."""
 
+    def cleared(self, lane: Lane) -> None:
+        """A lane that others stand behind has nothing left; the lock is held."""
+
 
 class Lane:
     """The queue of a shard and its thread, which ends with `finish`."""
@@ -67,6 +70,10 @@ class Lane:
         self._waiting: list[Part] = []
         self._closing = False
         self._asleep = False
+        # Whether the thread sleeps without a role: nothing of this lane is under way.
+        self.idle = False
+        # Lanes of shards that were closed, whose last puts may be under way: those come before ours.
+        self.behind: set[Lane] = set()
         self._writing: Writing | None = None
         self._relay: Relay | None = None
         self._client = Client(secrets.token_bytes(16))
@@ -90,6 +97,17 @@ class Lane:
             if not self._relay.offer(self._waiting):
                 self._rouse()
         elif self._asleep:
+            self._rouse()
+
+    def add_first(self, parts: list[Part]) -> None:
+        """Queue parts, under the owner's lock, before everything that waits; nothing is under way here."""
+        self._waiting[:0] = parts
+        self._rouse()
+
+    def let_pass(self, other: Lane) -> None:
+        """Stand behind another lane no more; the owner's lock is held."""
+        if other in self.behind:
+            self.behind.discard(other)
             self._rouse()
 
     def take_all(self) -> list[Part]:
@@ -128,14 +146,17 @@ class Lane:
             self._poll.close()
 
     def _wait(self) -> bool:
-        """Sleep until something waits; False if nothing will any more."""
+        """Sleep until something waits, and its turn has come; False if nothing will any more."""
         while True:
             with self._owner.lock:
-                if self._waiting or self._client.unanswered:
+                self.idle = False
+                if self._client.unanswered or (self._waiting and not self.behind):
                     return True
-                if self._closing:
-                    return False
-                self._asleep = True
+                if not self._waiting:
+                    self._owner.cleared(self)
+                    if self._closing:
+                        return False
+                self.idle = self._asleep = True
             self._poll.poll()
 
     def _attach(self) -> None:
@@ -203,8 +224,7 @@ class Lane:
         unanswered, self._client.unanswered = self._client.unanswered, []
         for flight in unanswered:  # whose outcome only the shard's next writer would have known
             self._owner.answered(flight.parts, _unknown(self.shard))
-        with self._owner.lock:
-            parts = self.take_all()
+        parts: list[Part] = []
         try:
             self._owner.moved(self, parts)
         except Exception as error:  # the boundary, as in _run

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from streamfn.errors import BusyError
 from streamfn.log.disk import SYSTEM_DISK, Disk, read_file
 
 _RETRY_S = 0.01
+_ASK_S = 0.1
 
 
 class FileLock:
@@ -24,23 +25,33 @@ class FileLock:
         self._disk = disk
         self._fd: int | None = None
 
-    def acquire(self, what: str, wait_s: float, *, create: bool = True) -> None:
+    def acquire(
+        self, what: str, wait_s: float, *, create: bool = True, ask: Callable[[float], object] | None = None
+    ) -> None:
         """Take the lock, waiting up to `wait_s` seconds, and write our pid into the file.
 
         Args:
             what: how the error calls the thing that is locked.
             wait_s: 0 tries once.
             create: False never makes or writes the file: for directories that may be read-only.
+            ask: asks whoever holds it to let go, waiting up to so many seconds; called now and then, because
+                another one may be faster than we each time it is let go.
 
         Raises:
             BusyError: another process holds it; the text names its pid.
             OSError: the file cannot be opened.
         """
-        deadline = time.monotonic() + wait_s
+        now = ask_s = time.monotonic()
+        deadline = now + wait_s
         while not self._try(create):
-            if time.monotonic() >= deadline:
+            now = time.monotonic()
+            if now >= deadline:
                 raise BusyError(f"{what} is in use by {self._holder()}")
-            time.sleep(_RETRY_S)
+            if ask is not None and now >= ask_s:
+                ask(deadline - now)
+                ask_s = time.monotonic() + _ASK_S
+            else:
+                time.sleep(_RETRY_S)
 
     def _try(self, create: bool) -> bool:
         disk = self._disk

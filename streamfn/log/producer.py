@@ -93,6 +93,8 @@ class Producer:
         self._waiting_for_room = 0
         self._closed = False
         self._lanes: dict[int, Lane] = {}
+        # Lanes of closed shards that do not know it yet, or have puts under way all the same.
+        self._late: set[Lane] = set()
 
     def __enter__(self) -> Producer:
         return self
@@ -197,33 +199,66 @@ class Producer:
             settle([(put.answer, None, error) for put in done], turn)
 
     def moved(self, lane: Lane, parts: list[Part]) -> None:
-        """Read the stream again, because a lane's shard is closed, and put its parts where they go now.
+        """Read the stream again, because a lane's shard is closed, and put what waits there where it goes now.
 
-        Everything that was put before is queued at the new shards before anything that is put from now on, so
-        records of one key stay in order.
+        Records of one key stay in order: what was put before is queued at the new shards before anything that is put
+        from now on.  Other shards may have been closed with this one, and their lanes may not have found out yet; so
+        the new shards' lanes stand behind those until they are moved, too, or have nothing left.
 
         Raises:
-            ShardClosed: no shard of the stream is open any more.
-            LogError: the stream cannot be read.
+            ShardClosed: no shard of the stream is open any more.  `parts` are those that went nowhere.
+            LogError: the stream cannot be read; likewise.
         """
-        try:
-            stream = description.read(self.stream.directory, self.stream.disk)
-        except OSError as error:
-            raise LogError(f"stream {self.stream.name!r} cannot be read again: {error.strerror}") from error
         with self.lock:
-            parts += lane.take_all()
-            if not stream.open_shards:
-                raise ShardClosed(f"stream {stream.name!r} has no open shard any more")
-            self.stream = stream
-            for part in parts:
-                assert isinstance(part, _LocalPart)
-                groups = self._by_shard(part.records)
-                if part.put.parts_left > 0:  # else another part failed, and it is answered
-                    part.put.parts_left += len(groups) - 1
-                for shard, mine in groups:
-                    places = [part.places[i] for i in mine]
-                    records = [part.records[i] for i in mine]
-                    self._lane(shard).add(_LocalPart(part.put, places, records, part.durability, part.size))
+            late = lane in self._late
+            try:
+                parts += lane.take_all()
+                try:
+                    stream = description.read(self.stream.directory, self.stream.disk)
+                except OSError as error:
+                    raise LogError(f"stream {self.stream.name!r} cannot be read again: {error.strerror}") from error
+                closed = {shard.number for shard in stream.shards if not shard.open}
+                for number, other in self._lanes.items():
+                    if number in closed and lane in other.behind:  # closed before its turn had come
+                        parts += other.take_all()
+                if not stream.open_shards:
+                    raise ShardClosed(f"stream {stream.name!r} has no open shard any more")
+                self.stream = stream
+                self._late |= {
+                    other for number, other in self._lanes.items() if number in closed and not other.idle
+                }
+                self._route(parts, first=late)
+            finally:
+                self.cleared(lane)
+
+    def cleared(self, lane: Lane) -> None:
+        """See `Owner`."""
+        if lane not in self._late:
+            return
+        self._late.remove(lane)
+        for other in self._lanes.values():
+            other.let_pass(lane)
+
+    def _route(self, parts: list[Part], *, first: bool) -> None:
+        """Queue parts where the stream as it is now has them, before what waits there or behind it."""
+        queues: dict[int, tuple[Shard, list[Part]]] = {}
+        for part in parts:
+            assert isinstance(part, _LocalPart)
+            groups = self._by_shard(part.records)
+            if part.put.parts_left > 0:  # else another part failed, and it is answered
+                part.put.parts_left += len(groups) - 1
+            for shard, mine in groups:
+                places = [part.places[i] for i in mine]
+                records = [part.records[i] for i in mine]
+                moved = _LocalPart(part.put, places, records, part.durability, part.size)
+                queues.setdefault(shard.number, (shard, []))[1].append(moved)
+        for shard, queue in queues.values():
+            target = self._lane(shard)
+            if first:
+                target.add_first(queue)
+            else:
+                for part in queue:
+                    target.add(part)
 
     def _wait_for_room(self, size: int) -> None:
         self._waiting_for_room += 1
@@ -260,7 +295,14 @@ class Producer:
         lane = self._lanes.get(shard.number)
         if lane is None:
             lane = self._lanes[shard.number] = Lane(self, shard)
+            lane.behind = {other for other in self._late if _overlap(other.shard, shard)}
         return lane
+
+
+def _overlap(one: Shard, other: Shard) -> bool:
+    """Whether keys of one shard may have become keys of another."""
+    ranged = one.ranged and other.ranged
+    return not ranged or (one.start_hash <= other.end_hash and other.start_hash <= one.end_hash)
 
 
 def routing_key(record: New) -> str:

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from streamfn import limits
 from streamfn._native import ffi
-from streamfn.log import broker, gaps
+from streamfn.log import gaps
+from streamfn.log.broker import request_release
 from streamfn.log.disk import Disk, write_all
 from streamfn.log.gaps import DAMAGED, LOST, Gap
 from streamfn.log.lock import FileLock
@@ -52,9 +54,9 @@ def repair_shard(shard: Shard, backup: Path, *, now_ms: int, wait_s: float = 5.0
         BusyError: another process appends to the shard, and did so for `wait_s` seconds; its pid is named.
         LogError: a file cannot be read or written; what was done until then is whole.
     """
-    broker.request_release(shard, wait_s)
     lock = FileLock(shard.directory / "lock", shard.disk)
-    lock.acquire(f"shard {shard.id} in {shard.directory.parent}", wait_s)
+    what = f"shard {shard.id} in {shard.directory.parent}"
+    lock.acquire(what, wait_s, ask=partial(request_release, shard))
     try:
         findings = verify_shard(shard).findings
         if not findings:

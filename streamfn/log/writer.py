@@ -18,6 +18,7 @@ import errno
 import itertools
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from streamfn import limits
@@ -26,6 +27,7 @@ from streamfn.errors import DiskFull, FailedError, LogError, RefusedError, Shard
 from streamfn.log import batch, bulk, changes, description, recovery
 from streamfn.log.active import ActiveSegment
 from streamfn.log.age import ShardClock
+from streamfn.log.broker import request_release
 from streamfn.log.commit import Commit, CommitFile
 from streamfn.log.disk import floor_bytes
 from streamfn.log.durability import FSYNC, Durability
@@ -102,6 +104,8 @@ class ShardWriter:
     ) -> ShardWriter:
         """Take the shard's lock, waiting up to `wait_s` seconds for it, and repair what a crash left.
 
+        Who holds it and takes along what others put is asked to let go, unless `wait_s` is 0.
+
         With a `durability` of `interval` the caller sees to it that `sync` is called often enough.  A segment is full
         at `segment_bytes`, or when something is appended to it `segment_age_s` seconds after it was begun (None:
         never, unless the stream's retention needs it).  Full segments are sealed by a thread of the writer, with
@@ -117,7 +121,8 @@ class ShardWriter:
         """
         lock = FileLock(shard.directory / "lock", shard.disk)
         try:
-            lock.acquire(f"shard {shard.id} in {shard.directory.parent}", wait_s)
+            what = f"shard {shard.id} in {shard.directory.parent}"
+            lock.acquire(what, wait_s, ask=partial(request_release, shard))
             description.refuse_closed(shard)
             commit_file = CommitFile.open(shard.disk, shard.directory, write=True)
         except ShardClosed:
