@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from streamfn import limits
+from streamfn.clock import Clock
 from streamfn.log import description, gaps
 from streamfn.log.age import Moment, ShardClock
 from streamfn.log.chain import Link, read_chain
@@ -32,6 +33,42 @@ class Rolling(NamedTuple):
 
     segment_bytes: int
     age_s: float | None
+
+
+class Fullness:
+    """When the active segment of a shard is full: by its size, which is given when it is begun, and by its age."""
+
+    __slots__ = ("_asked", "_clock", "_full_at_ns", "_shard", "segment_bytes")
+
+    def __init__(self, shard: Shard, clock: Clock, asked: Rolling) -> None:
+        """`asked` holds unless the stream's retention needs smaller segments, or younger ones."""
+        self._shard = shard
+        self._clock = clock
+        self._asked = asked
+        self._full_at_ns: int | None = None
+        self.segment_bytes = asked.segment_bytes
+
+    @property
+    def old(self) -> bool:
+        """Whether the segment is full by its age."""
+        return self._full_at_ns is not None and self._clock.monotonic_ns() >= self._full_at_ns
+
+    def begin(self) -> None:
+        """A segment begins now."""
+        self._set(0)
+
+    def resume(self, first_offset: int) -> None:
+        """Go on in the segment that was begun at an offset some time ago."""
+        if self._set(0) is not None:
+            self._set(max(0, self._clock.unix_ms() - begun_ms(self._shard, first_offset)))
+
+    def _set(self, elapsed_ms: int) -> int | None:
+        self.segment_bytes, age_s = rolling(self._shard, self._asked)
+        self._full_at_ns = None
+        if age_s is not None:
+            left_ns = round(1e9 * age_s) - elapsed_ms * 1_000_000
+            self._full_at_ns = self._clock.monotonic_ns() + max(0, left_ns)
+        return self._full_at_ns
 
 
 def rolling(shard: Shard, asked: Rolling) -> Rolling:

@@ -14,7 +14,6 @@ only a new one, which reads the log again, can go on.
 
 from __future__ import annotations
 
-import errno
 import itertools
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,12 +30,13 @@ from streamfn.log.broker import request_release
 from streamfn.log.commit import Commit, CommitFile
 from streamfn.log.disk import floor_bytes
 from streamfn.log.durability import FSYNC, Durability
+from streamfn.log.fence import Fence, log_error
 from streamfn.log.layout import Layout, initial
 from streamfn.log.lock import FileLock
 from streamfn.log.numbering import Numbering
 from streamfn.log.recovery import Recovery, Tail
 from streamfn.log.reserve import ReserveFile
-from streamfn.log.retention import Rolling, begun_ms, rolling
+from streamfn.log.retention import Fullness, Rolling
 from streamfn.log.seal import Sealer
 from streamfn.log.segment import header, stream_path
 from streamfn.log.straight import StraightAppend
@@ -73,9 +73,7 @@ class ShardWriter:
         self._lock = lock
         self._commit_file = commit_file
         self._clock = clock
-        self._asked = segments
-        self._rolling = segments
-        self._full_at_ns: int | None = None
+        self._fullness = Fullness(shard, clock, segments)
         self._appended: tuple[int, int] | None = None  # what both clocks said when something was appended last
         self._active: ActiveSegment | None = None
         self._end_offset = 0
@@ -84,7 +82,7 @@ class ShardWriter:
         self._reserve: ReserveFile | None = None
         self._numbering: Numbering | None = None
         self._committed = Commit("", 0, 0, 0, 0, "", 0)
-        self._fenced: str | None = None
+        self._fence = Fence(shard)
         self._closed = False
         self._age = ShardClock(shard, clock)
         self._threaded = threaded
@@ -140,7 +138,7 @@ class ShardWriter:
             writer._recover()
         except OSError as error:
             writer._abandon()
-            raise _log_error(shard, "cannot open", error) from error
+            raise log_error(shard, "cannot open", error) from error
         except BaseException:
             writer._abandon()
             raise
@@ -260,7 +258,7 @@ class ShardWriter:
         """Make everything appended durable whatever the durability, and then visible; see `commit`."""
         self._require_open()
         if self._committed.synced_offset != self._end_offset or self._committed.end_offset != self._end_offset:
-            self._sync(self._current.fd)
+            self._fence.sync(self._current.fd)
             self._publish(self._end_offset)
 
     def close(self) -> None:
@@ -272,9 +270,9 @@ class ShardWriter:
         if self._closed:
             return
         try:
-            if self._fenced is None:
+            if self._fence.reason is None:
                 self.sync()
-                self._sync(self._commit_file.fileno())
+                self._fence.sync(self._commit_file.fileno())
                 self._reserved.give_back(self._end_offset)
         finally:
             self._abandon()
@@ -302,7 +300,7 @@ class ShardWriter:
         self._arrival_ms = known.arrival_ms if known else 0
         self._end_offset = tail.next_offset
         # Who was killed after a rename may have left a name that the next loss of power takes away again.
-        self._sync_directory()
+        self._fence.sync_directory()
         self._continue(tail)
         self._publish(self._end_offset)
         self._sealer.sweep(self._segment)
@@ -314,10 +312,10 @@ class ShardWriter:
         if tail.active is not None:
             active = self._active = ActiveSegment.resume(self.shard, tail.active, tail.position)
             layout = active.layout
-            self._set_rolling(begun=True)
+            self._fullness.resume(active.first_offset)
             active.write_again(tail.kept_from)
             if tail.position > tail.kept_from or tail.kept_records:
-                self._sync(active.fd)
+                self._fence.sync(active.fd)
         if tail.next_offset > tail.end_offset:
             recovery.pass_over(self.shard, tail, self._clock.unix_ms())
             # Not before the ledger has it: what is reserved by an earlier run of the machine counts until then.
@@ -381,7 +379,7 @@ class ShardWriter:
         try:
             appended = self._age.now()
             straight = StraightAppend(
-                self.shard, first, self._rolling.segment_bytes, appended, threaded=self._threaded
+                self.shard, first, self._fullness.segment_bytes, appended, threaded=self._threaded
             )
             for rows in messages:
                 base = self._number(rows)
@@ -390,7 +388,7 @@ class ShardWriter:
                 self._end_offset = straight.next_offset
             straight.finish()
         except OSError as error:
-            raise _log_error(self.shard, "cannot append to", error) from error
+            raise log_error(self.shard, "cannot append to", error) from error
         finally:
             if straight is not None:
                 straight.abandon()
@@ -405,7 +403,7 @@ class ShardWriter:
         try:
             self._disk.unlink(stream_path(self.shard, first))
         except OSError as error:
-            raise _log_error(self.shard, "cannot tidy up", error) from error
+            raise log_error(self.shard, "cannot tidy up", error) from error
         self._sealer.tidy()
 
     def _number(self, rows: batch.Rows) -> bytes:
@@ -415,8 +413,7 @@ class ShardWriter:
         try:
             self._numbers.capture(*rows.captured, self._end_offset)
         except OSError as error:
-            self._fenced = f"sequence numbers could not be reserved: {error.strerror}"
-            raise _log_error(self.shard, "cannot append to", error) from error
+            raise self._fence.shut("sequence numbers could not be reserved", error) from error
         return self._numbers.base.encode()
 
     def _reserve_offsets(self, end_offset: int) -> None:
@@ -424,8 +421,7 @@ class ShardWriter:
         try:
             self._reserved.cover(end_offset)
         except OSError as error:
-            self._fenced = f"offsets could not be reserved: {error.strerror}"
-            raise _log_error(self.shard, "cannot append to", error) from error
+            raise self._fence.shut("offsets could not be reserved", error) from error
 
     def _make_room(self, size: int, needed: Layout) -> None:
         """Begin a segment where the message does not fit the active one, or has other columns.
@@ -434,14 +430,10 @@ class ShardWriter:
         """
         active = self._current
         if self._end_offset > active.first_offset:
-            if size > active.room or needed is not active.layout or self._old:
+            if size > active.room or needed is not active.layout or self._fullness.old:
                 self._roll(needed)
         elif needed is not active.layout:
             self._replace(needed)
-
-    @property
-    def _old(self) -> bool:
-        return self._full_at_ns is not None and self._clock.monotonic_ns() >= self._full_at_ns
 
     def _write(self, message: bytearray) -> None:
         """Write one message at the end of the active segment: all of it, or nothing."""
@@ -449,12 +441,11 @@ class ShardWriter:
         try:
             active.write(message)
         except OSError as error:
-            self._fenced = active.torn
-            raise _log_error(self.shard, "cannot append to", error) from error
+            self._fence.reason = active.torn
+            raise log_error(self.shard, "cannot append to", error) from error
 
     def _require_open(self) -> None:
-        if self._fenced is not None:
-            raise LogError(f"shard {self.shard.id} takes no appends until it is opened again: {self._fenced}")
+        self._fence.check()
         if self._closed:
             raise LogError(f"the writer of shard {self.shard.id} is closed")
 
@@ -497,51 +488,24 @@ class ShardWriter:
         try:
             self._begin_segment(needed)
             self._publish(self._end_offset)
-            self._sync(self._commit_file.fileno())  # so that a segment that is gone later is missed
+            self._fence.sync(self._commit_file.fileno())  # so that a segment that is gone later is missed
         except OSError as error:
-            raise _log_error(self.shard, "cannot begin a segment of", error) from error
+            raise log_error(self.shard, "cannot begin a segment of", error) from error
 
     def _begin_segment(self, needed: Layout) -> None:
         """Make the segment that begins at the log's end, and go on in it; the one before it is closed."""
-        self._set_rolling(begun=False)
+        self._fullness.begin()
         self._require_space(len(header(self.shard, sealed=False, layout=needed)))
-        made = ActiveSegment.begin(self.shard, self._end_offset, needed, self._rolling.segment_bytes)
+        made = ActiveSegment.begin(self.shard, self._end_offset, needed, self._fullness.segment_bytes)
         try:
             # From here on the segment exists, or not, as the disk pleases: there is no way back.
-            self._sync_directory()
+            self._fence.sync_directory()
         except BaseException:
             made.close()
             raise
         if self._active is not None:
             self._active.close()
         self._active = made
-
-    def _set_rolling(self, *, begun: bool) -> None:
-        """Find out when the active segment will be full; with `begun` it was begun before this writer was opened."""
-        self._rolling = rolling(self.shard, self._asked)
-        self._full_at_ns = None
-        age_s = self._rolling.age_s
-        if age_s is not None:
-            now_ms = self._clock.unix_ms()
-            elapsed_ms = now_ms - begun_ms(self.shard, self._segment) if begun else 0
-            left_ns = round(1e9 * age_s) - max(0, elapsed_ms) * 1_000_000
-            self._full_at_ns = self._clock.monotonic_ns() + max(0, left_ns)
-
-    def _sync(self, fd: int) -> None:
-        try:
-            self._disk.sync(fd)
-        except OSError as error:
-            self._fenced = f"a sync failed: {error.strerror}"
-            raise LogError(
-                f"shard {self.shard.id} in {self.shard.directory.parent}: {self._fenced}"
-            ) from error
-
-    def _sync_directory(self) -> None:
-        try:
-            self._disk.sync_directory(self.shard.directory)
-        except OSError as error:
-            self._fenced = f"a sync of its directory failed: {error.strerror}"
-            raise
 
     def _publish(self, synced_offset: int) -> None:
         self._committed = Commit(
@@ -557,12 +521,4 @@ class ShardWriter:
         try:
             self._commit_file.publish(self._committed)
         except OSError as error:
-            self._fenced = f"the commit file could not be written: {error.strerror}"
-            raise LogError(
-                f"shard {self.shard.id} in {self.shard.directory.parent}: {self._fenced}"
-            ) from error
-
-
-def _log_error(shard: Shard, what: str, error: OSError) -> LogError:
-    text = f"{what} shard {shard.id} in {shard.directory.parent}: {error.strerror}"
-    return DiskFull(text) if error.errno in (errno.ENOSPC, errno.EDQUOT) else LogError(text)
+            raise self._fence.shut("the commit file could not be written", error) from error

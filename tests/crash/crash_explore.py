@@ -146,7 +146,7 @@ class Explorer:
         except (StreamfnError, OSError):
             if not life.faulted:
                 raise
-            return life.writer._fenced is None
+            return life.writer._fence.reason is None
         return True
 
     def _judge_all(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import pytest
 from crash_explore import PLAN, explore
@@ -11,6 +12,7 @@ from crash_world import Life
 
 from streamfn.log import gaps, recovery, reserve, scan
 from streamfn.log.durability import FSYNC, OS
+from streamfn.log.fence import Fence
 from streamfn.log.writer import ShardWriter
 from streamfn.testing.disk import SimDisk
 from streamfn.types import Record
@@ -24,24 +26,21 @@ def acknowledge_before_the_sync(patch: Patch) -> type[Life]:
     def sync(self: ShardWriter) -> None:
         if self._committed.end_offset != self._end_offset:
             self._publish(self._end_offset)
-            self._sync(self._current.fd)
+            self._fence.sync(self._current.fd)
 
     patch.setattr(ShardWriter, "sync", sync)
     return Life
 
 
 def no_directory_sync(patch: Patch) -> type[Life]:
-    patch.setattr(ShardWriter, "_sync_directory", lambda self: None)
+    patch.setattr(Fence, "sync_directory", lambda self: None)
     return Life
 
 
 def roll_without_a_sync(patch: Patch) -> type[Life]:
     def roll(self: ShardWriter, *arguments: Any) -> None:
-        self._sync = lambda fd: None
-        try:
+        with mock.patch.object(Fence, "sync", lambda self, fd: None):
             original(self, *arguments)
-        finally:
-            del self._sync
 
     original = ShardWriter._roll
     patch.setattr(ShardWriter, "_roll", roll)
