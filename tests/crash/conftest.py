@@ -1,6 +1,9 @@
 """Seeds and sizes of the crash tests; each run prints what it used."""
 
 import pytest
+from crash_world import RESERVE_BLOCK
+
+from streamfn.log import reserve
 
 
 @pytest.fixture
@@ -13,3 +16,9 @@ def crash_seed(request):
 def crash_states(request):
     """How many crash states are judged."""
     return request.config.getoption("--crash-states")
+
+
+@pytest.fixture(autouse=True)
+def _small_reserve(monkeypatch):
+    """Offsets are reserved a few at a time, as in the processes that go through crash states."""
+    monkeypatch.setattr(reserve, "BLOCK", RESERVE_BLOCK)

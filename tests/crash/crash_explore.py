@@ -22,9 +22,11 @@ from typing import Any, NoReturn
 
 from crash_judge import judge, revive
 from crash_scripts import ENDS, Script, long_script, short_scripts
-from crash_world import Life, Moment, Told, Violation, newborn
+from crash_told import Moment, Told, Violation
+from crash_world import RESERVE_BLOCK, Life, newborn
 
 from streamfn.errors import StreamfnError
+from streamfn.log import reserve
 from streamfn.log.durability import FSYNC, OS, Durability, interval
 from streamfn.testing.disk import SimDisk
 from streamfn.testing.volatile import Image
@@ -210,6 +212,7 @@ def main() -> None:
     share, shares = map(int, arguments.share.split("/"))
     logging.disable()
     signal.signal(signal.SIGTERM, stop_early)
+    reserve.BLOCK = RESERVE_BLOCK
     explorer = explore(arguments.seed, arguments.states // shares, share, shares)
     counts = {name: getattr(explorer, name) for name in _COUNTS}
     json.dump({**counts, "broken": explorer.broken}, sys.stdout)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import random
 
-from crash_world import Life, Moment, Seen, Told, Violation, expect_same, newborn, number_of, whole, without_lost
+from crash_told import Moment, Seen, Told, Violation, expect_same, number_of, whole, without_lost
+from crash_world import Life, newborn
 
 from streamfn.errors import StreamfnError
 from streamfn.log.durability import FSYNC, Durability

@@ -6,7 +6,8 @@ import errno
 
 import pytest
 from crash_judge import judge, read, revive
-from crash_world import Life, Moment, Told, newborn
+from crash_told import Moment, Told
+from crash_world import Life, newborn
 
 from streamfn.errors import DiskFull, RefusedError
 from streamfn.log.durability import OS

@@ -65,5 +65,5 @@ def test_the_promise_holds_whichever_system_call_fails(shim, directory, crash_se
 
 
 def test_a_writer_that_does_not_see_a_failed_write_is_found(shim, directory, crash_seed):
-    found = faults(shim, directory, "--points", "150", "--seed", str(crash_seed), "--planted")
+    found = faults(shim, directory, "--points", "80", "--seed", str(crash_seed), "--planted")
     assert any("careless" in line for line in found["broken"])
