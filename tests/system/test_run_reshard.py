@@ -7,8 +7,7 @@ import sys
 import threading
 import time
 
-import pytest
-from run_rig import Place, until
+from run_rig import until
 from witness import deliveries, first_deliveries, invocations
 
 from streamfn.log.datadir import DataDir
@@ -18,11 +17,6 @@ from streamfn.log.upkeep import below_offset, trim
 from streamfn.types import NewRecord
 
 KEYS = [f"key-{number}" for number in range(40)]
-
-
-@pytest.fixture
-def place(tmp_path):
-    return Place(tmp_path)
 
 
 def data_of(place):
