@@ -39,7 +39,7 @@ def no_directory_sync(patch: Patch) -> type[Life]:
 
 def roll_without_a_sync(patch: Patch) -> type[Life]:
     def roll(self: ShardWriter, *arguments: Any) -> None:
-        with mock.patch.object(Fence, "sync", lambda self, fd: None):
+        with mock.patch.object(Fence, "sync", return_value=None):
             original(self, *arguments)
 
     original = ShardWriter._roll
