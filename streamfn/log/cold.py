@@ -33,7 +33,8 @@ _VALUE = re.compile(rb"SFN1:([0-9a-f]{8}):([0-9a-f]{8}):([0-9a-f]{16}):([0-9a-f]
 _HEADER, _LENGTH_SLOT, _NODES, _BUFFERS, _COMPRESSION = 2, 0, 1, 2, 3
 _MARK = re.compile(rb"\xff\xff\xff\xff")
 _METADATA_BYTES_MAX = 1 << 20
-_NO_MESSAGE = b"\1" * 8
+# Neither a message nor an end; no metadata, no body.
+_NO_MESSAGE = bytearray(b"\1\1\1\1\0\0\0\0")
 # A buffer that would be larger is no buffer of a segment.
 _BUFFER_BYTES_MAX = 1 << 31
 
@@ -154,55 +155,33 @@ def layout_of(base: Any, group: Group) -> Layout | None:
     return next((layout for layout in LAYOUTS if layout.arrow_buffers == len(head.places)), None)
 
 
-class Inflated(NamedTuple):
-    """An inflated segment: a descriptor of the file, the footer with the places its row groups have there.
-
-    `flaw` is what is wrong with a row group that was left out.
-    """
-
-    fd: int
-    footer: Footer
-    flaw: LogDamaged | None
-
-
-def inflate(
-    disk: Disk, path: Path, base: Any, header: bytes, footer: Footer, layout: Layout, *, salvage: bool
-) -> Inflated:
+def inflate(disk: Disk, path: Path, base: Any, header: bytes, footer: Footer, layout: Layout) -> tuple[int, Footer]:
     """Inflate a compressed file, mapped at `base`, into a file without a name beside it.
 
-    That begins with `header` and ends with an end-of-stream mark.  For `salvage` a row group that is damaged is left
-    out: what stands in its place is no message.
+    Returns a descriptor of that file, which begins with `header` and ends with an end-of-stream mark, and the footer
+    with the places that the row groups have there.  Where one is not as it was written, something lies that is no
+    message: who reads the file finds the damage there, and what is good before and behind it.
 
     Raises:
-        LogDamaged: a row group is not as it was written.
         OSError: there is no room for it, on the disk or in memory.
     """
     groups: list[Group] = []
-    flaws: list[LogDamaged] = []
 
     def write(fd: int) -> None:
         groups.clear()
-        flaws.clear()
         write_all(disk, fd, memoryview(header), 0)
         position = len(header)
         for group in footer.groups:
-            try:
-                message: bytes | bytearray = read_group(path, base, group, layout)
-            except LogDamaged as flaw:
-                if not salvage:
-                    raise
-                flaws.append(flaw)
-                message = _NO_MESSAGE
-            else:
-                (metadata_bytes,) = struct.unpack_from("<I", message, 4)
-                body_bytes = len(message) - 8 - metadata_bytes
-                groups.append(Group(position, metadata_bytes, body_bytes, group.first_offset, group.latest_ms))
+            message = read_group(path, base, group, layout) if proven(base, group) else _NO_MESSAGE
             write_all(disk, fd, memoryview(message), position)
+            (metadata_bytes,) = struct.unpack_from("<I", message, 4)
+            body_bytes = len(message) - 8 - metadata_bytes
+            groups.append(Group(position, metadata_bytes, body_bytes, group.first_offset, group.latest_ms))
             position += len(message)
         write_all(disk, fd, memoryview(END_OF_STREAM), position)
 
     fd = disk.unnamed(path.parent, write)
-    return Inflated(fd, footer._replace(groups=tuple(groups)), flaws[0] if flaws else None)
+    return fd, footer._replace(groups=tuple(groups))
 
 
 def read_group(path: Path, base: Any, group: Group, layout: Layout) -> bytearray:

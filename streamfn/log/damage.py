@@ -61,7 +61,8 @@ def in_segment(shard: Shard, commit: Commit, scan: Scan, position: int) -> Break
     if known is not None:
         return Break(known.clipped(first, end), True, resume_at)
     numbers = numbers_given(shard, first, end)
-    return Break(Gap(first, end, DAMAGED, *numbers, segment.path.name, scan.position), False, resume_at)
+    byte = segment.file_position(scan.position)
+    return Break(Gap(first, end, DAMAGED, *numbers, segment.path.name, byte), False, resume_at)
 
 
 def in_file(shard: Shard, commit: Commit, file: SegmentFile | None, position: int) -> Break:

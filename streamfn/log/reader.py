@@ -319,7 +319,8 @@ class ShardReader:
         """What follows in a segment is not there: a gap if the ledger knows it, or for salvage, or an error."""
         found = damage.in_segment(self.shard, self._commit, scan, self._position)
         if not found.named and not self._salvage:
-            where = f"is damaged at byte {scan.position}: no valid record at offset {found.gap.first_offset}"
+            byte, offset = scan.segment.file_position(scan.position), found.gap.first_offset
+            where = f"is damaged at byte {byte}: no valid record at offset {offset}"
             raise found.error(scan.segment.path, f"{scan.segment.path} {where}, {why}")
         self._stand_before(found.gap, found.resume_at)
 

@@ -16,14 +16,15 @@ import itertools
 import os
 import re
 import threading
+from bisect import bisect_right
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from streamfn._native import ffi
 from streamfn.errors import LogDamaged
-from streamfn.log.cold import inflate
+from streamfn.log.cold import find_groups, inflate
 from streamfn.log.disk import Disk
-from streamfn.log.footer import PLAIN, Footer
+from streamfn.log.footer import PLAIN, ZSTD, Footer
 from streamfn.log.layout import KINESIS, LAYOUTS, Layout
 from streamfn.log.schema import schema_message
 from streamfn.log.sealed import read_end
@@ -84,6 +85,7 @@ class Segment:
     __slots__ = (
         "_disk",
         "_key",
+        "_places",
         "_references",
         "_source_fd",
         "address",
@@ -135,6 +137,8 @@ class Segment:
         self._references = 1
         # Of a cold segment, the file it was made from: as long as it is open no other file has its identity.
         self._source_fd = -1
+        # Where its row groups lie here, and where in that file.
+        self._places: list[tuple[int, int]] = []
 
     def __repr__(self) -> str:
         return f"<Segment {self.id} {self.path.name} of {self.path.parent.name}>"
@@ -145,6 +149,11 @@ class Segment:
             assert self._references > 0, "a released segment is used again"
             self._references += 1
         return self
+
+    def file_position(self, position: int) -> int:
+        """Return where in the file lies what is mapped at a position; of a cold one, where its row group begins."""
+        index = bisect_right(self._places, position, key=lambda place: place[0]) - 1
+        return self._places[index][1] if index >= 0 else position
 
     def release(self) -> None:
         """Give a reference back; the last one unmaps and closes."""
@@ -177,7 +186,7 @@ def open_segment(shard: Shard, file: SegmentFile, *, salvage: bool = False) -> S
     Raises:
         FileNotFoundError: there is no such file (any more).
         LogDamaged: it does not begin as a segment of this shard begins, or a sealed one does not end as it was
-            written, or a row group of a cold one is damaged.
+            written.
     """
     disk = shard.disk
     fd = disk.open(file.path, os.O_RDONLY)
@@ -230,23 +239,26 @@ def _map(
                 if not salvage:
                     raise
                 segment.flaw = flaw
-        if segment.footer is None or segment.footer.codec == PLAIN:
+        packed = segment.footer if segment.flaw is None else _footer_of_messages(segment)
+        if packed is None or packed.codec == PLAIN:
             return segment
         start = header(shard, sealed=True, layout=layout)
-        inflated = inflate(disk, file.path, segment.base, start, segment.footer, layout, salvage=salvage)
+        inflated_fd, footer = inflate(disk, file.path, segment.base, start, packed, layout)
     except BaseException:
         segment.unmap()
         disk.close(fd)
         raise
+    wrong = segment.flaw
     segment.unmap()
     try:
-        whole = Segment(file, inflated.fd, key, disk.status(inflated.fd).size, layout, data_at)
+        whole = Segment(file, inflated_fd, key, disk.status(inflated_fd).size, layout, data_at)
     except BaseException:
-        disk.close(inflated.fd)
+        disk.close(inflated_fd)
         disk.close(fd)
         raise
-    whole.footer = inflated.footer
-    whole.flaw = inflated.flaw
+    whole.footer = footer if wrong is None else None
+    whole.flaw = wrong
+    whole._places = [(now.position, was.position) for now, was in zip(footer.groups, packed.groups, strict=True)]
     whole._source_fd = fd
     whole.proven = whole.size  # the checksums of what it was made from were right
     return whole
@@ -258,6 +270,12 @@ def _checked_footer(segment: Segment, data_at: int) -> Footer | None:
     if not end.fits(segment.base, len(FILE_MAGIC), data_at):
         raise LogDamaged(f"{segment.path} has a footer that does not fit its row groups", path=segment.path)
     return end.footer
+
+
+def _footer_of_messages(segment: Segment) -> Footer | None:
+    """Return where the compressed row groups of a segment lie whose footer says nothing; None if it has none."""
+    groups = tuple(group for group, _ in find_groups(segment.base, segment.data_at, segment.size))
+    return Footer(ZSTD, 0, 0, 0, groups) if groups else None
 
 
 def read_header(shard: Shard, file: SegmentFile, fd: int) -> tuple[Layout, int]:

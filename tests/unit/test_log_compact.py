@@ -219,6 +219,37 @@ def test_a_stream_that_asks_for_it_has_its_cold_segments_compressed(data: DataDi
     assert len(expected) == 61
 
 
+def test_damage_to_one_row_group_of_a_cold_segment_costs_that_one_alone(
+    shard: Shard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "SEALED_GROUP_BYTES", 4096)
+    fill(shard)
+    run(shard, cold_after_s=0)
+    expected = read_all(shard)
+    (link,) = sealed(shard)
+    assert link.footer is not None
+    assert link.footer.codec == ZSTD
+    _, bad, after, *_ = link.footer.groups
+    with open(link.file.path, "r+b") as file:
+        file.seek(bad.end - 9)
+        file.write(b"\xff\xff")
+    lost = range(bad.first_offset, after.first_offset)
+    with ShardReader.open(shard, 0) as reader:
+        found = [record for message in reader.poll(1 << 30) for record in records(message)]
+        assert [record.offset for record in found] == list(range(bad.first_offset))
+        with pytest.raises(LogDamaged, match=f"byte {bad.position}: .*offsets {lost.start} to {lost.stop - 1} cannot"):
+            reader.poll(1 << 30)
+    for start in (0, lost.start + 1, lost.stop):
+        with ShardReader.open(shard, start, salvage=True) as reader:
+            found = []
+            while (messages := reader.poll(1 << 30)) or reader.gap is not None:
+                if not messages:
+                    gap = reader.skip()
+                    assert (gap.end_offset, gap.byte, gap.file) == (lost.stop, bad.position, link.file.path.name)
+                found += [record for message in messages for record in records(message) if record.offset >= start]
+            assert found == [record for record in expected if record.offset >= start and record.offset not in lost]
+
+
 def test_readers_share_what_is_inflated_and_the_last_one_lets_it_go(shard: Shard) -> None:
     fill(shard)
     run(shard, cold_after_s=0)
@@ -281,8 +312,8 @@ def test_every_bit_of_a_cold_segment_is_covered_and_nothing_damaged_is_decompres
         monkeypatch.setattr(cold, "_inflated_buffer", never)
         file.seek(group.position + 500)
         file.write(bytes([content[group.position + 500] ^ 1]))
-    with pytest.raises(LogDamaged, match=f"byte {group.position}"):
-        open_segment(shard, link.file)
+    with ShardReader.open(shard, 0) as reader, pytest.raises(LogDamaged, match=f"byte {group.position}"):
+        reader.poll(1 << 30)
 
 
 def test_changes_are_merged_and_compressed_with_their_nulls(data: DataDir) -> None:
@@ -309,26 +340,19 @@ def test_changes_are_merged_and_compressed_with_their_nulls(data: DataDir) -> No
     sound(shard)
 
 
-def test_salvage_reads_the_row_groups_of_a_cold_segment_that_are_good(
-    shard: Shard, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_salvage_reads_a_cold_segment_whose_footer_is_damaged(shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "SEALED_GROUP_BYTES", 4000)
     fill(shard, 4)
     run(shard, cold_after_s=0)
     (link,) = sealed(shard)
-    assert link.footer is not None
-    groups = link.footer.groups
-    assert len(groups) == 3
     with link.file.path.open("r+b") as file:
-        file.seek(groups[1].position + 700)
-        file.write(b"damage")
-    found = []
-    with ShardReader.open(shard, 0, salvage=True) as reader:
-        while (got := reader.poll(1 << 30)) or reader.gap:
-            found += [r.offset for m in got for r in records(m)]
-            if reader.gap:
-                lost = reader.skip()
-    assert (lost.first_offset, lost.end_offset, lost.why) == (groups[1].first_offset, groups[2].first_offset, "damaged")
-    assert found == [*range(lost.first_offset), *range(lost.end_offset, 41)]
-    with ShardReader.open(shard, 0) as strict, pytest.raises(LogDamaged, match=f"byte {groups[1].position}"):
+        file.seek(-5, os.SEEK_END)
+        file.write(b"nope!")
+    with ShardReader.open(shard, 0) as strict, pytest.raises(LogDamaged, match="does not end as"):
         strict.poll(1)
+    with ShardReader.open(shard, 0, salvage=True) as reader:
+        found = []
+        while got := reader.poll(1 << 30):
+            found += [record.offset for message in got for record in records(message)]
+        assert reader.gap is None
+    assert found == list(range(41))
