@@ -25,7 +25,7 @@ from statistics import median
 import trio
 
 import streamfn
-from bench.__main__ import machine
+from bench.machine import machine
 from streamfn.log.datadir import DataDir
 from streamfn.log.producer import Producer
 from streamfn.log.reader import ShardReader
