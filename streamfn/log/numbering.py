@@ -13,7 +13,7 @@ from streamfn.errors import RefusedError
 from streamfn.log import gaps
 from streamfn.log.numbers import last_sequence_number
 from streamfn.log.reserve import ReserveFile, base_above
-from streamfn.log.stream import OFFSET_DIGITS, Shard
+from streamfn.log.stream import OFFSET_DIGITS, Shard, require_numbers
 
 
 class _Run(NamedTuple):
@@ -48,10 +48,15 @@ class Numbering:
         return self._base
 
     def give(self, end_offset: int) -> str:
-        """Return the base for records from `end_offset`, the log's end, on."""
+        """Return the base for records from `end_offset`, the log's end, on.
+
+        Raises:
+            RefusedError: there is no number above those of the shard.
+        """
         if not self._sure:
             self._base = self._base_above_all(end_offset)
             self._sure = True
+        require_numbers(self._base, self._shard.id)
         run = self._last_run(end_offset)
         if run is None or run.base != self._base:
             self._begin(_Run(end_offset, self._base, None))

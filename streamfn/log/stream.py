@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from streamfn import limits
 from streamfn.errors import RefusedError
 from streamfn.log.disk import SYSTEM_DISK, Disk
 
@@ -199,6 +200,16 @@ class Stream:
 def shard_id(number: int) -> str:
     """Return a shard's id as Kinesis writes it; also the name of its directory, whatever its id is."""
     return f"shardId-{number:012d}"
+
+
+def require_numbers(base: str, shard_id: str) -> None:
+    """Raise RefusedError if the sequence numbers with this base, the next ones of a shard, would be too long."""
+    if len(base) + OFFSET_DIGITS > limits.SEQUENCE_DIGITS_MAX:
+        raise RefusedError(
+            f"sequence numbers have at most {limits.SEQUENCE_DIGITS_MAX} digits, and above those that were captured "
+            f"shard {shard_id} has none left: put into another stream, or import the captured records "
+            "with --new-sequence-numbers"
+        )
 
 
 def default_sequence_base(stream_id: str, number: int, kind: str) -> str:

@@ -6,7 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from streamfn.core.resharding import Step
-from streamfn.log.stream import OFFSET_DIGITS, Shard, Stream, default_sequence_base, sequence_order, shard_id
+from streamfn.log.stream import (
+    OFFSET_DIGITS,
+    Shard,
+    Stream,
+    default_sequence_base,
+    require_numbers,
+    sequence_order,
+    shard_id,
+)
 
 # Of what a sequence number begins with, these last digits are the shard's number.
 _NUMBER_DIGITS = 14
@@ -70,6 +78,7 @@ def _start(stream: Stream, number: int, above: str) -> str:
         return usual
     width = 10**_NUMBER_DIGITS
     base = (int(above) // 10**OFFSET_DIGITS // width + 1) * width + number
+    require_numbers(str(base), shard_id(number))
     return f"{base}{'0' * OFFSET_DIGITS}"
 
 

@@ -284,6 +284,20 @@ def test_captured_numbers_are_kept_and_numbers_given_afterwards_are_above_them()
     assert sorted(numbers, key=sequence_order) == numbers
 
 
+def test_behind_the_highest_sequence_number_there_can_be_nothing_is_put_and_the_log_stays_whole() -> None:
+    machine = Machine()
+    highest = "9" * 129
+    with machine.open() as writer:
+        writer.append([NewRecord(b"a", "k", 1, highest)])
+        writer.commit()
+        for _ in range(2):
+            with pytest.raises(RefusedError, match=r"at most 129 digits.*shard shardId-0+ has none left.*--new-sequence-numbers"):
+                writer.append([NewRecord(b"b", "k", 1)])
+    with machine.open() as writer, pytest.raises(RefusedError, match="has none left"):
+        writer.append([NewRecord(b"b", "k", 1)])
+    assert [record.sequence_number for record in machine.read()[0]] == [highest]
+
+
 def test_after_a_loss_numbers_given_are_above_captured_ones_that_nobody_has_any_more() -> None:
     machine = Machine()
     writer = machine.open(OS)
