@@ -22,6 +22,8 @@ PART_BYTES = 8 * MIB
 _RECORD_BYTES = 128
 # The same for a change: its numbers, names and offsets.
 _CHANGE_BYTES = 256
+# Columns of at least so many rows stay in chunks.
+_CHUNK_ROWS = 16_384
 
 
 def weight(item: Item) -> tuple[int, int]:
@@ -121,6 +123,8 @@ def _joined(parts: Iterable[Column], kind: pa.DataType) -> pa.Array | None:
     arrays = [part if isinstance(part, pa.Array) else pa.array(part, kind) for part in parts]
     if len(arrays) == 1:
         return arrays[0]
+    if arrays and len(arrays[0]) >= _CHUNK_ROWS:  # as large as messages anyway: joining them is a copy for nothing
+        return pa.chunked_array(arrays)
     return pa.concat_arrays(arrays) if arrays else None
 
 

@@ -26,7 +26,7 @@ from streamfn.doors.grouping import Columns, Item, append_rows, columns_of, list
 from streamfn.doors.openfiles import allow_open_files
 from streamfn.errors import DiskFull
 from streamfn.formats.rows import Changes, Rows
-from streamfn.limits import FREE_BYTES_MIN, MIB, STRAIGHT_BYTES
+from streamfn.limits import FREE_BYTES_MIN, MIB
 from streamfn.log.broker import request_release
 from streamfn.log.changes import item_key
 from streamfn.log.durability import FSYNC, Durability
@@ -94,13 +94,9 @@ class Loader(ABC):
         _, size = weight(item)
         self.bytes += size
         columns = isinstance(item, Rows) and isinstance(item.data, pa.Array)
-        # Columns that go straight into a segment by themselves need not be joined with others, which means a copy.
-        alone = columns and size >= STRAIGHT_BYTES and len(self._writers()) == 1
-        if alone and self._group:
-            self._submit()
         self._group.append(item)
         self._group_bytes += size + overhead(item)
-        if alone or self._group_bytes >= (COLUMN_GROUP_BYTES if columns else GROUP_BYTES):
+        if self._group_bytes >= (COLUMN_GROUP_BYTES if columns else GROUP_BYTES):
             self._submit()
 
     def flush(self) -> None:

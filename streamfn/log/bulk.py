@@ -34,11 +34,17 @@ def from_columns(
     integers) may hold nulls, the others not.  A message takes `message_bytes` at most (None: MESSAGE_BYTES_TARGET),
     one record's excepted.  Everything is checked before the first message is given out.
 
+    Chunked arrays are taken as well; without captured columns nothing of them is joined, and no message spans chunks.
+
     Raises:
         RefusedError: the columns differ in length or type, or a record breaks a limit.
     """
     import pyarrow as pa
 
+    if sequence is not None or source_sequence is not None or source_subsequence is not None:
+        data, keys, arrival, sequence, source_sequence, source_subsequence = map(
+            _whole, (data, keys, arrival, sequence, source_sequence, source_subsequence)
+        )
     columns = [data, keys, arrival, sequence, source_sequence, source_subsequence]
     if any(column is not None and len(column) != len(data) for column in columns):
         raise RefusedError("the columns of an append differ in length")
@@ -62,7 +68,27 @@ def from_columns(
         raise RefusedError(f"the columns of an append are not as they should be: {error}") from error
     _check_columns(data, keys, arrival)
     _check_numbers(sequence, source_sequence, source_subsequence)
+    if isinstance(data, pa.ChunkedArray) or isinstance(keys, pa.ChunkedArray) or isinstance(arrival, pa.ChunkedArray):
+        return _chunks(data, keys, arrival, message_bytes)
     return _slices(data, keys, arrival, sequence, source_sequence, source_subsequence, message_bytes)
+
+
+def _whole(column: pa.Array | pa.ChunkedArray | None) -> pa.Array | None:
+    import pyarrow as pa
+
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def _chunks(
+    data: pa.ChunkedArray, keys: pa.ChunkedArray, arrival: pa.ChunkedArray | None, message_bytes: int | None
+) -> Iterator[Rows]:
+    """Cut columns into messages that do not reach over the edge of a chunk of any of them."""
+    import pyarrow as pa
+
+    columns = [column for column in (data, keys, arrival) if column is not None]
+    for batch in pa.Table.from_arrays(columns, names=[str(number) for number in range(len(columns))]).to_batches():
+        times = batch.column(2) if arrival is not None else None
+        yield from _slices(batch.column(0), batch.column(1), times, None, None, None, message_bytes)
 
 
 def _check_columns(data: pa.Array, keys: pa.Array, arrival: pa.Array | None) -> None:

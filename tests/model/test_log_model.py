@@ -1,4 +1,4 @@
-"""One shard against a list: appends, commits, restarts, kills, power cuts, rolls, sealing, readers.
+"""One shard against a list: appends, commits, restarts, kills, power cuts, rolls, sealing, compaction, readers.
 
 Goal    What was committed is there, in order, byte for byte; what a reader saw stays; what was never
         committed is there as a prefix or not at all.
@@ -20,6 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from streamfn import limits
 from streamfn.log import commit
+from streamfn.log.compact import compact
 from streamfn.log.datadir import DataDir
 from streamfn.log.reader import ShardReader, horizon, records, segments
 from streamfn.log.seek import offset_at_time
@@ -28,6 +29,7 @@ from streamfn.types import NewRecord
 
 SEGMENT = 16 * 1024
 SECTOR = 512
+FAR_MS = 5_000_000_000_000
 
 payloads = st.tuples(
     st.binary(max_size=40) | st.integers(0, 3000).map(lambda n: b"z" * n),
@@ -114,6 +116,14 @@ class ShardMachine(RuleBasedStateMachine):
         self.open_writer()
         assert self.writer.recovered.cut_bytes == 0
         assert self.writer.end_offset == self.committed
+
+    @rule(roll=st.booleans(), cold=st.booleans(), size=st.integers(1, 8))
+    def compact(self, roll: bool, cold: bool, size: int) -> None:
+        if roll:
+            self.writer.roll()
+            self.committed = self.writer.committed_offset
+        self.writer.finish_sealing()
+        compact(self.shard, FAR_MS, cold_after_s=0 if cold else None, segment_bytes=size * SEGMENT)
 
     @rule(torn=st.booleans(), seed=st.integers(0, 1 << 30))
     def kill(self, torn: bool, seed: int) -> None:

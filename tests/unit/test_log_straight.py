@@ -149,3 +149,19 @@ def test_a_process_that_dies_before_it_says_so_has_appended_whole_segments(
         writer.append([NewRecord(b"1000:", "k")])
     assert not (shard.directory / f"{0:020d}.arrows").exists()
     assert contents(shard) == list(range(1001))
+
+
+def test_chunked_columns_are_taken_as_they_are(shard: Shard) -> None:
+    whole = columns(0, 900)
+    edges = {"data": [0, 400, 900], "keys": [0, 100, 400, 900], "arrival": [0, 900]}
+    chunked = {
+        name: pa.chunked_array([column[start:stop] for start, stop in pairwise(edges[name])])
+        for name, column in whole.items()
+    }
+    with open_writer(shard) as writer:
+        assert writer.append_columns(**chunked) == range(900)
+        assert writer.append_columns(**{name: column[:5] for name, column in chunked.items()}) == range(900, 905)
+    assert contents(shard) == [*range(900), *range(5)]
+    with ShardReader.open(shard, 0) as reader:
+        found = [r for got in iter(lambda: reader.poll(1 << 30), []) for m in got for r in records(m)]
+    assert [(r.partition_key, r.arrival_ms) for r in found[:900]] == [(f"key {i}", i) for i in range(900)]
