@@ -77,14 +77,18 @@ def run_export(data: DataDir, request: ExportRequest, progress: Callable[[int], 
         streaming = output.stem.lower().endswith(".arrows") or request.file == STANDARD_OUTPUT
         described = _described(stream, request.selection)
         writer = writer_for(format_name, output.sink, described, full=request.full, streaming=streaming)
-        for batch in scan(stream, chosen.shard_ids, from_ms=chosen.from_ms):
-            taken = chosen.selected(batch)
-            if taken.num_rows:
-                writer.write(taken, batch.schema.metadata[b"shard_id"].decode())
-                records += taken.num_rows
-            if progress is not None:
-                progress(taken.num_rows)
-        writer.close()
+        try:
+            for batch in scan(stream, chosen.shard_ids, from_ms=chosen.from_ms):
+                taken = chosen.selected(batch)
+                if taken.num_rows:
+                    writer.write(taken, batch.schema.metadata[b"shard_id"].decode())
+                    records += taken.num_rows
+                if progress is not None:
+                    progress(taken.num_rows)
+            writer.close()
+        except BaseException:
+            writer.abandon()
+            raise
     regular = request.file != STANDARD_OUTPUT and Path(request.file).is_file()
     size = os.stat(request.file).st_size if regular else None
     return ExportReport(

@@ -62,6 +62,9 @@ class Writer(ABC):
     def close(self) -> None:
         """End the file; the sink stays open."""
 
+    def abandon(self) -> None:  # noqa: B027 - most formats have nothing to do
+        """Leave the file as it is, without an end; harmless twice."""
+
 
 def writer_for(format_name: str, sink: pa.NativeFile, stream: Described, *, full: bool, streaming: bool) -> Writer:
     """Return the writer of a format.
@@ -125,6 +128,10 @@ class _Parquet(_Columns):
         """End the file; see `Writer`."""
         self._flush()
         self._writer.close()
+
+    def abandon(self) -> None:
+        """Leave the file without a footer; see `Writer`."""
+        self._writer.is_open = False  # or pyarrow ends it when it is collected, into a sink that is closed by then
 
 
 class _Arrow(_Columns):

@@ -55,6 +55,19 @@ def test_export_to_a_file_says_what_it_did(environment: dict[str, str], tmp_path
     assert run(environment, "export", "a")[1] == b"one\ntwo\n"
 
 
+def test_an_export_of_a_damaged_stream_is_one_line_and_no_file(environment: dict[str, str], tmp_path: Path) -> None:
+    run(environment, "put", "a", "one", "two")
+    (segment,) = tmp_path.glob("d/streams/*/*/*.arrows")
+    with segment.open("r+b") as file:
+        file.seek(700)
+        file.write(b"\xff" * 50)
+    for name in ("a.parquet", "a.arrow", "a.jsonl"):
+        code, out, err = run(environment, "export", "a", "-o", tmp_path / name)
+        assert (code, out, err.count("\n")) == (1, b"", 1), err
+        assert "is damaged at byte" in err
+        assert not (tmp_path / name).exists()
+
+
 def test_what_cannot_be_exported_is_one_line_and_no_file(environment: dict[str, str], tmp_path: Path) -> None:
     run(environment, "put", "a", "two\nlines")
     code, out, err = run(environment, "export", "a", "-o", tmp_path / "a.jsonl")

@@ -291,7 +291,7 @@ def test_behind_the_highest_sequence_number_there_can_be_nothing_is_put_and_the_
         writer.append([NewRecord(b"a", "k", 1, highest)])
         writer.commit()
         for _ in range(2):
-            with pytest.raises(RefusedError, match=r"at most 129 digits.*shard shardId-0+ has none left.*--new-sequence-numbers"):
+            with pytest.raises(RefusedError, match=r"at most 129 digits.*shardId-0+ has none left.*--new-seq"):
                 writer.append([NewRecord(b"b", "k", 1)])
     with machine.open() as writer, pytest.raises(RefusedError, match="has none left"):
         writer.append([NewRecord(b"b", "k", 1)])

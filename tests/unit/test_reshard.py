@@ -129,7 +129,9 @@ def test_children_of_a_captured_shard_begin_above_its_numbers(data_dir: DataDir)
     assert sequence_order(last) < sequence_order(first) < sequence_order(second)
 
 
-def test_a_shard_whose_captured_numbers_are_the_highest_there_can_be_takes_nothing_and_is_not_split(data_dir: DataDir) -> None:
+def test_a_shard_whose_captured_numbers_are_the_highest_there_can_be_takes_nothing_and_is_not_split(
+    data_dir: DataDir,
+) -> None:
     captured = [CapturedShard("shardId-000000000041", 0, HASH_KEYS - 1, (), "9" * 129)]
     stream = data_dir.create_captured_stream("c", "arn:aws:kinesis:eu-west-1:1:stream/c", "kinesis", captured)
     with pytest.raises(RefusedError, match="has none left"):
