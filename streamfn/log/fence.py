@@ -11,6 +11,8 @@ import errno
 from streamfn.errors import DiskFull, LogError
 from streamfn.log.stream import Shard
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
 
 class Fence:
     """The fence around one writer; `reason` is why it is shut, None while it is open.  Once shut it stays so."""
@@ -31,6 +33,12 @@ class Fence:
         self.reason = f"{why}: {error.strerror}"
         return LogError(f"shard {self._shard.id} in {self._shard.directory.parent}: {self.reason}")
 
+    def shut_unless_full(self, why: str, error: OSError) -> LogError:
+        """The same, unless only room was lacking and one may try again: then it stays open, and that is DiskFull."""
+        if error.errno in _NO_ROOM:
+            return log_error(self._shard, "cannot append to", error)
+        return self.shut(why, error)
+
     def sync(self, fd: int) -> None:
         """Sync a file of the shard; a failure raises LogError and shuts the fence."""
         try:
@@ -49,4 +57,4 @@ class Fence:
 def log_error(shard: Shard, what: str, error: OSError) -> LogError:
     """Return the error for a call that failed and left everything as it was."""
     text = f"{what} shard {shard.id} in {shard.directory.parent}: {error.strerror}"
-    return DiskFull(text) if error.errno in (errno.ENOSPC, errno.EDQUOT) else LogError(text)
+    return DiskFull(text) if error.errno in _NO_ROOM else LogError(text)

@@ -99,7 +99,8 @@ class ReserveFile:
         """Reserve in this run of the machine, durably.
 
         Raises:
-            OSError: it is not known whether that is on the disk; the shard must be opened anew.
+            OSError: it is not known whether that is on the disk; what was reserved before is.  The whole of it would be
+                written once more, so that one may try again.
         """
         reserve = reserve._replace(boot_id=self._boot_id)
         slot = _slot(self._turn + 1, reserve)

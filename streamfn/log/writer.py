@@ -413,7 +413,7 @@ class ShardWriter:
         try:
             self._numbers.capture(*rows.captured, self._end_offset)
         except OSError as error:
-            raise self._fence.shut("sequence numbers could not be reserved", error) from error
+            raise self._fence.shut_unless_full("sequence numbers could not be reserved", error) from error
         return self._numbers.base.encode()
 
     def _reserve_offsets(self, end_offset: int) -> None:
@@ -421,7 +421,7 @@ class ShardWriter:
         try:
             self._reserved.cover(end_offset)
         except OSError as error:
-            raise self._fence.shut("offsets could not be reserved", error) from error
+            raise self._fence.shut_unless_full("offsets could not be reserved", error) from error
 
     def _make_room(self, size: int, needed: Layout) -> None:
         """Begin a segment where the message does not fit the active one, or has other columns.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from streamfn.errors import LogError, RefusedError
+from streamfn.errors import DiskFull, LogError, RefusedError
 from streamfn.log import commit, gaps, reserve
 from streamfn.log.commit import Commit
 from streamfn.log.cursor import ShardCursor
@@ -261,6 +261,22 @@ def test_after_a_failed_sync_what_the_next_writer_shows_is_on_the_disk(durabilit
     found, passed = machine.read()
     assert [record.offset for record in found] == shown
     assert not passed
+
+
+def test_a_disk_too_full_to_reserve_offsets_refuses_the_append_and_takes_it_later() -> None:
+    machine = Machine()
+    writer = machine.open(OS)
+
+    def full(call: str) -> None:
+        if call == "pwrite":
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    machine.disk.before = full
+    with pytest.raises(DiskFull):
+        writer.append([NewRecord(b"x", "k", 1)])
+    machine.disk.before = None
+    assert machine.put(writer, 2) == range(2)
+    assert reserve.read(machine.shard).offset >= 2
 
 
 def test_captured_numbers_are_kept_and_numbers_given_afterwards_are_above_them() -> None:
