@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from typing import NamedTuple
 
 from streamfn.capture import memo
@@ -19,7 +20,9 @@ from streamfn.capture.source import Captured, Description, SourceShard
 from streamfn.errors import FailedError, RefusedError
 from streamfn.log import gaps, reshard
 from streamfn.log.datadir import DataDir
+from streamfn.log.durability import FSYNC, Durability
 from streamfn.log.lock import FileLock
+from streamfn.log.porter import Porter
 from streamfn.log.reader import ShardReader
 from streamfn.log.rows import changes, records
 from streamfn.log.stream import DYNAMODB, OFFSET_DIGITS, CapturedShard, Shard, Stream
@@ -44,8 +47,20 @@ class CapturedStream:
     `resumed` says that an earlier run had begun it; its `beginning` holds then, whatever was asked for now.
     """
 
-    def __init__(self, data_dir: DataDir, stream: Stream, noted: Memo, lock: FileLock, *, resumed: bool) -> None:
+    def __init__(
+        self,
+        data_dir: DataDir,
+        stream: Stream,
+        noted: Memo,
+        lock: FileLock,
+        durability: Durability,
+        *,
+        resumed: bool,
+    ) -> None:
         self.stream = stream
+        self._durability = durability
+        # Of `interval` alone: what was acknowledged has to be synced although nothing more comes.
+        self._porter = Porter(durability) if durability.interval_ms is not None else None
         self.resumed = resumed
         self._data_dir = data_dir
         self._memo = noted
@@ -62,6 +77,7 @@ class CapturedStream:
         described: Description,
         listed: Sequence[SourceShard],
         beginning: Beginning,
+        durability: Durability = FSYNC,
     ) -> CapturedStream:
         """Go on with a capture, or begin one: with the shards there are, but with LATEST only those not closed.
 
@@ -86,7 +102,7 @@ class CapturedStream:
             _check(found, noted, described)
             if noted is None:
                 memo.write(found, fresh)
-            return cls(data_dir, found, noted or fresh, lock, resumed=noted is not None)
+            return cls(data_dir, found, noted or fresh, lock, durability, resumed=noted is not None)
         except BaseException:
             lock.release()
             raise
@@ -130,7 +146,7 @@ class CapturedStream:
             LogError: it is damaged or cannot be written.
         """
         shard = self._shard(shard_id)
-        return ShardLog(shard, ShardWriter.open(shard))
+        return ShardLog(shard, ShardWriter.open(shard, durability=self._durability), self._porter)
 
     def start_of(self, shard_id: str, log: ShardLog) -> Start:
         """Say where reading a shard goes on."""
@@ -158,7 +174,9 @@ class CapturedStream:
             memo.write(self.stream, self._memo)
 
     def close(self) -> None:
-        """Let another process capture into it.  Harmless twice."""
+        """Let another process capture into it; its shards' logs are closed.  Harmless twice."""
+        if self._porter is not None:
+            self._porter.close()
         self._lock.release()
 
     def _shard(self, shard_id: str) -> Shard:
@@ -170,9 +188,13 @@ class CapturedStream:
 class ShardLog:
     """The log of one shard, open for appending.  Not thread-safe; every call may wait for the disk."""
 
-    def __init__(self, shard: Shard, writer: ShardWriter) -> None:
+    def __init__(self, shard: Shard, writer: ShardWriter, porter: Porter | None) -> None:
         self._shard = shard
         self._writer = writer
+        self._porter = porter
+        if porter is not None:
+            # Nobody is served: what is put here would stand between the records of the source.
+            porter.add([writer], serve=False)
         self.repaired = writer.recovered
 
     def stored(self) -> Stored | None:
@@ -212,6 +234,10 @@ class ShardLog:
             DiskFull: there is too little room.
             LogError: a write or a sync failed.
         """
+        with self._porter.exclusive() if self._porter is not None else nullcontext():
+            self._append(captured)
+
+    def _append(self, captured: Sequence[Captured]) -> None:
         try:
             if self._shard.kind == DYNAMODB:
                 self._writer.append_changes([one for one in captured if isinstance(one, NewChange)])
@@ -228,6 +254,8 @@ class ShardLog:
         Raises:
             LogError: the log could not be closed in order; it is released all the same.
         """
+        if self._porter is not None:
+            self._porter.remove(self._writer)
         self._writer.close()
 
     def _read(self, offset: int) -> Stored:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from streamfn.cli.options import Settings, common_options
+from streamfn.cli.options import Settings, common_options, durability_option
+
+if TYPE_CHECKING:
+    from streamfn.log.durability import Durability
 
 _EPILOG = """\b
 Examples:
@@ -49,6 +54,7 @@ a second signal, or one before --until or --limit was reached.
 @click.option("--endpoint-url", metavar="URL", help="Ask this endpoint.  [env: AWS_ENDPOINT_URL]")
 @click.option("--region", metavar="R", help="Of the source.  [default: the ARN's, or as the SDK finds it]")
 @click.option("--profile", metavar="P", help="Of the SDK's configuration.  [env: AWS_PROFILE]")
+@durability_option
 @common_options
 def record(
     settings: Settings,
@@ -61,6 +67,7 @@ def record(
     endpoint_url: str | None,
     region: str | None,
     profile: str | None,
+    durability: Durability,
 ) -> int:
     """Record a live Kinesis stream, or a DynamoDB table's stream, into a stream here."""
     from streamfn.cli.recording import RecordRequest, run_record
@@ -75,5 +82,6 @@ def record(
         endpoint_url=endpoint_url,
         region=region,
         profile=profile,
+        durability=durability,
     )
     return run_record(settings, request)

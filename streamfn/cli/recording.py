@@ -27,6 +27,7 @@ from streamfn.doors.openfiles import allow_open_files
 from streamfn.errors import RefusedError
 from streamfn.formats.times import parse_time_ms
 from streamfn.log.datadir import DataDir, check_name
+from streamfn.log.durability import FSYNC, Durability
 
 REFRESH_S = 0.2
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -48,6 +49,7 @@ class RecordRequest:
     endpoint_url: str | None = None
     region: str | None = None
     profile: str | None = None
+    durability: Durability = FSYNC
 
 
 def run_record(settings: Settings, request: RecordRequest) -> int:
@@ -70,7 +72,15 @@ def run_record(settings: Settings, request: RecordRequest) -> int:
         beginning = parse_beginning(request.begin, now_ms)
         bounds = Bounds(until=parse_until(request.until, now_ms), duration_s=duration_s, limit=request.limit)
         data_dir = DataDir.open(settings.data_dir, create=True)
-        captured = CapturedStream.open(data_dir, name, str(target), opened.described, opened.listed, beginning)
+        captured = CapturedStream.open(
+            data_dir,
+            name,
+            str(target),
+            opened.described,
+            opened.listed,
+            beginning,
+            request.durability,
+        )
         with closing(captured):
             recording = Recording(target, opened, captured, bounds)
             recording.run(asked=beginning, json_output=settings.json_output)
