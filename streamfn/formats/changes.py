@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import orjson
 
 from streamfn.formats.attributes import check_item, check_keys, same_item, shown
+from streamfn.formats.json_values import value_end
 from streamfn.formats.times import parse_seconds_ms
 from streamfn.types import Change, NewChange
 
@@ -27,9 +28,39 @@ _IMAGES = ("NewImage", "OldImage")
 _BLANK = re.compile(rb"[ \t\r\n]*+")
 _BLANKS = re.compile(rb'("(?:[^"\\]++|\\.)*+")|[ \t\r\n]++', re.DOTALL)
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
-_SCALAR = re.compile(rb'[^\s,{}\[\]":]++')
-# From a place outside of strings to the next bracket.
-_TO_BRACKET = re.compile(rb'(?:[^{}\[\]"]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
+
+
+class _Written:
+    """The parts of an object whose text is what orjson would write."""
+
+    def __init__(self, value: Mapping[str, Any]) -> None:
+        self._value = value
+
+    def text(self, name: str) -> bytes:
+        """Return the text of a member's value, without white space between its tokens."""
+        return orjson.dumps(self._value[name])
+
+    def inside(self, name: str) -> _Written:
+        """Return the parts of a member that is an object."""
+        return _Written(self._value[name])
+
+
+class _Searched:
+    """The same of an object that was written in another way: its members are looked for in its text."""
+
+    def __init__(self, text: bytes) -> None:
+        self._members = members(text)
+
+    def text(self, name: str) -> bytes:
+        """Return the text of a member's value, without white space between its tokens."""
+        return compact(self._members[name])
+
+    def inside(self, name: str) -> _Searched:
+        """Return the parts of a member that is an object."""
+        return _Searched(self._members[name])
+
+
+_Parts: TypeAlias = _Written | _Searched
 
 
 def parse_change(text: bytes) -> NewChange:
@@ -47,7 +78,9 @@ def parse_change(text: bytes) -> NewChange:
         raise ValueError(f"it is not JSON: {error.msg}") from None
     if not isinstance(value, dict):
         raise ValueError("it is not a JSON object")
-    parts = members(text)
+    # Nearly always a parser's own way to write is how it was written, white space apart: then a part's text need not
+    # be searched for.
+    parts = _Written(value) if orjson.dumps(value) == compact(text) else _Searched(text)
     if "dynamodb" in value:
         return _long_form(value, parts)
     if "Keys" in value or "NewImage" in value or "OldImage" in value:
@@ -55,22 +88,22 @@ def parse_change(text: bytes) -> NewChange:
     raise ValueError('it is no change: it has neither "dynamodb" nor "Keys"')
 
 
-def _long_form(value: Mapping[str, Any], parts: Mapping[str, bytes]) -> NewChange:
+def _long_form(value: Mapping[str, Any], parts: _Parts) -> NewChange:
     if not isinstance(value["dynamodb"], dict):
         raise ValueError("its dynamodb is not a JSON object")
     name = value.get("eventName")
     if name not in EVENT_NAMES:
         raise ValueError(f"its eventName is one of {', '.join(EVENT_NAMES)}, not {shown(name)}")
-    change = _change(name, value["dynamodb"], members(parts["dynamodb"]))
+    change = _change(name, value["dynamodb"], parts.inside("dynamodb"))
     user = value.get("userIdentity")
     return change._replace(
         event_id=_text(value, "eventID"),
         event_version=_text(value, "eventVersion") or "1.1",
-        user_identity=_user_identity(user, parts["userIdentity"]) if user is not None else None,
+        user_identity=_user_identity(user, parts.text("userIdentity")) if user is not None else None,
     )
 
 
-def _short_form(value: Mapping[str, Any], parts: Mapping[str, bytes]) -> NewChange:
+def _short_form(value: Mapping[str, Any], parts: _Parts) -> NewChange:
     new, old = (value.get(name) is not None for name in _IMAGES)
     name = value.get("eventName") or {(1, 0): "INSERT", (1, 1): "MODIFY", (0, 1): "REMOVE"}.get((new, old))
     if name is None:
@@ -80,7 +113,7 @@ def _short_form(value: Mapping[str, Any], parts: Mapping[str, bytes]) -> NewChan
     return _change(name, value, parts)
 
 
-def _change(name: str, value: Mapping[str, Any], parts: Mapping[str, bytes]) -> NewChange:
+def _change(name: str, value: Mapping[str, Any], parts: _Parts) -> NewChange:
     """Return the change that an object with Keys and images describes."""
     if value.get("Keys") is None:
         raise ValueError('it has no "Keys"')
@@ -94,7 +127,7 @@ def _change(name: str, value: Mapping[str, Any], parts: Mapping[str, bytes]) -> 
         for key, expected in value["Keys"].items():
             if not same_item({key: value[image].get(key)}, {key: expected}):
                 raise ValueError(f"{image}.{key} is not the item's key: {shown(value[image].get(key))}")
-        images.append(compact(parts[image]))
+        images.append(parts.text(image))
     if name == "INSERT" and images[1] is not None:
         raise ValueError('an INSERT has no "OldImage"')
     if name == "REMOVE" and images[0] is not None:
@@ -108,7 +141,7 @@ def _change(name: str, value: Mapping[str, Any], parts: Mapping[str, bytes]) -> 
     created = value.get("ApproximateCreationDateTime")
     return NewChange(
         name,
-        compact(parts["Keys"]),
+        parts.text("Keys"),
         images[0],
         images[1],
         view,
@@ -142,7 +175,7 @@ def _user_identity(user: object, text: bytes) -> bytes:
         raise ValueError("its userIdentity is not a JSON object")
     if user.keys() == {"Type", "PrincipalId"}:
         return orjson.dumps({"type": user["Type"], "principalId": user["PrincipalId"]})
-    return compact(text)
+    return text
 
 
 def viewed(change: NewChange, view_type: str) -> NewChange:
@@ -236,24 +269,11 @@ def _members(text: bytes) -> Iterator[tuple[str, bytes]]:
         key_end = _end(_STRING, text, at)
         name = orjson.loads(text[at:key_end])
         start = _end(_BLANK, text, _end(_BLANK, text, key_end) + 1)
-        end = _value_end(text, start)
+        end = value_end(text, start)
         yield name, text[start:end]
         at = _end(_BLANK, text, end)
         if text[at] == 0x2C:  # ,
             at = _end(_BLANK, text, at + 1)
-
-
-def _value_end(text: bytes, start: int) -> int:
-    first = text[start]
-    if first == 0x22:  # "
-        return _end(_STRING, text, start)
-    if first not in b"{[":
-        return _end(_SCALAR, text, start)
-    depth, at = 1, start + 1
-    while depth:
-        at = _end(_TO_BRACKET, text, at) + 1
-        depth += 1 if text[at - 1] in b"{[" else -1
-    return at
 
 
 def _end(pattern: re.Pattern[bytes], text: bytes, at: int) -> int:
