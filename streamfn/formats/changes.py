@@ -255,7 +255,7 @@ def elements(text: bytes) -> list[bytes]:
     found = []
     at = _end(_BLANK, text, _end(_BLANK, text, 0) + 1)
     while text[at] != 0x5D:  # ]
-        end = _value_end(text, at)
+        end = value_end(text, at)
         found.append(text[at:end])
         at = _end(_BLANK, text, end)
         if text[at] == 0x2C:  # ,
