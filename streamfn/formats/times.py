@@ -35,7 +35,7 @@ def parse_time_ms(value: object) -> int:
     """
     if isinstance(value, str):
         text = value.strip()
-        if len(text) != _DATE_DIGITS and _NUMBER.fullmatch(text):
+        if _is_number(text):
             return _from_number(float(text) if not text.isdecimal() else int(text))
         return _from_iso(text)
     if isinstance(value, datetime):
@@ -51,7 +51,7 @@ def parse_seconds_ms(value: object) -> int:
     Raises:
         ValueError: as `parse_time_ms`.
     """
-    if isinstance(value, str) and len(value) != _DATE_DIGITS and _NUMBER.fullmatch(value):
+    if isinstance(value, str) and _is_number(value):
         value = float(value)
     if isinstance(value, int | float) and not isinstance(value, bool):
         return _from_seconds(value)
@@ -62,6 +62,11 @@ def format_time(ms: int) -> str:
     """Return ISO 8601 with milliseconds, UTC; the inverse of `parse_time_ms`."""
     seconds, rest = divmod(ms, 1000)
     return f"{_NAIVE_EPOCH + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%S}.{rest:03d}Z"
+
+
+def _is_number(text: str) -> bool:
+    """Whether a text is a number: eight digits and nothing else are a date."""
+    return _NUMBER.fullmatch(text) is not None and not (len(text) == _DATE_DIGITS and text.isdecimal())
 
 
 def _from_iso(text: str) -> int:
@@ -92,8 +97,11 @@ def _from_seconds(number: float) -> int:
         raise ValueError(f"{number} is not a time")
     if isinstance(number, int):
         return _in_range(number * 1000, number)
-    # A float of seconds is off by less than a microsecond: rounded there first, .001 does not become .000.
-    return _in_range(math.floor(round(number * 1000, 3)), number)
+    # A float of seconds is off by its own resolution: a millisecond within that is meant, so .001 does not become .000.
+    ms = number * 1000
+    nearest = round(ms)
+    meant = abs(ms - nearest) <= max(0.0005, 1000 * math.ulp(number))
+    return _in_range(nearest if meant else math.floor(ms), number)
 
 
 def _in_range(ms: int, given: object) -> int:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamfn.formats.times import format_time, parse_time_ms
+from streamfn.formats.times import format_time, parse_seconds_ms, parse_time_ms
 from streamfn.limits import ARRIVAL_MS_MAX
 
 TEN_O_CLOCK = 1_357_034_400_000  # 2013-01-01T10:00:00Z
@@ -95,3 +95,20 @@ def test_any_iso_time_is_its_milliseconds(moment: datetime) -> None:
     assert parse_time_ms(moment.isoformat()) == (exact - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(
         milliseconds=1
     )
+
+
+@given(st.integers(0, ARRIVAL_MS_MAX))
+def test_every_millisecond_survives_as_a_float_of_seconds(ms: int) -> None:
+    assert parse_seconds_ms(ms / 1000) == ms
+    assert parse_seconds_ms(repr(ms / 1000)) == ms
+
+
+def test_eight_characters_are_a_date_only_if_they_are_eight_digits() -> None:
+    assert parse_time_ms("100000.5") == 100_000_500
+    assert parse_time_ms("19700102") == 86_400_000
+
+
+def test_what_aws_says_in_numbers_is_seconds_whatever_its_size() -> None:
+    assert parse_seconds_ms(100_000_000_000) == 100_000_000_000_000
+    assert parse_time_ms(100_000_000_000) == 100_000_000_000
+    assert parse_seconds_ms("2018-12-17T22:10:50.987000+00:00") == 1_545_084_650_987
