@@ -11,7 +11,8 @@ from crash_world import SEGMENT_BYTES, newborn
 
 from streamfn._native import ffi, lib
 from streamfn.errors import LogError
-from streamfn.log import age, batch, changes, compact
+from streamfn.log import age, batch, changes, compact, retention
+from streamfn.log.chain import read_chain
 from streamfn.log.gaps import Gap
 from streamfn.log.layout import DYNAMODB, LAYOUTS, Layout
 from streamfn.log.reader import Message, ShardReader, records
@@ -155,6 +156,17 @@ def cold(kind: str) -> Log:
     disk = SimDisk(whole.image)
     compact.compact(whole.shard._replace(disk=disk), 10**12, cold_after_s=0)
     return whole._replace(image=disk.crash().kept())
+
+
+@functools.cache
+def trimmed(kind: str) -> Log:
+    """The same without its first segment."""
+    whole = log(kind)
+    disk = SimDisk(whole.image)
+    shard = whole.shard._replace(disk=disk)
+    retention.trim(shard, retention.removable(read_chain(shard).links)[:1], 0)
+    image = disk.crash().kept()
+    return whole._replace(image=image, content=salvaged(image, shard)[0])
 
 
 def salvaged(image: Image, shard: Shard) -> tuple[list[Record] | list[Change], list[Gap]]:

@@ -17,6 +17,7 @@ from streamfn.errors import StreamfnError
 from streamfn.log import compact, retention
 from streamfn.log.chain import read_chain
 from streamfn.log.datadir import DataDir
+from streamfn.log.durability import FSYNC, OS
 from streamfn.log.reader import ShardReader, records
 from streamfn.log.writer import ShardWriter
 from streamfn.state.store import Discard, Store
@@ -55,11 +56,11 @@ class Script:
         self._witness = witness
         self._site = site
         self._ids = 0
+        self._durability = FSYNC
         self._writer: ShardWriter | None = None
         self._reader: ShardReader | None = None
         self._store: Store | None = None
         self._data_dir: DataDir | None = None
-        self._delivered: list[int] = []
         self._at = 0
 
     def run(self) -> None:
@@ -113,7 +114,9 @@ class Script:
 
     def _opened(self) -> ShardWriter:
         if self._writer is None:
-            self._writer = ShardWriter.open(self._shard(), wait_s=0, segment_bytes=SEGMENT_BYTES, threaded=False)
+            self._writer = ShardWriter.open(
+                self._shard(), wait_s=0, segment_bytes=SEGMENT_BYTES, durability=self._durability, threaded=False
+            )
         return self._writer
 
     def _append(self) -> None:
@@ -143,6 +146,8 @@ class Script:
         compact.compact(shard, 10**15, cold_after_s=0, segment_bytes=2 * SEGMENT_BYTES)
 
     def _reopen(self) -> None:
+        """Under a weaker durability from now on: offsets are reserved, and a killed process loses nothing either."""
+        self._durability = OS
         writer = self._opened()
         self._writer = None
         writer.close()

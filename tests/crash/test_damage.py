@@ -9,11 +9,11 @@ from __future__ import annotations
 import random
 
 import pytest
-from crash_damage import KINDS, Log, Scanner, cold, delivered, log, message, salvaged
+from crash_damage import KINDS, Log, Scanner, cold, delivered, log, message, salvaged, trimmed
 from crash_world import SEGMENT_BYTES
 
 from streamfn.errors import LogDamaged, LogError
-from streamfn.log import commit
+from streamfn.log import commit, gaps
 from streamfn.log.writer import ShardWriter
 from streamfn.testing.disk import SimDisk
 
@@ -196,3 +196,22 @@ def test_every_flipped_bit_of_what_surrounds_the_segments_loses_nothing(name, mo
         except LogError as error:
             pytest.fail(f"bit {bit}: {error}")
         assert delivered(disk.crash().killed(), whole.shard) == (whole.content, "")
+
+
+def test_every_flipped_bit_of_the_ledger_is_found_or_changes_nothing():
+    """Nobody takes what was trimmed for lost, or the other way round, or skips what is there."""
+    whole = trimmed("one record")
+    path = str(whole.shard.directory / gaps.FILE_NAME)
+    content = bytearray(whole.image.files()[path])
+    same = salvaged(whole.image, whole.shard)
+    assert [gap.why for gap in same[1]] == [gaps.TRIMMED]
+    found = 0
+    for bit in range(8 * len(content)):
+        content[bit >> 3] ^= 1 << (bit & 7)
+        image = whole.with_file(path, bytes(content))
+        content[bit >> 3] ^= 1 << (bit & 7)
+        try:
+            assert salvaged(image, whole.shard) == same, f"bit {bit}"
+        except LogError:
+            found += 1
+    assert found > 4 * len(content)
