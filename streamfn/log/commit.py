@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
 import zlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from streamfn.log.disk import Disk
 
@@ -27,6 +28,9 @@ _MAGIC_1 = b"SFCOMMT1"
 _RECORD_1 = struct.Struct("<8s36sIQQQq132s")
 
 _ATTEMPTS = 1000
+# Looking at one that is open takes a tenth of the time; this many cost few of the 1,024 descriptors that a process may
+# have to do with.
+READ_OPEN_MAX = 64
 
 
 class Commit(NamedTuple):
@@ -98,16 +102,20 @@ def _text(field: bytes) -> str:
 class CommitFile:
     """A shard's commit file.  Not thread-safe.
 
-    Writing keeps it open.  Reading opens it each time: a process may follow a thousand shards, each with a segment
-    open, and three system calls cost no more than the record that is news.
+    One that is written is open, and so are the first READ_OPEN_MAX that a process reads.  The others are opened each
+    time they are looked at: a process may follow a thousand shards, each with a segment open.
     """
 
-    __slots__ = ("_disk", "_fd", "path")
+    __slots__ = ("_disk", "_fd", "_write", "path")
 
-    def __init__(self, disk: Disk, path: Path, fd: int) -> None:
-        """Private: use `open`.  `fd` is -1 for one that is only read."""
+    _lock: ClassVar[threading.Lock] = threading.Lock()
+    _read_open: ClassVar[int] = 0
+
+    def __init__(self, disk: Disk, path: Path, fd: int, *, write: bool) -> None:
+        """Private: use `open`.  `fd` is -1 for one that is opened when it is looked at."""
         self._disk = disk
         self._fd = fd
+        self._write = write
         self.path = path
 
     @classmethod
@@ -119,9 +127,14 @@ class CommitFile:
         """
         path = directory / "commit"
         if write:
-            return cls(disk, path, disk.open(path, os.O_RDWR | os.O_CREAT))
-        disk.close(disk.open(path, os.O_RDONLY))
-        return cls(disk, path, -1)
+            return cls(disk, path, disk.open(path, os.O_RDWR | os.O_CREAT), write=True)
+        fd = disk.open(path, os.O_RDONLY)
+        with cls._lock:
+            keep = cls._read_open < READ_OPEN_MAX
+            cls._read_open += keep
+        if not keep:
+            disk.close(fd)
+        return cls(disk, path, fd if keep else -1, write=False)
 
     def raw(self) -> bytes:
         """Return the content as it is this moment, perhaps torn: for cheap comparison with an earlier one."""
@@ -156,10 +169,15 @@ class CommitFile:
 
     def fileno(self) -> int:
         """Return the descriptor of one that is written."""
-        assert self._fd >= 0, "it was opened for reading"
+        assert self._write, "it was opened for reading"
         return self._fd
 
     def close(self) -> None:
         """Let it go."""
-        if self._fd >= 0:
-            self._disk.close(self._fd)
+        if self._fd < 0:
+            return
+        if not self._write:
+            with self._lock:
+                CommitFile._read_open -= 1
+        self._disk.close(self._fd)
+        self._fd = -1

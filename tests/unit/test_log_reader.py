@@ -263,7 +263,11 @@ def test_a_watch_tells_of_a_deleted_stream_once(tmp_path: Path, stream: Stream) 
             watch.add(stream.shards[0], 7)
 
 
-def test_a_reader_keeps_one_descriptor_open_and_none_where_there_is_nothing_to_read(tmp_path: Path) -> None:
+def test_a_reader_keeps_one_descriptor_open_and_none_where_there_is_nothing_to_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a process a few more: the first commit files that it reads stay open."""
+    monkeypatch.setattr(commit, "READ_OPEN_MAX", commit.CommitFile._read_open + 5)
     stream = DataDir.open(tmp_path / "data", create=True).create_stream("wide", 40)
     for shard in stream.shards[:20]:
         with ShardWriter.open(shard) as writer:
@@ -271,7 +275,7 @@ def test_a_reader_keeps_one_descriptor_open_and_none_where_there_is_nothing_to_r
     before = len(os.listdir("/proc/self/fd"))
     readers = [ShardReader.open(shard, 0) for shard in stream.shards]
     assert [len(offsets(reader.poll(1000))) for reader in readers] == [3] * 20 + [0] * 20
-    assert len(os.listdir("/proc/self/fd")) == before + 20
+    assert len(os.listdir("/proc/self/fd")) == before + 20 + 5
     for reader in readers:
         reader.close()
     assert len(os.listdir("/proc/self/fd")) == before
