@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import trio
 
+from streamfn.doors.openfiles import allow_open_files
 from streamfn.errors import DiskFull, LogError, PoolClosed, RefusedError
 from streamfn.limits import MIB
 from streamfn.log.answer import Answer
@@ -163,6 +164,7 @@ class Putter:
                 raise PoolClosed("the session is closed")
             if name not in self._entries:
                 stream = await trio.to_thread.run_sync(lambda: self._data.open_or_create_stream(name, kind=kind))
+                allow_open_files(8 * len(stream.open_shards))
                 self._entries[name] = _Entry(Producer(stream, durability=self._durability))
                 self._opened.set()
 

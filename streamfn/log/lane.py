@@ -79,7 +79,11 @@ class Lane:
         self._client = Client(secrets.token_bytes(16))
         self._not_before_s = 0.0
         self._poll = select.epoll()
-        self._wake = Wakeup()
+        try:
+            self._wake = Wakeup()
+        except OSError:
+            self._poll.close()
+            raise
         self._poll.register(self._wake, select.EPOLLIN | select.EPOLLET)
         self._thread = threading.Thread(target=self._run, name=f"put {shard.id}", daemon=True)
         self._thread.start()

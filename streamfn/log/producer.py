@@ -7,6 +7,7 @@ are, the more share a sync, and a lone one waits for nothing.
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Iterator, Sequence
 
@@ -128,7 +129,7 @@ class Producer:
 
         Raises:
             RefusedError: a record breaks a limit, or no shard is open; nothing was queued.
-            LogError: the producer is closed.
+            LogError: the producer is closed, or a shard cannot be reached at all; nothing was queued.
         """
         size = 0
         for record in records:
@@ -147,9 +148,9 @@ class Producer:
                 raise RefusedError(f"stream {self.stream.name!r} has no open shard: nothing can be put into it")
             # All under the lock: two puts reach all their shards in the same order.
             if len(records) == 1:
-                shard = self.stream.shard_for(routing_key(records[0]))
+                lane = self._lane(self.stream.shard_for(routing_key(records[0])))
                 self._queued_bytes += size
-                self._lane(shard).add(_LocalPart(_Put(answer, 1, 1, size), (0,), records, mode, size))
+                lane.add(_LocalPart(_Put(answer, 1, 1, size), (0,), records, mode, size))
             else:
                 self._divide(answer, records, mode, size)
         return answer
@@ -273,14 +274,14 @@ class Producer:
     def _divide(self, answer: Answer, records: Sequence[New], durability: Durability, size: int) -> None:
         """Queue the records of one put at their shards, in pieces that can be sent to another process."""
         pieces = [
-            (shard, places, piece)
+            (self._lane(shard), places, piece)
             for shard, mine in self._by_shard(records)
             for places, piece in _pieces(mine, records)
         ]
         put = _Put(answer, len(records), len(pieces), size)
         self._queued_bytes += size
-        for shard, places, piece in pieces:
-            self._lane(shard).add(_LocalPart(put, places, piece, durability, size))
+        for lane, places, piece in pieces:
+            lane.add(_LocalPart(put, places, piece, durability, size))
 
     def _by_shard(self, records: Sequence[New]) -> list[tuple[Shard, Sequence[int]]]:
         if len(self.stream.open_shards) == 1:
@@ -294,7 +295,11 @@ class Producer:
     def _lane(self, shard: Shard) -> Lane:
         lane = self._lanes.get(shard.number)
         if lane is None:
-            lane = self._lanes[shard.number] = Lane(self, shard)
+            try:
+                lane = self._lanes[shard.number] = Lane(self, shard)
+            except OSError as error:
+                why = f"{error.strerror}" + (" (a shard takes 8: ulimit -n)" if error.errno == errno.EMFILE else "")
+                raise LogError(f"cannot put to shard {shard.id} of stream {self.stream.name!r}: {why}") from error
             lane.behind = {other for other in self._late if _overlap(other.shard, shard)}
         return lane
 
