@@ -47,6 +47,10 @@ class ShardClock:
         self._lock = threading.Lock()
         self._stored: _Stored | None = None
 
+    def of(self, shard: Shard) -> ShardClock:
+        """Return the clocks of another shard, by the same machine's."""
+        return ShardClock(shard, self._clock)
+
     def now(self, *, at_least_ms: int = 0) -> Moment:
         """Return this moment; the shard has lived `at_least_ms` by what else is known.
 

@@ -13,16 +13,18 @@ import os
 import queue
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from streamfn import limits
 from streamfn._native import lib
-from streamfn.errors import LogError
+from streamfn.errors import BusyError, LogError
 from streamfn.log import description, retention
 from streamfn.log.age import Moment, ShardClock
 from streamfn.log.chain import read_chain
 from streamfn.log.compact import compress_cold
 from streamfn.log.disk import floor_bytes
+from streamfn.log.lock import FileLock
 from streamfn.log.merge import merged
 from streamfn.log.recovery import Scan, damaged
 from streamfn.log.sealed_writer import SUFFIX, SealedWriter
@@ -32,7 +34,7 @@ from streamfn.log.segment import (
     open_segment,
     stream_path,
 )
-from streamfn.log.stream import KEEP_ALL, Shard
+from streamfn.log.stream import KEEP_ALL, Shard, Stream
 
 _log = logging.getLogger(__name__)
 
@@ -147,13 +149,30 @@ class Sealer:
             stream = description.current(self._shard)
             if stream is None:
                 return
-            retention.apply(self._shard, stream.retention, self._clock)
-            if stream.cold_after_s is not None:
-                compress_cold(self._shard, self._clock.now().wall_ms, stream.cold_after_s)
+            self._keep(stream, self._shard, self._clock)
+            for shard in _closed_before(stream, self._shard):
+                with suppress(BusyError):  # somebody else is at it
+                    self._keep_closed(stream, shard)
         except LogError as error:
             self._tell(str(error))
         except OSError as error:
             self._tell(f"cannot trim or compress shard {self._shard.id}: {error.strerror}")
+
+    def _keep(self, stream: Stream, shard: Shard, clock: ShardClock) -> None:
+        retention.apply(shard, stream.retention, clock)
+        if stream.cold_after_s is not None:
+            compress_cold(shard, clock.now().wall_ms, stream.cold_after_s)
+
+    def _keep_closed(self, stream: Stream, shard: Shard) -> None:
+        """The same for a shard that nobody writes to any more."""
+        if stream.retention == KEEP_ALL and stream.cold_after_s is None:
+            return
+        lock = FileLock(shard.directory / "lock", shard.disk)
+        lock.acquire(f"shard {shard.id}", 0)
+        try:
+            self._keep(stream, shard, self._clock.of(shard))
+        finally:
+            lock.release()
 
     def _seal(self, first_offset: int, end_offset: int, appended: tuple[int, int] | None) -> None:
         try:
@@ -185,3 +204,15 @@ class Sealer:
         if space.free < floor_bytes(space) + status.stored:
             raise LogError(f"segment {path} is not sealed yet: too little disk space for a second copy")
         return status.modified_ms
+
+
+def _closed_before(stream: Stream, shard: Shard) -> list[Shard]:
+    """Return the closed shards that a shard descends from."""
+    found: dict[str, Shard] = {}
+    pending = list(shard.parents)
+    while pending:
+        parent = stream.shard(pending.pop())
+        if parent is not None and not parent.open and parent.id not in found:
+            found[parent.id] = parent
+            pending += parent.parents
+    return list(found.values())

@@ -14,6 +14,7 @@ from streamfn.log.chain import Link, read_chain
 from streamfn.log.datadir import DataDir
 from streamfn.log.footer import PLAIN, Footer
 from streamfn.log.reader import ShardReader, horizon, records
+from streamfn.log.reshard import split_shard
 from streamfn.log.segment import SegmentFile
 from streamfn.log.stream import Retention, Shard, Stream
 from streamfn.log.writer import ShardWriter
@@ -218,3 +219,21 @@ def test_a_segment_rolls_by_an_age_that_is_asked_for(stream: Stream) -> None:
         clock.passes(1)
         writer.append([NewRecord(b"x", "k")])
     assert [link.file.first_offset for link in read_chain(shard).links] == [0, 2]
+
+
+def test_shards_that_were_split_are_trimmed_by_the_writers_of_their_children(data: DataDir, stream: Stream) -> None:
+    parent, clock = stream.shards[0], Clock()
+    with open_writer(parent, clock) as writer:
+        segment(writer)
+        segment(writer)
+    children = split_shard(data, "s", parent.id).open_shards
+    keep(data, stream, age_s=3600)
+    with open_writer(children[0], clock) as writer:
+        segment(writer)
+        assert horizon(parent) == 0
+        clock.passes(2 * HOUR_MS)
+        segment(writer)
+    assert horizon(parent) == 20
+    with ShardReader.open(parent, 0) as reader:
+        assert reader.poll(1) == []
+        assert reader.skip().end_offset == reader.committed().end_offset == 20
