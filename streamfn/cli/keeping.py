@@ -55,6 +55,9 @@ def set_retention(
             return found.with_retention(kept, _either(cold_after_s, found.cold_after_s))
 
         stream = data.change_stream(stream.id, changed)
+        if age_s is not None:
+            for shard in stream.shards:
+                upkeep.note_age(shard)
     if settings.json_output:
         kept = {"age_s": stream.retention.age_s, "bytes": stream.retention.bytes}
         print_json({"stream": name, "retention": kept, "cold_after_s": stream.cold_after_s})

@@ -95,11 +95,14 @@ def begun_ms(shard: Shard, first_offset: int) -> int:
     return appended(before[-1]).wall_ms if before else shard.created_ms
 
 
-def removable(links: Sequence[Link]) -> list[Link]:
-    """Return the sealed segments that could go: the oldest up to the first that is not sealed."""
+def removable(links: Sequence[Link], *, unsealed: bool = False) -> list[Link]:
+    """Return the segments that could go: the oldest up to the first that is not sealed.
+
+    `unsealed` takes along those that are full and wait to be sealed, perhaps for room on the disk: nobody seals now.
+    """
     found = []
     for link in links:
-        if not link.file.sealed or link.end_offset is None:
+        if not (link.file.sealed or unsealed) or link.end_offset is None:
             break
         found.append(link)
     return found
@@ -112,17 +115,18 @@ def appended(link: Link) -> Moment:
     return Moment(link.footer.appended_ms, link.footer.lived_ms)
 
 
-def expired(links: Sequence[Link], retention: Retention, now: Moment) -> int:
-    """Return how many segments of a chain, counted from the oldest, retention wants gone.
+def expired(links: Sequence[Link], retention: Retention, now: Moment, *, unsealed: bool = False) -> int:
+    """Return how many segments of a chain, counted from the oldest, retention wants gone; `unsealed` as of `removable`.
 
     By age those whose last append both clocks have as longer ago.  By bytes those without which the rest still has at
     least as many as are to be kept.
     """
-    candidates = removable(links)
+    candidates = removable(links, unsealed=unsealed)
     count = 0
     if retention.age_s is not None:
         span_ms = 1000 * retention.age_s
-        while count < len(candidates) and _older(appended(candidates[count]), now, span_ms):
+        aged = sum(1 for link in candidates if link.file.sealed)  # the others do not know when they were appended to
+        while count < aged and _older(appended(candidates[count]), now, span_ms):
             count += 1
     if retention.bytes is not None:
         left = sum(link.bytes for link in links[count:])
@@ -136,19 +140,19 @@ def _older(last_append: Moment, now: Moment, span_ms: int) -> bool:
     return now.wall_ms - last_append.wall_ms > span_ms and now.lived_ms - last_append.lived_ms > span_ms
 
 
-def apply(shard: Shard, retention: Retention, clock: ShardClock) -> Trimmed:
-    """Trim what a shard's retention wants gone.  The shard's lock is held.
+def apply(shard: Shard, retention: Retention, clock: ShardClock, *, unsealed: bool = False) -> Trimmed:
+    """Trim what a shard's retention wants gone; `unsealed` as of `removable`.  The shard's lock is held.
 
     Raises:
         LogDamaged: the ledger is not as it was written; nothing was removed.
         OSError: a file cannot be read or removed.
     """
     links = read_chain(shard).links
-    if retention == KEEP_ALL or not removable(links):
+    candidates = removable(links, unsealed=unsealed)
+    if retention == KEEP_ALL or not candidates:
         return trim(shard, [], 0)
-    lived_ms = max(appended(link).lived_ms for link in removable(links))
-    now = clock.now(at_least_ms=lived_ms)
-    return trim(shard, links[: expired(links, retention, now)], now.wall_ms)
+    now = clock.now(at_least_ms=max(appended(link).lived_ms for link in candidates))
+    return trim(shard, links[: expired(links, retention, now, unsealed=unsealed)], now.wall_ms)
 
 
 def trim(shard: Shard, links: Sequence[Link], at_ms: int) -> Trimmed:

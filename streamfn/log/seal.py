@@ -177,8 +177,12 @@ class Sealer:
     def _seal(self, first_offset: int, end_offset: int, appended: tuple[int, int] | None) -> None:
         try:
             modified_ms = self._look(first_offset)
-            # By the shard's own clock the last append was not later than now: at worst the segment is kept longer.
-            at = self._clock.at(*appended) if appended else Moment(modified_ms, self._clock.now().lived_ms)
+            if appended is not None:
+                at = self._clock.at(*appended)
+            else:
+                # By the shard's own clock it was not later than now: at worst the segment is kept longer.
+                noted_ms = self._clock.appended_by(end_offset)
+                at = Moment(modified_ms, self._clock.now().lived_ms if noted_ms is None else noted_ms)
             seal(self._shard, first_offset, end_offset, at)
         except LogError as error:
             self._tell(str(error))

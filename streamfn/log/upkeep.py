@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from streamfn.clock import Clock, SystemClock
-from streamfn.errors import LogError, ShardClosed
+from streamfn.errors import BusyError, LogError, ShardClosed
 from streamfn.log import broker, compact, retention
 from streamfn.log.age import ShardClock
 from streamfn.log.chain import Link, read_chain
 from streamfn.log.compact import Compacted
 from streamfn.log.lock import FileLock
 from streamfn.log.numbers import sequence_numbers
-from streamfn.log.reader import ShardReader
+from streamfn.log.reader import ShardReader, horizon
 from streamfn.log.retention import Trimmed
 from streamfn.log.stream import Retention, Shard, sequence_order
 from streamfn.log.writer import ShardWriter
@@ -74,16 +74,37 @@ def _named(shard: Shard) -> Iterator[None]:
         raise LogError(f"shard {shard.id} in {shard.directory.parent}: {error.strerror} ({error.filename})") from error
 
 
+def note_age(shard: Shard, clock: Clock | None = None) -> None:
+    """Note that everything in a shard was appended by now, so that a retention by age counts from here at the latest.
+
+    Who appends just now knows it better, and is left alone.
+
+    Raises:
+        LogError, FailedError: the shard cannot be read or written.
+    """
+    clock = clock or SystemClock()
+    lock = FileLock(shard.directory / "lock", shard.disk)
+    try:
+        lock.acquire(f"shard {shard.id} in {shard.directory.parent}", 0)
+    except BusyError:
+        return
+    try:
+        with _named(shard), ShardReader.open(shard, horizon(shard)) as reader:
+            ShardClock(shard, clock).note(reader.committed().end_offset, clock.unix_ms(), clock.monotonic_ns())
+    finally:
+        lock.release()
+
+
 def trim_by_retention(shard: Shard, kept: Retention, clock: Clock | None = None) -> Trimmed:
     """Trim what the stream's retention wants gone; errors as of `sealed`."""
     clock = clock or SystemClock()
     old_ms = clock.unix_ms() - 1000 * kept.age_s if kept.age_s is not None else 0
     before = read_chain(shard).links
     with sealed(shard, clock, appended_before_ms=old_ms):  # which already trims, where the stream says the same
-        horizon = retention.apply(shard, kept, ShardClock(shard, clock)).horizon
-    gone = [link for link in before if link.end_offset is not None and link.end_offset <= horizon]
-    records = horizon - before[0].file.first_offset if gone else 0
-    return Trimmed(len(gone), records, sum(link.bytes for link in gone), horizon)
+        begins = retention.apply(shard, kept, ShardClock(shard, clock), unsealed=True).horizon
+    gone = [link for link in before if link.file.first_offset < begins]
+    records = begins - before[0].file.first_offset if gone else 0
+    return Trimmed(len(gone), records, sum(link.bytes for link in gone), begins)
 
 
 def trim(shard: Shard, expired: Expired, clock: Clock | None = None) -> Trimmed:
@@ -91,7 +112,7 @@ def trim(shard: Shard, expired: Expired, clock: Clock | None = None) -> Trimmed:
     clock = clock or SystemClock()
     with sealed(shard, clock):
         gone: list[Link] = []
-        for link in retention.removable(read_chain(shard).links):
+        for link in retention.removable(read_chain(shard).links, unsealed=True):
             if not expired(link):
                 break
             gone.append(link)
@@ -104,7 +125,7 @@ def trim_to_bytes(shard: Shard, size: int, clock: Clock | None = None) -> Trimme
     with sealed(shard, clock):
         links = read_chain(shard).links
         now = ShardClock(shard, clock).now()
-        count = retention.expired(links, Retention(bytes=size), now)
+        count = retention.expired(links, Retention(bytes=size), now, unsealed=True)
         return retention.trim(shard, links[:count], now.wall_ms)
 
 

@@ -15,6 +15,7 @@ only a new one, which reads the log again, can go on.
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -45,6 +46,8 @@ from streamfn.types import NewChange, NewRecord
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+_log = logging.getLogger(__name__)
 
 
 class ShardWriter:
@@ -274,8 +277,23 @@ class ShardWriter:
                 self.sync()
                 self._fence.sync(self._commit_file.fileno())
                 self._reserved.give_back(self._end_offset)
+                self._note_age()
         finally:
             self._abandon()
+
+    def _note_age(self) -> None:
+        """Leave for the next process when the last append was, where retention asks for it."""
+        stream = description.current(self.shard)
+        if self._appended is None or stream is None or stream.retention.age_s is None:
+            return
+        try:
+            self._age.note(self._end_offset, *self._appended)
+        except OSError as error:
+            _log.warning(
+                "streamfn: shard %s: %s: its last records are kept longer, as if they were new",
+                self.shard.id,
+                error.strerror,
+            )
 
     def _abandon(self) -> None:
         """Give everything back without touching the log."""

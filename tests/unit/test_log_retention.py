@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from streamfn.log import gaps, retention
+from streamfn import limits
+from streamfn.log import gaps, retention, upkeep
 from streamfn.log.age import FILE_NAME, Moment, ShardClock
 from streamfn.log.chain import Link, read_chain
 from streamfn.log.datadir import DataDir
+from streamfn.log.disk import Space
 from streamfn.log.footer import PLAIN, Footer
 from streamfn.log.reader import ShardReader, horizon, records
 from streamfn.log.reshard import split_shard
@@ -118,6 +120,69 @@ def test_a_jump_of_the_wall_clock_trims_nothing(data: DataDir, stream: Stream, j
         clock.passes(2 * HOUR_MS)
         segment(writer)
         assert horizon(shard) >= 10
+
+
+@pytest.mark.parametrize("kept_before", [True, False], ids=["retention first", "records first"])
+def test_records_of_a_process_that_ended_are_as_old_as_they_are(
+    data: DataDir, stream: Stream, kept_before: bool
+) -> None:
+    shard, clock = stream.shards[0], Clock()
+    if kept_before:
+        keep(data, stream, age_s=3600)
+    with open_writer(shard, clock) as writer:
+        writer.append([NewRecord(b"x", "k")] * 3)
+    if not kept_before:
+        keep(data, stream, age_s=3600)
+        upkeep.note_age(shard, clock)
+    clock.passes(HOUR_MS // 2)
+    with open_writer(shard, clock):
+        pass  # a writer that appends nothing makes nothing younger
+    clock.passes(HOUR_MS // 2 + 1)
+    at_ms = clock.wall_ms - HOUR_MS - 1
+    for path in shard.directory.glob("*.arrows"):
+        os.utime(path, (at_ms / 1000, at_ms / 1000))
+    assert upkeep.trim_by_retention(shard, Retention(age_s=3600), clock)[:2] == (1, 3)
+    assert horizon(shard) == 3
+    assert upkeep.trim_by_retention(shard, Retention(age_s=3600), clock)[:2] == (0, 0)
+
+
+def test_what_was_appended_after_a_note_is_not_taken_for_older(data: DataDir, stream: Stream) -> None:
+    shard, clock = stream.shards[0], Clock()
+    upkeep.note_age(shard, clock)
+    with open_writer(shard, clock) as writer:
+        writer.append([NewRecord(b"x", "k")] * 3)
+    clock.passes(2 * HOUR_MS)
+    for path in shard.directory.glob("*.arrows"):
+        os.utime(path, (1, 1))
+    keep(data, stream, age_s=3600)
+    assert upkeep.trim_by_retention(shard, Retention(age_s=3600), clock).records == 0
+    clock.passes(HOUR_MS + 1)
+    assert upkeep.trim_by_retention(shard, Retention(age_s=3600), clock).records == 3
+
+
+def test_a_trim_tells_of_what_sealing_the_last_segment_has_trimmed_too(data: DataDir, stream: Stream) -> None:
+    shard, clock = stream.shards[0], Clock()
+    keep(data, stream, age_s=3600)
+    with open_writer(shard, clock) as writer:
+        segment(writer)
+        writer.append([NewRecord(b"x", "k")] * 5)
+    for path in shard.directory.glob("*.arrows"):
+        os.utime(path, (1, 1))
+    clock.passes(2 * HOUR_MS)
+    assert upkeep.trim_by_retention(shard, Retention(age_s=3600), clock)[:2] == (2, 15)
+
+
+def test_a_disk_too_full_to_seal_is_no_reason_not_to_trim(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+    shard, clock = stream.shards[0], Clock()
+    with open_writer(shard, clock) as writer:
+        writer.append([NewRecord(bytes(1000), "k")] * 10)
+        room = Space(free=limits.FREE_BYTES_MIN + 4096, total=1 << 40)
+        monkeypatch.setattr(type(shard.disk), "space", lambda self, fd: room)
+        writer.roll()
+        writer.append([NewRecord(b"x", "k")])
+    assert [link.file.sealed for link in read_chain(shard).links] == [False, False]
+    assert upkeep.trim(shard, upkeep.below_offset(10), clock)[:2] == (1, 10)
+    assert [path.name for path in sorted(shard.directory.glob("*0.arrow*"))] == [f"{10:020d}.arrow"]
 
 
 def test_the_time_that_a_machine_was_off_does_not_count(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
