@@ -283,17 +283,13 @@ class ShardWriter:
 
     def _note_age(self) -> None:
         """Leave for the next process when the last append was, where retention asks for it."""
-        stream = description.current(self.shard)
-        if self._appended is None or stream is None or stream.retention.age_s is None:
-            return
         try:
-            self._age.note(self._end_offset, *self._appended)
-        except OSError as error:
-            _log.warning(
-                "streamfn: shard %s: %s: its last records are kept longer, as if they were new",
-                self.shard.id,
-                error.strerror,
-            )
+            stream = description.current(self.shard)
+            if self._appended is not None and stream is not None and stream.retention.age_s is not None:
+                self._age.note(self._end_offset, *self._appended)
+        except (OSError, FailedError) as error:
+            what = "its last records are kept longer, as if they were new"
+            _log.warning("streamfn: shard %s: %s: %s", self.shard.id, what, error)
 
     def _abandon(self) -> None:
         """Give everything back without touching the log."""

@@ -160,6 +160,21 @@ def test_what_was_appended_after_a_note_is_not_taken_for_older(data: DataDir, st
     assert upkeep.trim_by_retention(shard, Retention(age_s=3600), clock).records == 3
 
 
+def test_what_cannot_be_noted_is_said_and_holds_nobody_up(
+    data: DataDir, stream: Stream, caplog: pytest.LogCaptureFixture
+) -> None:
+    shard, clock = stream.shards[0], Clock()
+    keep(data, stream, age_s=3600)
+    with open_writer(shard, clock) as writer:
+        writer.append([NewRecord(b"x", "k")])
+        described = (stream.directory / "stream.json").read_bytes()
+        (stream.directory / "stream.json").write_bytes(b"{")
+    assert "its last records are kept longer" in caplog.text
+    (stream.directory / "stream.json").write_bytes(described)
+    with open_writer(shard, clock) as writer:
+        assert writer.end_offset == 1
+
+
 def test_a_trim_tells_of_what_sealing_the_last_segment_has_trimmed_too(data: DataDir, stream: Stream) -> None:
     shard, clock = stream.shards[0], Clock()
     keep(data, stream, age_s=3600)
