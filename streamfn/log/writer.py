@@ -268,7 +268,8 @@ class ShardWriter:
         """Commit, wait for segments being sealed, and release the shard.  A second call does nothing.
 
         Raises:
-            LogError: the last commit failed; the shard is released all the same.
+            LogError: the last commit failed, or what was reserved could not be given back; the shard is released all
+                the same.
         """
         if self._closed:
             return
@@ -276,10 +277,17 @@ class ShardWriter:
             if self._fence.reason is None:
                 self.sync()
                 self._fence.sync(self._commit_file.fileno())
-                self._reserved.give_back(self._end_offset)
+                self._give_back()
                 self._note_age()
         finally:
             self._abandon()
+
+    def _give_back(self) -> None:
+        """Reserve no offsets any more; where that fails, the next writer passes over what is reserved."""
+        try:
+            self._reserved.give_back(self._end_offset)
+        except OSError as error:
+            raise log_error(self.shard, "everything is kept, but offsets are passed over in", error) from error
 
     def _note_age(self) -> None:
         """Leave for the next process when the last append was, where retention asks for it."""
