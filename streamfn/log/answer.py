@@ -95,14 +95,20 @@ class Answer(Future[Placed]):
                 _wake_next(self._chain)
 
     def _stood_back(self, lock: threading.Lock) -> bool:
-        """Leave the sleepers or the chain; False if our turn has come, and so the next one is ours to wake."""
-        for place in (self._sleepers, self._chain):
-            if lock in place:
-                try:
-                    place.remove(lock)
-                    return True
-                except ValueError:
-                    continue  # just taken
+        """Leave the sleepers or the chain; False if our turn has come, and so the next one is ours to wake.
+
+        A lock is among the sleepers, or in the hand of who settles, or in the chain, or free: a place in the chain
+        that is left empty would end it.
+        """
+        while not lock.acquire(blocking=False):
+            for place in (self._sleepers, self._chain):
+                if lock in place:
+                    try:
+                        place.remove(lock)
+                        return True
+                    except ValueError:
+                        continue  # just taken
+            time.sleep(0)
         return False
 
     def _tell(self) -> None:
