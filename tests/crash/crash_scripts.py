@@ -20,10 +20,10 @@ def short_scripts(longest: int) -> list[Script]:
 
 
 def long_script(chance: random.Random) -> Script:
-    """A script of 5 to 16 steps, appends and syncs more often than the rest."""
+    """A script of 4 to 16 steps, most of them short, with more appends and syncs than anything else."""
     weights = [4 if name in ("append", "sync") else 2 for name in OPERATIONS] + [1] * len(MORE + ENDS)
     steps = []
-    for name in chance.choices([*OPERATIONS, *MORE, *ENDS], weights, k=chance.randint(5, 16)):
+    for name in chance.choices([*OPERATIONS, *MORE, *ENDS], weights, k=chance.randint(4, chance.choice((6, 9, 16)))):
         if name == "append":
             name = f"append:{chance.choice((1, 1, 2, 5, 12))}"
         elif name == "fault":

@@ -142,7 +142,9 @@ class Life:
         published = self.published()
         told = self.told
         if published is not None and published.end_offset > told.acknowledged:
+            armed, self.disk.before = self.disk.before, None  # this look is none of the log's
             told = without_lost(told, gaps.read(self.shard).gaps)
+            self.disk.before = armed
         if published is not None:
             told = told._replace(
                 acknowledged=max(told.acknowledged, published.end_offset),
