@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 
-from crash_told import Moment, Seen, Told, Violation, expect_same, number_of, whole, without_lost
+from crash_told import Moment, Seen, Told, Violation, as_found, expect_same, number_of, whole, without_lost
 from crash_world import Life, newborn
 
 from streamfn.errors import StreamfnError
@@ -102,8 +102,8 @@ def revive(
         end = next_life.writer.end_offset
         if end != seen.end:
             raise Violation("hole", f"readers see an end at {seen.end}, the writer goes on at {end}")
-        told = without_lost(next_life.told, seen.gaps)
-        next_life.told = told._replace(given=told.given[:end], written=end, acknowledged=end, synced=end)
+        told = as_found(without_lost(next_life.told, seen.gaps), seen)
+        next_life.told = told._replace(written=end, acknowledged=end, synced=end)
     except BaseException:
         next_life.end()
         raise

@@ -30,7 +30,9 @@ class Told(NamedTuple):
     see it; `synced`: that was promised to survive a loss of power (with fsync always, else after a sync);
     `checkpoint`, and `disposed`, the ranges of records with a disposition (first offset, end, which) as the
     store has them, which is durable by itself; `trimmed`: a trim was asked for; `number`: the highest sequence
-    number anybody has seen, as (length, text); `weak`: a life had a durability weaker than fsync.
+    number anybody has seen, as (length, text); `weak`: a life had a durability weaker than fsync; `refused`:
+    records of appends that failed in this life, by offset, which a loss of power may bring back where nothing
+    has been synced since.
     """
 
     given: tuple[NewRecord | None, ...] = ()
@@ -43,6 +45,7 @@ class Told(NamedTuple):
     number: tuple[int, str] = (0, "")
     lives: int = 0
     weak: bool = False
+    refused: tuple[tuple[int, NewRecord], ...] = ()
 
 
 class Seen(NamedTuple):
@@ -92,6 +95,28 @@ def whole(reader: ShardReader) -> Seen:
     return Seen([record for record in found if record.offset >= start], passed, reader.position)
 
 
+def difference(record: Record, given: NewRecord | None) -> str | None:
+    """How a record differs from what was given, None if it does not."""
+    if given is None:
+        return "phantom"
+    if (record.data, record.partition_key, record.arrival_ms) != given[:3]:
+        return "wrong-content"
+    if record.source_subsequence_number != given.source_subsequence_number:
+        return "wrong-content"
+    number = given.sequence_number or record.sequence_number[:-20] + f"{record.offset:020d}"
+    return None if record.sequence_number == number else "wrong-number"
+
+
+def as_found(told: Told, seen: Seen) -> Told:
+    """What is told when a log was opened: what was found is what was given."""
+    given = list(told.given[: seen.end])
+    for record in seen.records:
+        if difference(record, given[record.offset]):
+            there = [one for offset, one in told.refused if offset == record.offset and not difference(record, one)]
+            given[record.offset] = there[0]
+    return told._replace(given=tuple(given), refused=())
+
+
 def expect_same(seen: Seen, told: Told, start: int) -> None:
     """Raise Violation unless what was seen from offset `start` on is what was given, in order, but for the gaps."""
     passed = {gap.first_offset: gap for gap in seen.gaps}
@@ -102,15 +127,12 @@ def expect_same(seen: Seen, told: Told, start: int) -> None:
         offset = record.offset
         if offset != at:
             raise Violation("hole", f"offset {offset} follows {at - 1}")
-        given = told.given[offset] if offset < len(told.given) else None
-        if given is None:
-            raise Violation("phantom", f"record {record.data[:20]!r} at offset {offset} was never appended")
-        if (record.data, record.partition_key, record.arrival_ms) != given[:3]:
-            raise Violation("wrong-content", f"offset {offset} has {record.data[:20]!r}, not {given.data[:20]!r}")
-        if record.source_subsequence_number != given.source_subsequence_number:
-            raise Violation("wrong-content", f"offset {offset} has another sub-sequence number")
-        if record.sequence_number != (given.sequence_number or record.sequence_number[:-20] + f"{offset:020d}"):
-            raise Violation("wrong-number", f"offset {offset} has sequence number {record.sequence_number}")
+        given = [told.given[offset]] if offset < len(told.given) else []
+        if offset >= told.synced:
+            given += [refused for at_offset, refused in told.refused if at_offset == offset]
+        wrong = [what for one in given if (what := difference(record, one))]
+        if len(wrong) == len(given):
+            raise Violation(wrong[0] if wrong else "phantom", f"offset {offset} has {record}, not {given}"[:400])
         at += 1
     while at in passed:
         at = passed[at].end_offset

@@ -202,12 +202,19 @@ class Life:
         self._append([made(end, self.told.lives)._replace(sequence_number=number)])
 
     def _append(self, records: list[NewRecord]) -> None:
-        self.told = self.told._replace(given=(*self.told.given[: self.writer.end_offset], *records))
+        self._give(records)
         self.writer.append(records)
         self.told = self.told._replace(written=self.writer.end_offset)
         if not self.durability.synced:
             self.writer.commit()
             self.told = self.told._replace(acknowledged=self.writer.end_offset)
+
+    def _give(self, records: list[NewRecord]) -> None:
+        """Tell that these are about to be appended; what an append was refused before may still lie there."""
+        end = self.writer.end_offset
+        refused = [(offset, record) for offset, record in enumerate(self.told.given) if offset >= end and record]
+        given = (*self.told.given[:end], *records)
+        self.told = self.told._replace(given=given, refused=(*self.told.refused, *refused))
 
     def sync(self) -> None:
         """Acknowledge what was appended; under a weaker durability make it durable."""
@@ -232,7 +239,7 @@ class Life:
 
         start = self.writer.end_offset
         records = [made(offset, self.told.lives) for offset in range(start, start + 9)]
-        self.told = self.told._replace(given=(*self.told.given[:start], *records))
+        self._give(records)
         data, keys, arrival = ([record[column] for record in records] for column in range(3))
         with mock.patch.object(limits, "STRAIGHT_BYTES", 0):
             self.writer.append_columns(pa.array(data), pa.array(keys), pa.array(arrival))
