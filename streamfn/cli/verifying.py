@@ -88,7 +88,7 @@ def run_verify(settings: Settings, name: str | None, *, deep: bool) -> int:
 
 
 def _streams(data: DataDir, name: str | None, report: Report) -> list[Stream]:
-    """Every stream that was asked for; one whose description is damaged is a finding, and stops nobody."""
+    """Every stream that was asked for; one whose description is damaged or gone is a finding, and stops nobody."""
     if name is not None:
         return [data.stream(name)]
     found = []
@@ -96,7 +96,10 @@ def _streams(data: DataDir, name: str | None, report: Report) -> list[Stream]:
         try:
             found.append(data.stream_by_id(stream_id))
         except RefusedError:
-            continue  # deleted since it was listed
+            directory = data.stream_directory(stream_id)
+            if directory.is_dir():  # or it was deleted since it was listed: that takes it away whole
+                lost = f"{directory} has no stream.json: nobody knows what stream this is, and its records are not read"
+                report.problems.append((Place(None, None), lost))
         except FailedError as damage:
             report.problems.append((Place(None, None), str(damage)))
     return sorted(found, key=lambda stream: stream.name)

@@ -61,6 +61,7 @@ def check_segment(
     *,
     committed_bytes: int | None = None,
     end_offset: int | None = None,
+    at_least: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Check:
     """Check a segment file from its first byte to its last.
@@ -69,6 +70,7 @@ def check_segment(
         committed_bytes: how much of the active segment the commit file vouches for; nothing behind it is looked at,
             because a writer may be at work there.  None for a segment that is complete.
         end_offset: the offset where the next segment begins, or the committed end; None where nobody knows.
+        at_least: good records behind `end_offset` are nothing to be named.
         progress: told now and then how many bytes were checked since the last time.
 
     Raises:
@@ -85,7 +87,7 @@ def check_segment(
         address = disk.map(fd, size)
         try:
             walk = _Walk(shard, file, fd, ffi.cast("uint8_t *", address), size, progress)
-            return walk.check(committed_bytes, end_offset)
+            return walk.check(committed_bytes, end_offset, at_least=at_least)
         finally:
             disk.unmap(address, size)
     finally:
@@ -114,13 +116,13 @@ class _Walk:
         if damage is not None:
             self._find(0, self._data_at, file.first_offset, file.first_offset, str(damage))
 
-    def check(self, committed_bytes: int | None, end_offset: int | None) -> Check:
+    def check(self, committed_bytes: int | None, end_offset: int | None, *, at_least: bool = False) -> Check:
         if self._file.sealed:
             self._check_sealed(end_offset)
         elif committed_bytes is not None:
             self._check_messages(committed_bytes, end_offset)
         else:
-            self._check_messages(self._data_end(), end_offset)
+            self._check_messages(self._data_end(), end_offset, limit=self._size, at_least=at_least)
         self._tell(self._size if committed_bytes is None else min(committed_bytes, self._size))
         return Check(self._findings, self._records, self._offset, self._told)
 
@@ -176,7 +178,7 @@ class _Walk:
             self._tell(group.end)
 
     def _data_end(self) -> int:
-        """Return where the last byte that is not zero ends, rounded up to where a message could."""
+        """Return where the last byte that is not zero ends, rounded up; a message may go on behind it, in zeros."""
         end = self._at
         for start, stop in self._disk.data_extents(self._fd, self._at, self._size):
             for at in range(start, stop, _CHUNK):
@@ -185,26 +187,36 @@ class _Walk:
                     end = at + len(chunk)
         return min(self._size, (end + 7) // 8 * 8)
 
-    def _check_messages(self, end: int, end_offset: int | None, *, footer: bool = False) -> None:
+    def _check_messages(
+        self,
+        end: int,
+        end_offset: int | None,
+        *,
+        footer: bool = False,
+        limit: int | None = None,
+        at_least: bool = False,
+    ) -> None:
         """Go through the messages up to file position `end`; the next segment begins at `end_offset`.
 
-        With `footer` something that is no message follows before `end`, and is not to be named here.
+        With `footer` something that is no message follows before `end`, and is not to be named here.  The last message
+        may go on up to `limit`, `end` unless given.
         """
         if end > self._size:
             self._find(self._size, end, self._offset, end_offset, f"the file was cut to {self._size} bytes")
             end_offset, end = None, self._size
+        limit = end if limit is None else limit
         out, count = ffi.new("sf_message[]", _MESSAGES), ffi.new("size_t *")
         while self._at < end:
             before = self._offset
             status = lib.sf_scan(
-                self._base, end, self._layout.id, self._position, self._next, _STEP_BYTES, out, _MESSAGES, count
+                self._base, limit, self._layout.id, self._position, self._next, _STEP_BYTES, out, _MESSAGES, count
             )
             self._records += self._offset - before
             self._tell(self._at)
-            if status in (lib.SF_SCAN_MORE, lib.SF_SCAN_LIMIT):
+            if status in (lib.SF_SCAN_MORE, lib.SF_SCAN_LIMIT) or self._at >= end:
                 continue
             at, offset = self._at, self._offset
-            if lib.sf_find_message(self._base, end, self._layout.id, self._position, out):
+            if lib.sf_find_message(self._base, limit, self._layout.id, self._position, out):
                 self._next[0] = out[0].first_offset
                 self._find(at, self._at, offset, self._offset, "no valid record lies there")
                 continue
@@ -213,7 +225,7 @@ class _Walk:
                 self._find(at, end, offset, end_offset, "no valid record lies there")
                 return
             break
-        if end_offset is not None and self._offset != end_offset:
+        if end_offset is not None and self._offset != end_offset and not (at_least and self._offset > end_offset):
             why = "records are missing" if self._offset < end_offset else f"the next segment begins at {end_offset}"
             self._find(self._at, self._at, self._offset, end_offset, why)
 

@@ -108,6 +108,10 @@ class DataDir:
         except OSError as error:
             raise FailedError(f"cannot list {self._streams_path}: {error.strerror}") from error
 
+    def stream_directory(self, stream_id: str) -> Path:
+        """Return where the stream with an id lies, if there is one."""
+        return self._streams_path / stream_id
+
     def _described(self, directory: Path) -> Stream:
         try:
             return description.read(directory, self.disk)

@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 
 from streamfn import limits
 from streamfn._native import ffi
-from streamfn.log import gaps
+from streamfn.log import gaps, reserve
 from streamfn.log.broker import request_release
+from streamfn.log.commit import CommitFile
 from streamfn.log.disk import Disk, write_all
 from streamfn.log.gaps import DAMAGED, LOST, Gap
 from streamfn.log.lock import FileLock
@@ -34,6 +35,7 @@ from streamfn.log.writer import ShardWriter
 
 _CHUNK = 1 << 20
 _GROUP_MESSAGES = 8192
+_OTHERS = ("commit", gaps.FILE_NAME, reserve.FILE_NAME)
 
 
 class Repaired(NamedTuple):
@@ -92,6 +94,10 @@ class _Repair:
         for finding in findings:
             if finding.records:
                 self._name(finding, finding.path in segments)
+        reserved = self._shard.directory / reserve.FILE_NAME
+        if reserved in touched:
+            self._reserve_anew()
+            self._actions.append(f"{reserved.name}: written anew")
         for path in touched:
             if path in segments:
                 self._write_anew(segments[path])
@@ -101,7 +107,7 @@ class _Repair:
     def _others(self) -> set[Path]:
         """The shard's files beside its segments that a repair may change."""
         names = set(self._disk.list_directory(self._shard.directory))
-        return {self._shard.directory / name for name in ("commit", gaps.FILE_NAME) if name in names}
+        return {self._shard.directory / name for name in _OTHERS if name in names}
 
     def _keep(self, path: Path) -> None:
         """Copy a file to the backup; holes stay holes.  With another ending: it is no part of the log there."""
@@ -136,6 +142,22 @@ class _Repair:
         )
         gaps.record(self._shard, gap)
         self._actions.append(f"{gaps.FILE_NAME}: {gap}")
+
+    def _reserve_anew(self) -> None:
+        ends = [gap.end_offset for gap in gaps.read(self._shard).gaps]
+        for file in list_files(self._shard)[-1:]:
+            good = Readable(self._shard, file)
+            try:
+                ends += [file.first_offset, *(run.end_offset for run in good.runs())]
+            finally:
+                good.close()
+        commit = None
+        if self._shard.directory / "commit" in self._others():
+            commit = CommitFile.open(self._disk, self._shard.directory, write=False).read()
+        if commit is not None:
+            ends.append(commit.end_offset)
+        settled = commit is not None and commit.boot_id == self._disk.boot_id()
+        reserve.write_anew(self._shard, max(ends, default=0), settled=settled)
 
     def _write_anew(self, file: SegmentFile) -> None:
         """Write the good messages of a segment into sealed files, one for each run of offsets without a hole.

@@ -131,6 +131,21 @@ def read(shard: Shard) -> Reserve:
     return _read(shard.disk, shard.directory / FILE_NAME)[1]
 
 
+def write_anew(shard: Shard, end_offset: int, *, settled: bool) -> None:
+    """Put a reserve in the place of one that cannot be read, so that everything given out is covered again.
+
+    The log's records, and what is known of others, end at `end_offset`.  Unless it is `settled` that they are all there
+    were, because the machine has not been restarted since, two blocks behind them count as given out.
+
+    Raises:
+        OSError: it cannot be written; the old one is there.
+    """
+    # With a number in it, whoever opens the shard looks at the last record for the highest that was captured.
+    boot_id, offset = (shard.disk.boot_id(), end_offset) if settled else ("", end_offset + 2 * BLOCK)
+    content = _slot(1, Reserve(boot_id, offset, 1)).ljust(2 * _SLOT_BYTES, b"\0")
+    replace(shard.disk, shard.directory / FILE_NAME, content)
+
+
 def number_block_end(number: str) -> int:
     """Return what to reserve for a captured sequence number, so that many more are covered."""
     block: int = 10**_NUMBER_BLOCK_DIGITS

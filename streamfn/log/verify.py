@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from streamfn.errors import LogDamaged
-from streamfn.log import check, gaps, recovery
+from streamfn.log import check, gaps, recovery, reserve
 from streamfn.log.check import Check, check_segment
 from streamfn.log.commit import Commit, CommitFile
 from streamfn.log.damage import numbers_given
@@ -103,6 +103,7 @@ class _Walk:
         self._bytes = 0
         self._commit = self._read_commit()
         self._ledger = self._read_ledger()
+        self._read_reserve()
 
     def report(self) -> ShardReport:
         files = self._files()
@@ -144,6 +145,13 @@ class _Walk:
             self._find(self._shard.directory / gaps.FILE_NAME, str(damage), remedy)
             return Ledger()
 
+    def _read_reserve(self) -> None:
+        try:
+            reserve.read(self._shard)
+        except LogDamaged as damage:
+            remedy = "it is written anew, and what comes next is above all that may have been given out"
+            self._find(self._shard.directory / reserve.FILE_NAME, str(damage), remedy)
+
     def _files(self) -> list[SegmentFile]:
         """One file of every segment: the sealed form where both are there, none that another one holds whole."""
         kept: dict[int, SegmentFile] = {}
@@ -170,13 +178,18 @@ class _Walk:
 
     def _check(self, file: SegmentFile, promised: int | None) -> Check:
         """Check a file; `promised` is where the records of the last one end at least, None for the others."""
-        committed_bytes = None
+        committed_bytes, last = None, promised is not None
         if promised is not None and not file.sealed:
             committed_bytes, promised = self._tail(file, promised)
         elif self._commit is None:
             promised = None
         checked = check_segment(
-            self._shard, file, committed_bytes=committed_bytes, end_offset=promised, progress=self._progress
+            self._shard,
+            file,
+            committed_bytes=committed_bytes,
+            end_offset=promised,
+            at_least=last,
+            progress=self._progress,
         )
         self._records += checked.records
         self._bytes += checked.bytes

@@ -98,6 +98,16 @@ def test_a_damaged_description_is_a_finding_and_stops_nobody(data: Path) -> None
     assert "1 stream, 2 shards" in done.stdout
 
 
+def test_a_stream_without_its_description_is_a_finding(data: Path) -> None:
+    make(data, "sound")
+    lost = make(data).directory
+    (lost / "stream.json").unlink()
+    done = streamfn(data, "verify")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert f"{lost} has no stream.json" in done.stdout
+    assert "1 stream," in done.stdout
+
+
 def test_a_checkpoint_beyond_the_end_of_its_shard_is_a_finding(data: Path) -> None:
     make(data)
     (data / "handler.py").write_text("def handler(event, context):\n    pass\n")

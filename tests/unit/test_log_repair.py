@@ -12,13 +12,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from streamfn.clock import SystemClock
-from streamfn.errors import BusyError
+from streamfn.errors import BusyError, LogDamaged
 from streamfn.log import gaps
 from streamfn.log.compact import compact
 from streamfn.log.datadir import DataDir
 from streamfn.log.repair import Repaired, repair_shard
+from streamfn.log.reserve import BLOCK
 from streamfn.log.segment import list_segments
-from streamfn.log.stream import Shard
+from streamfn.log.stream import Shard, sequence_order
 from streamfn.log.upkeep import sealed
 from streamfn.log.verify import verify_shard
 from streamfn.log.writer import ShardWriter
@@ -137,6 +138,50 @@ def test_after_a_repair_new_records_go_on_above_everything_that_was_ever_there(s
         assert writer.append([NewRecord(b"60:", "k")]) == range(RECORDS, RECORDS + 1)
     assert readable(shard) == [RECORDS]
     assert verify_shard(shard).findings == []
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", bytes(1024)], ids=["empty", "junk", "zeros"])
+def test_a_damaged_reserve_is_written_anew_and_numbers_stay_above_captured_ones(shard: Shard, content: bytes) -> None:
+    captured = "9" * 60
+    with ShardWriter.open(shard) as writer:
+        writer.append([NewRecord(b"captured", "k", 1, captured)])
+    (shard.directory / "reserve").write_bytes(content)
+    with pytest.raises(LogDamaged, match="reserve is damaged"):
+        ShardWriter.open(shard)
+    repaired, backup = repair(shard)
+    assert [(finding.path.name, finding.records) for finding in repaired.findings] == [("reserve", 0)]
+    assert (repaired.left, (backup / "reserve.bak").read_bytes()) == ([], content)
+    with ShardWriter.open(shard) as writer:
+        (offset,) = writer.append([NewRecord(b"after", "k")])
+        assert offset == RECORDS + 1
+        assert sequence_order(writer.sequence_number(offset)) > sequence_order(captured)
+
+
+def test_behind_a_damaged_reserve_of_an_earlier_run_of_the_machine_offsets_are_passed_over(
+    shard: Shard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (shard.directory / "reserve").write_bytes(b"junk")
+    monkeypatch.setattr(type(shard.disk), "boot_id", lambda self: "another run")
+    repaired, _ = repair(shard)
+    assert ([finding.path.name for finding in repaired.findings], repaired.left) == (["reserve"], [])
+    with ShardWriter.open(shard) as writer:
+        assert writer.append([NewRecord(b"after", "k")])[0] == RECORDS + 2 * BLOCK
+    assert [(gap.first_offset, gap.why) for gap in gaps.read(shard).gaps] == [(RECORDS, "lost")]
+
+
+def test_a_last_record_that_ends_in_zeros_is_kept_where_nothing_says_where_the_segment_ends(shard: Shard) -> None:
+    with ShardWriter.open(shard) as writer:
+        writer.roll()
+        writer.finish_sealing()
+        for i in range(RECORDS, RECORDS + 3):
+            writer.append([NewRecord(b"%d:" % i + bytes(1000), "k")])
+            writer.commit()
+    damage(list_segments(shard)[-1].path, 1000)
+    (shard.directory / "commit").unlink()
+    repaired, _ = repair(shard)
+    assert [(found.first_offset, found.end_offset) for found in repaired.findings] == [(0, 0), (RECORDS, RECORDS + 1)]
+    assert repaired.left == []
+    assert readable(shard) == [offset for offset in range(RECORDS + 3) if offset != RECORDS]
 
 
 def test_a_damaged_commit_file_is_written_anew(shard: Shard) -> None:
