@@ -26,9 +26,9 @@ import trio
 
 import streamfn
 from bench.machine import machine
-from streamfn.log.datadir import DataDir
-from streamfn.log.producer import Producer
-from streamfn.log.reader import ShardReader
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.producer.producer import Producer
+from streamfn.log.shard.reader import ShardReader
 from streamfn.types import NewRecord
 
 PUTTERS = 64

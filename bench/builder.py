@@ -11,8 +11,8 @@ from bench.engine import write_log
 from bench.records import SOURCE, ready_events
 from streamfn import _events
 from streamfn._native import ffi
-from streamfn.log.datadir import DataDir
-from streamfn.log.reader import ShardReader
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.shard.reader import ShardReader
 from streamfn.mapping.poller import Held
 
 BATCH = 100

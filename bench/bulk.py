@@ -17,10 +17,10 @@ import pyarrow as pa
 from bench.machine import machine
 from streamfn.doors.importing import run_import
 from streamfn.doors.sources import ImportRequest
-from streamfn.log.check import check_segment
-from streamfn.log.datadir import DataDir
-from streamfn.log.segment import list_files
-from streamfn.log.writer import ShardWriter
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.segment.check import check_segment
+from streamfn.log.segment.segment import list_files
+from streamfn.log.shard.writer import ShardWriter
 
 KEYS = 10_000
 PAUSE_S = 2

@@ -26,8 +26,8 @@ import orjson
 from bench import handlers
 from bench.records import checksum, payload, ready_events
 from streamfn.clock import SystemClock
-from streamfn.log.datadir import DataDir
-from streamfn.log.writer import ShardWriter
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.shard.writer import ShardWriter
 from streamfn.types import NewRecord
 
 ROOT = Path(__file__).resolve().parent.parent

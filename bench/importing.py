@@ -19,8 +19,8 @@ import pyarrow as pa
 from bench.bulk import columns, rival
 from bench.machine import machine
 from streamfn.doors.importing import ImportRequest, run_import
-from streamfn.log.columns import scan
-from streamfn.log.datadir import DataDir
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.shard.columns import scan
 
 NAMES = ["sequence_number", "partition_key", "approximate_arrival_timestamp", "data"]
 # As many rows as a tool may write at a time.

@@ -19,10 +19,10 @@ import numpy as np
 import pyarrow as pa
 
 from bench.machine import machine
-from streamfn.log.datadir import DataDir
-from streamfn.log.reader import ShardReader
-from streamfn.log.seek import offset_at_time
-from streamfn.log.writer import ShardWriter
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.shard.reader import ShardReader
+from streamfn.log.shard.seek import offset_at_time
+from streamfn.log.shard.writer import ShardWriter
 from streamfn.types import NewRecord
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -38,10 +38,10 @@ from streamfn.doors.putting import Put, Putter, new_record, new_records
 from streamfn.doors.records import Changes, Records, Start
 from streamfn.doors.streams import Stream
 from streamfn.errors import HandlerImportError, PoolClosed, RefusedError
-from streamfn.log.datadir import DataDir
-from streamfn.log.durability import Durability
-from streamfn.log.reshard import merge_shards, split_shard, update_shard_count
-from streamfn.log.stream import Stream as StoredStream
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.catalog.stream import Stream as StoredStream
+from streamfn.log.storage.durability import Durability
+from streamfn.log.upkeep.reshard import merge_shards, split_shard, update_shard_count
 from streamfn.mapping.deletion import delete_mapping, delete_stream
 from streamfn.mapping.handler import Handler
 from streamfn.mapping.logs import LogWriter

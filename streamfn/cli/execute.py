@@ -14,7 +14,7 @@ import trio
 from streamfn.cli.live import LiveDisplay, RetryingShard, RunSummary, Snapshot, summary_text
 from streamfn.doors.openfiles import allow_open_files
 from streamfn.errors import StreamfnError
-from streamfn.log.datadir import DataDir
+from streamfn.log.catalog.datadir import DataDir
 from streamfn.mapping.logs import LogWriter
 from streamfn.mapping.mapping import EventSourceMapping, RunResult
 from streamfn.mapping.options import RunOptions

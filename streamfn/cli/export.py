@@ -67,7 +67,7 @@ def export(
     from streamfn.doors.exporting import ExportRequest, run_export
     from streamfn.doors.selecting import Selection
     from streamfn.errors import RefusedError
-    from streamfn.log.datadir import DataDir
+    from streamfn.log.catalog.datadir import DataDir
 
     if file == "-" and settings.json_output:
         raise RefusedError("--json prints a summary where the records would go: give -o FILE")

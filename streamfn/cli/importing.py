@@ -11,7 +11,7 @@ from streamfn.cli.output import count_of, print_json
 from streamfn.formats.detect import FORMATS
 
 if TYPE_CHECKING:
-    from streamfn.log.durability import Durability
+    from streamfn.log.storage.durability import Durability
 
 _EPILOG = """\b
 Examples:

@@ -12,11 +12,11 @@ from streamfn.cli.options import Settings
 from streamfn.cli.output import count_of, print_json, shown_age, shown_size
 from streamfn.errors import RefusedError
 from streamfn.formats.times import parse_time_ms
-from streamfn.log import upkeep
-from streamfn.log.batch import check_sequence_number
-from streamfn.log.datadir import DataDir
-from streamfn.log.retention import Trimmed
-from streamfn.log.stream import KEEP_ALL, Retention, Shard, Stream
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.catalog.stream import KEEP_ALL, Retention, Shard, Stream
+from streamfn.log.format.batch import check_sequence_number
+from streamfn.log.shard.retention import Trimmed
+from streamfn.log.upkeep import upkeep
 
 
 class TrimRequest(NamedTuple):

@@ -79,6 +79,6 @@ def durability_option(command: Callable[P, R]) -> Callable[P, R]:
 
 def _durability(ctx: click.Context, param: click.Parameter, value: str) -> object:
     # Here, so that commands without it load nothing for it.
-    from streamfn.log.durability import Durability
+    from streamfn.log.storage.durability import Durability
 
     return Durability.parse(value)

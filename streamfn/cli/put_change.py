@@ -10,7 +10,7 @@ import click
 from streamfn.cli.options import Settings, common_options, durability_option
 
 if TYPE_CHECKING:
-    from streamfn.log.durability import Durability
+    from streamfn.log.storage.durability import Durability
 
 _EPILOG = """\b
 Examples:

@@ -17,12 +17,12 @@ from streamfn.doors.openfiles import allow_open_files
 from streamfn.errors import RefusedError
 from streamfn.formats.fields import data_key
 from streamfn.formats.lines import read_blocks, split_lines
-from streamfn.log.answer import Placed
-from streamfn.log.batch import check_record
-from streamfn.log.datadir import DataDir, check_name, check_shards, require_kind
-from streamfn.log.durability import FSYNC, Durability
-from streamfn.log.producer import Producer
-from streamfn.log.stream import KINESIS, Stream
+from streamfn.log.catalog.datadir import DataDir, check_name, check_shards, require_kind
+from streamfn.log.catalog.stream import KINESIS, Stream
+from streamfn.log.format.batch import check_record
+from streamfn.log.producer.answer import Placed
+from streamfn.log.producer.producer import Producer
+from streamfn.log.storage.durability import FSYNC, Durability
 from streamfn.types import NewRecord
 
 

@@ -13,11 +13,11 @@ from streamfn.cli.putting import Target, print_placed
 from streamfn.doors.changing import new_change
 from streamfn.errors import RefusedError
 from streamfn.formats.lines import read_blocks, split_lines
-from streamfn.log.changes import check_change
-from streamfn.log.datadir import check_name, check_shards
-from streamfn.log.durability import FSYNC, Durability
-from streamfn.log.producer import Producer
-from streamfn.log.stream import DYNAMODB
+from streamfn.log.catalog.datadir import check_name, check_shards
+from streamfn.log.catalog.stream import DYNAMODB
+from streamfn.log.format.changes import check_change
+from streamfn.log.producer.producer import Producer
+from streamfn.log.storage.durability import FSYNC, Durability
 from streamfn.types import NewChange
 
 

@@ -26,8 +26,8 @@ from streamfn.cli.output import count_of, print_json, printable, shown_age, show
 from streamfn.doors.openfiles import allow_open_files
 from streamfn.errors import RefusedError
 from streamfn.formats.times import parse_time_ms
-from streamfn.log.datadir import DataDir, check_name
-from streamfn.log.durability import FSYNC, Durability
+from streamfn.log.catalog.datadir import DataDir, check_name
+from streamfn.log.storage.durability import FSYNC, Durability
 
 REFRESH_S = 0.2
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -10,10 +10,10 @@ import click
 from streamfn.cli.options import Settings
 from streamfn.cli.output import count_of, print_json, printable
 from streamfn.cli.verifying import Place, finding_text
-from streamfn.log.datadir import DataDir
-from streamfn.log.repair import Repaired, repair_shard
-from streamfn.log.stream import Shard, Stream
-from streamfn.log.verify import verify_shard
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.catalog.stream import Shard, Stream
+from streamfn.log.upkeep.repair import Repaired, repair_shard
+from streamfn.log.upkeep.verify import verify_shard
 
 EXIT_LEFT = 1
 

@@ -9,9 +9,9 @@ import click
 from streamfn.cli.options import Settings
 from streamfn.cli.output import count_of, print_json
 from streamfn.doors.openfiles import allow_open_files
-from streamfn.log.datadir import DataDir
-from streamfn.log.listing import list_shards
-from streamfn.log.stream import Stream
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.catalog.listing import list_shards
+from streamfn.log.catalog.stream import Stream
 
 # Of more shards than this only the number is told.
 _NAMED_MAX = 8

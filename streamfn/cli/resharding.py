@@ -58,7 +58,7 @@ def split_shard(
 ) -> None:
     """Split a shard of STREAM in two."""
     from streamfn.cli.reshard import run_reshard
-    from streamfn.log import reshard
+    from streamfn.log.upkeep import reshard
 
     run_reshard(
         settings,
@@ -82,7 +82,7 @@ def merge_shards(
 ) -> None:
     """Merge two shards of STREAM whose hash keys adjoin."""
     from streamfn.cli.reshard import run_reshard
-    from streamfn.log import reshard
+    from streamfn.log.upkeep import reshard
 
     run_reshard(
         settings,
@@ -107,7 +107,7 @@ def update_shard_count(
 ) -> None:
     """Split and merge shards of STREAM until there are N of equal ranges."""
     from streamfn.cli.reshard import run_reshard
-    from streamfn.log import reshard
+    from streamfn.log.upkeep import reshard
 
     run_reshard(
         settings,

@@ -18,12 +18,12 @@ from streamfn.doors.openfiles import allow_open_files
 from streamfn.errors import FailedError, RefusedError
 from streamfn.formats.changes import get_records_json
 from streamfn.formats.times import format_time, parse_time_ms
-from streamfn.log.cursor import Followed, ShardCursor, merged
-from streamfn.log.datadir import DataDir
-from streamfn.log.reader import ShardReader, horizon, last_from
-from streamfn.log.rows import Row
-from streamfn.log.seek import offset_at_time
-from streamfn.log.stream import Shard, Stream
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.catalog.stream import Shard, Stream
+from streamfn.log.segment.rows import Row
+from streamfn.log.shard.cursor import Followed, ShardCursor, merged
+from streamfn.log.shard.reader import ShardReader, horizon, last_from
+from streamfn.log.shard.seek import offset_at_time
 from streamfn.types import Change
 
 LAST_DEFAULT = 10

@@ -14,10 +14,10 @@ from streamfn.cli.output import count_of, print_json, printable, shown_size
 from streamfn.cli.progress import ByteProgress
 from streamfn.doors.openfiles import allow_open_files
 from streamfn.errors import FailedError, RefusedError
-from streamfn.log.datadir import DataDir
-from streamfn.log.gaps import Gap
-from streamfn.log.stream import Shard, Stream
-from streamfn.log.verify import Finding, ShardReport, shard_bytes, verify_shard
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.catalog.stream import Shard, Stream
+from streamfn.log.shard.gaps import Gap
+from streamfn.log.upkeep.verify import Finding, ShardReport, shard_bytes, verify_shard
 from streamfn.mapping.position import committed_end
 from streamfn.state.store import Store
 
@@ -114,7 +114,7 @@ def _verify_shard(stream: Stream, shard: Shard, report: Report, progress: BytePr
     if found.findings:
         report.notes.append((place, "not looked into, because of what was found"))
         return
-    from streamfn.log.deep import look_into
+    from streamfn.log.upkeep.deep import look_into
 
     for nonsense in look_into(stream, shard):
         offsets = f"offsets {nonsense.first_offset} to {nonsense.end_offset - 1}"

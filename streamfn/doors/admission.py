@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from streamfn.limits import SEQUENCE_DIGITS_MAX
-from streamfn.log.numbers import Membership, last_sequence_number
-from streamfn.log.stream import Shard, Stream, sequence_order
+from streamfn.log.catalog.stream import Shard, Stream, sequence_order
+from streamfn.log.shard.numbers import Membership, last_sequence_number
 
 # Of so many numbers it is known without asking the log that they were just taken.
 _REMEMBERED = 100_000

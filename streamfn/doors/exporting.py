@@ -15,11 +15,11 @@ from streamfn.formats.compression import split_suffix
 from streamfn.formats.output import STANDARD_OUTPUT, Output
 from streamfn.formats.rows import ShardOrigin
 from streamfn.formats.writing import EXPORT_FORMATS, Described, writer_for
-from streamfn.log.columns import scan
-from streamfn.log.datadir import DataDir
-from streamfn.log.layout import KINESIS_SOURCE
-from streamfn.log.segment import list_segments, read_header
-from streamfn.log.stream import Shard, Stream
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.catalog.stream import Shard, Stream
+from streamfn.log.format.layout import KINESIS_SOURCE
+from streamfn.log.segment.segment import list_segments, read_header
+from streamfn.log.shard.columns import scan
 
 _SUFFIXES = {
     ".parquet": "parquet",

@@ -14,7 +14,7 @@ from streamfn.errors import RefusedError
 if TYPE_CHECKING:
     from streamfn.doors.exporting import ExportReport
     from streamfn.doors.importing import ImportReport
-    from streamfn.log.datadir import DataDir
+    from streamfn.log.catalog.datadir import DataDir
 
 
 class ImportOptions(TypedDict, total=False):

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from streamfn.errors import FailedError
 from streamfn.formats.rows import Changes, Column, Rows
 from streamfn.limits import MIB
-from streamfn.log.writer import ShardWriter
+from streamfn.log.shard.writer import ShardWriter
 
 Item: TypeAlias = Rows | Changes
 

@@ -27,12 +27,12 @@ from streamfn.doors.openfiles import allow_open_files
 from streamfn.errors import DiskFull
 from streamfn.formats.rows import Changes, Rows
 from streamfn.limits import FREE_BYTES_MIN, MIB
-from streamfn.log.broker import request_release
-from streamfn.log.changes import item_key
-from streamfn.log.durability import FSYNC, Durability
-from streamfn.log.porter import Porter
-from streamfn.log.stream import Shard, Stream
-from streamfn.log.writer import ShardWriter
+from streamfn.log.catalog.stream import Shard, Stream
+from streamfn.log.format.changes import item_key
+from streamfn.log.producer.porter import Porter
+from streamfn.log.shard.writer import ShardWriter
+from streamfn.log.sharing.broker import request_release
+from streamfn.log.storage.durability import FSYNC, Durability
 from streamfn.types import NewChange
 
 GROUP_BYTES = 32 * MIB

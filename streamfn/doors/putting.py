@@ -23,12 +23,12 @@ import trio
 from streamfn.doors.openfiles import allow_open_files
 from streamfn.errors import DiskFull, LogError, PoolClosed, RefusedError
 from streamfn.limits import MIB
-from streamfn.log.answer import Answer
-from streamfn.log.datadir import DataDir, require_kind
-from streamfn.log.durability import FSYNC, Durability
-from streamfn.log.part import New
-from streamfn.log.producer import Producer
-from streamfn.log.stream import DYNAMODB, KINESIS
+from streamfn.log.catalog.datadir import DataDir, require_kind
+from streamfn.log.catalog.stream import DYNAMODB, KINESIS
+from streamfn.log.producer.answer import Answer
+from streamfn.log.producer.part import New
+from streamfn.log.producer.producer import Producer
+from streamfn.log.storage.durability import FSYNC, Durability
 from streamfn.types import NewChange, NewRecord
 
 # With less than this queued, a put never waits for room in the producer's queue of 64 MiB.

@@ -15,11 +15,11 @@ import trio
 
 from streamfn.doors.options import time_ms
 from streamfn.errors import FailedError, PoolClosed, RefusedError, StreamfnError
-from streamfn.log.cursor import Followed, ShardCursor, merged
-from streamfn.log.reader import horizon
-from streamfn.log.rows import Row
-from streamfn.log.seek import offset_at_time
-from streamfn.log.stream import DYNAMODB, KINESIS, Shard, Stream
+from streamfn.log.catalog.stream import DYNAMODB, KINESIS, Shard, Stream
+from streamfn.log.segment.rows import Row
+from streamfn.log.shard.cursor import Followed, ShardCursor, merged
+from streamfn.log.shard.reader import horizon
+from streamfn.log.shard.seek import offset_at_time
 from streamfn.mapping.position import committed_end
 from streamfn.types import Change, Record
 

@@ -15,7 +15,7 @@ from streamfn.errors import RefusedError
 from streamfn.formats.log_columns import CREATED, TIME
 from streamfn.formats.times import parse_time_ms
 from streamfn.limits import SEQUENCE_DIGITS_MAX
-from streamfn.log.stream import DYNAMODB, Stream
+from streamfn.log.catalog.stream import DYNAMODB, Stream
 
 # So many digits are a sequence number, and fewer a time: milliseconds of the year 9999 have 15.
 _NUMBER_DIGITS = 16

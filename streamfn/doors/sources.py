@@ -18,7 +18,7 @@ from streamfn.formats.lines import split_lines
 from streamfn.formats.opening import STANDARD_INPUT, Input
 from streamfn.formats.rows import Changes, Origin, Reading, Rows
 from streamfn.formats.text import read_csv, read_jsonl, read_plain
-from streamfn.log.durability import FSYNC, Durability
+from streamfn.log.storage.durability import FSYNC, Durability
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

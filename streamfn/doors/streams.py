@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from streamfn.log.stream import Shard
-from streamfn.log.stream import Stream as StoredStream
+from streamfn.log.catalog.stream import Shard
+from streamfn.log.catalog.stream import Stream as StoredStream
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -61,7 +61,7 @@ class Stream:
             LogDamaged: a message is damaged; those before it have been yielded.
             LogError: a file cannot be read.
         """
-        from streamfn.log import columns
+        from streamfn.log.shard import columns
 
         return columns.scan(self._stored, shard_ids)
 
@@ -73,6 +73,6 @@ class Stream:
         Raises:
             RefusedError, LogDamaged, LogError: as `scan`.
         """
-        from streamfn.log import columns
+        from streamfn.log.shard import columns
 
         return columns.dataset(self._stored, shard_ids)

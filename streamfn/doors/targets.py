@@ -15,9 +15,9 @@ from streamfn.doors.loading import CapturedLoader, Loader, StreamLoader
 from streamfn.doors.sources import ImportRequest
 from streamfn.errors import RefusedError
 from streamfn.formats.rows import BadRecord, Changes, Origin, Rows
-from streamfn.log import reshard
-from streamfn.log.datadir import DataDir, check_name, check_shards, require_kind
-from streamfn.log.stream import DYNAMODB, KINESIS, CapturedShard, Stream, default_arn, shard_id
+from streamfn.log.catalog.datadir import DataDir, check_name, check_shards, require_kind
+from streamfn.log.catalog.stream import DYNAMODB, KINESIS, CapturedShard, Stream, default_arn, shard_id
+from streamfn.log.upkeep import reshard
 
 SHARD_DEFAULT = shard_id(0)
 

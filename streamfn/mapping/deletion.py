@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from streamfn.errors import BusyError, RefusedError
-from streamfn.log.datadir import DataDir
+from streamfn.log.catalog.datadir import DataDir
 from streamfn.state.owner import Ownership
 from streamfn.state.store import Store
 

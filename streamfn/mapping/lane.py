@@ -25,9 +25,9 @@ from streamfn.mapping.poller import Held, Poller
 from streamfn.types import Run
 
 if TYPE_CHECKING:
-    from streamfn.log.gaps import Gap
-    from streamfn.log.segment import Segment
-    from streamfn.log.stream import Shard
+    from streamfn.log.catalog.stream import Shard
+    from streamfn.log.segment.segment import Segment
+    from streamfn.log.shard.gaps import Gap
     from streamfn.mapping.mapping import EventSourceMapping
     from streamfn.pool.lane import Answer, FailureKind, LaneSeat
     from streamfn.pool.worker import Worker

@@ -13,12 +13,12 @@ import trio
 
 from streamfn.core.lineage import Lineage
 from streamfn.errors import FailedError, LogDamaged
-from streamfn.log.reader import ShardReader
+from streamfn.log.shard.reader import ShardReader
 from streamfn.mapping.lane import ShardLane
 from streamfn.mapping.position import committed_end
 
 if TYPE_CHECKING:
-    from streamfn.log.stream import Shard, Stream
+    from streamfn.log.catalog.stream import Shard, Stream
     from streamfn.mapping.mapping import EventSourceMapping
 
 _Damaged = list[tuple["Shard", FailedError]]

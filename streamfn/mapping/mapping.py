@@ -19,7 +19,7 @@ from streamfn.core.lane import Lane
 from streamfn.errors import FailedError, Fenced, HandlerImportError
 from streamfn.events.size import EVENT_FRAME_BYTES, fixed_bytes
 from streamfn.limits import EVENT_BYTES_MAX
-from streamfn.log.gaps import TRIMMED, Gap
+from streamfn.log.shard.gaps import TRIMMED, Gap
 from streamfn.mapping.histogram import new_histogram
 from streamfn.mapping.lane import ShardLane
 from streamfn.mapping.lanes import Lanes
@@ -31,8 +31,8 @@ from streamfn.mapping.source import event_source, source_header
 from streamfn.state.store import Discard
 
 if TYPE_CHECKING:
-    from streamfn.log.reader import ShardReader
-    from streamfn.log.stream import Shard, Stream
+    from streamfn.log.catalog.stream import Shard, Stream
+    from streamfn.log.shard.reader import ShardReader
     from streamfn.mapping.runtime import Runtime
     from streamfn.pool.function import Function
     from streamfn.pool.lane import Answer

@@ -14,8 +14,8 @@ import trio
 from streamfn._native import ffi, lib
 from streamfn.core.batcher import Chunk
 from streamfn.events.size import json_prefix
-from streamfn.log.gaps import Gap
-from streamfn.log.reader import Message, ShardReader
+from streamfn.log.shard.gaps import Gap
+from streamfn.log.shard.reader import Message, ShardReader
 
 # What one read in a thread may take: some milliseconds of checking, long enough to make the hop unimportant.
 BACKLOG_BYTES = 16 * 1024 * 1024

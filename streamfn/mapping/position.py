@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from streamfn.log.reader import ShardReader, horizon
-from streamfn.log.seek import offset_at_time
-from streamfn.log.stream import Shard, Stream
+from streamfn.log.catalog.stream import Shard, Stream
+from streamfn.log.shard.reader import ShardReader, horizon
+from streamfn.log.shard.seek import offset_at_time
 
 
 def starting_offsets(stream: Stream, position: str, timestamp: float | None) -> dict[str, int]:

@@ -18,9 +18,9 @@ from typing import Any, TypeVar, TypeVarTuple
 import trio
 
 from streamfn.errors import BusyError, HandlerImportError, RefusedError
-from streamfn.log.datadir import DataDir
-from streamfn.log.stream import Shard, Stream
-from streamfn.log.watch import CommitWatch
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.catalog.stream import Shard, Stream
+from streamfn.log.shard.watch import CommitWatch
 from streamfn.mapping.checkpointer import Checkpointer
 from streamfn.mapping.context import function_environment
 from streamfn.mapping.handler import Handler

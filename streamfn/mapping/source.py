@@ -11,7 +11,7 @@ from streamfn.events.dynamodb import DynamoDBSource
 from streamfn.events.kinesis import KinesisSource
 
 if TYPE_CHECKING:
-    from streamfn.log.stream import Shard, Stream
+    from streamfn.log.catalog.stream import Shard, Stream
 
 _DYNAMODB = "dynamodb"
 

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from streamfn.log.disk import Content, FileStatus, Space
+from streamfn.log.storage.disk import Content, FileStatus, Space
 from streamfn.testing.volatile import (
     ROOT,
     SECTOR_BYTES,

@@ -3,7 +3,7 @@
 import pytest
 from crash_world import RESERVE_BLOCK
 
-from streamfn.log import reserve
+from streamfn.log.shard import reserve
 
 
 @pytest.fixture

@@ -11,15 +11,17 @@ from crash_world import SEGMENT_BYTES, newborn
 
 from streamfn._native import ffi, lib
 from streamfn.errors import LogError
-from streamfn.log import age, batch, changes, compact, retention
-from streamfn.log.chain import read_chain
-from streamfn.log.gaps import Gap
-from streamfn.log.layout import DYNAMODB, LAYOUTS, Layout
-from streamfn.log.reader import Message, ShardReader, records
-from streamfn.log.rows import changes as changes_of
-from streamfn.log.seal import seal
-from streamfn.log.stream import Shard
-from streamfn.log.writer import ShardWriter
+from streamfn.log.catalog import age
+from streamfn.log.catalog.stream import Shard
+from streamfn.log.format import batch, changes
+from streamfn.log.format.layout import DYNAMODB, LAYOUTS, Layout
+from streamfn.log.segment.rows import changes as changes_of
+from streamfn.log.shard import compact, retention
+from streamfn.log.shard.chain import read_chain
+from streamfn.log.shard.gaps import Gap
+from streamfn.log.shard.reader import Message, ShardReader, records
+from streamfn.log.shard.seal import seal
+from streamfn.log.shard.writer import ShardWriter
 from streamfn.testing.clock import VirtualClock
 from streamfn.testing.disk import SimDisk
 from streamfn.testing.volatile import Image

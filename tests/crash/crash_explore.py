@@ -26,8 +26,8 @@ from crash_told import Moment, Told, Violation
 from crash_world import RESERVE_BLOCK, Life, newborn
 
 from streamfn.errors import StreamfnError
-from streamfn.log import reserve
-from streamfn.log.durability import FSYNC, OS, Durability, interval
+from streamfn.log.shard import reserve
+from streamfn.log.storage.durability import FSYNC, OS, Durability, interval
 from streamfn.testing.disk import SimDisk
 from streamfn.testing.volatile import Image
 

@@ -13,10 +13,10 @@ from crash_told import Moment, Seen, Told, Violation, as_found, expect_same, num
 from crash_world import Life, newborn
 
 from streamfn.errors import StreamfnError
-from streamfn.log.durability import FSYNC, Durability
-from streamfn.log.gaps import LOST, TRIMMED
-from streamfn.log.reader import ShardReader
-from streamfn.log.segment import stream_path
+from streamfn.log.segment.segment import stream_path
+from streamfn.log.shard.gaps import LOST, TRIMMED
+from streamfn.log.shard.reader import ShardReader
+from streamfn.log.storage.durability import FSYNC, Durability
 from streamfn.testing.disk import SimDisk
 from streamfn.testing.volatile import Image
 from streamfn.types import Record

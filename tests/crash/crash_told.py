@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from streamfn.log.gaps import LOST, Gap
-from streamfn.log.reader import ShardReader, records
+from streamfn.log.shard.gaps import LOST, Gap
+from streamfn.log.shard.reader import ShardReader, records
 from streamfn.testing.volatile import Crash
 from streamfn.types import NewRecord, Record
 

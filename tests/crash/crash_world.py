@@ -15,16 +15,18 @@ from unittest import mock
 from crash_told import Moment, Told, expect_same, number_of, whole, without_lost
 
 from streamfn import limits
-from streamfn.log import age, commit, compact, gaps, retention
-from streamfn.log.chain import read_chain
-from streamfn.log.commit import Commit
-from streamfn.log.datadir import FORMAT_VERSION, DataDir
-from streamfn.log.disk import write_synced
-from streamfn.log.durability import FSYNC, Durability
-from streamfn.log.reader import ShardReader
-from streamfn.log.seal import seal
-from streamfn.log.stream import Shard
-from streamfn.log.writer import ShardWriter
+from streamfn.log.catalog import age
+from streamfn.log.catalog.datadir import FORMAT_VERSION, DataDir
+from streamfn.log.catalog.stream import Shard
+from streamfn.log.shard import compact, gaps, retention
+from streamfn.log.shard.chain import read_chain
+from streamfn.log.shard.reader import ShardReader
+from streamfn.log.shard.seal import seal
+from streamfn.log.shard.writer import ShardWriter
+from streamfn.log.storage import commit
+from streamfn.log.storage.commit import Commit
+from streamfn.log.storage.disk import write_synced
+from streamfn.log.storage.durability import FSYNC, Durability
 from streamfn.testing.clock import VirtualClock
 from streamfn.testing.disk import SimDisk
 from streamfn.testing.volatile import Image

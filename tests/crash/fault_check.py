@@ -7,10 +7,10 @@ from typing import Any
 
 from fault_script import MAPPING, SEGMENT_BYTES, STREAM, record
 
-from streamfn.log.datadir import DataDir
-from streamfn.log.reader import ShardReader, horizon, records
-from streamfn.log.verify import verify_shard
-from streamfn.log.writer import ShardWriter
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.shard.reader import ShardReader, horizon, records
+from streamfn.log.shard.writer import ShardWriter
+from streamfn.log.upkeep.verify import verify_shard
 from streamfn.state.store import Store
 
 Told = list[list[Any]]

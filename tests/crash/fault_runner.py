@@ -29,8 +29,8 @@ from fault_check import broken_promises
 from fault_script import Script, prepare
 
 from streamfn.errors import StreamfnError
-from streamfn.log import active
-from streamfn.log.disk import SystemDisk
+from streamfn.log.shard import active
+from streamfn.log.storage.disk import SystemDisk
 
 FAULTS = {"EIO": errno.EIO, "ENOSPC": errno.ENOSPC, "short": -1, "SIGKILL": -2}
 # A read cannot run out of space, and only a write can be short.
@@ -69,7 +69,7 @@ def name_the_sites() -> None:
 def _sited(original: Any) -> Any:
     def call(*arguments: Any) -> Any:
         frame = sys._getframe(1)
-        while frame.f_code.co_filename.endswith("log/disk.py"):
+        while frame.f_code.co_filename.endswith("log/storage/disk.py"):
             frame = frame.f_back
         module = Path(frame.f_code.co_filename).stem
         shim.fault_site(f"{module}.{frame.f_code.co_name}".encode())

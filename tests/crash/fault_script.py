@@ -14,12 +14,12 @@ from collections.abc import Callable
 from typing import Any
 
 from streamfn.errors import StreamfnError
-from streamfn.log import compact, retention
-from streamfn.log.chain import read_chain
-from streamfn.log.datadir import DataDir
-from streamfn.log.durability import FSYNC, OS
-from streamfn.log.reader import ShardReader, records
-from streamfn.log.writer import ShardWriter
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.shard import compact, retention
+from streamfn.log.shard.chain import read_chain
+from streamfn.log.shard.reader import ShardReader, records
+from streamfn.log.shard.writer import ShardWriter
+from streamfn.log.storage.durability import FSYNC, OS
 from streamfn.state.store import Discard, Store
 from streamfn.types import NewRecord
 

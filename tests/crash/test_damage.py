@@ -13,8 +13,9 @@ from crash_damage import KINDS, Log, Scanner, cold, delivered, log, message, sal
 from crash_world import SEGMENT_BYTES
 
 from streamfn.errors import LogDamaged, LogError
-from streamfn.log import commit, gaps
-from streamfn.log.writer import ShardWriter
+from streamfn.log.shard import gaps
+from streamfn.log.shard.writer import ShardWriter
+from streamfn.log.storage import commit
 from streamfn.testing.disk import SimDisk
 
 SMEARS = 20_000

@@ -10,7 +10,7 @@ from crash_told import Moment, Told
 from crash_world import Life, newborn
 
 from streamfn.errors import DiskFull, RefusedError
-from streamfn.log.durability import OS
+from streamfn.log.storage.durability import OS
 from streamfn.testing.disk import SimDisk
 from streamfn.types import NewRecord
 

@@ -10,10 +10,11 @@ import pytest
 from crash_explore import PLAN, explore
 from crash_world import Life
 
-from streamfn.log import gaps, recovery, reserve, scan
-from streamfn.log.durability import FSYNC, OS
-from streamfn.log.fence import Fence
-from streamfn.log.writer import ShardWriter
+from streamfn.log.segment import scan
+from streamfn.log.shard import gaps, recovery, reserve
+from streamfn.log.shard.fence import Fence
+from streamfn.log.shard.writer import ShardWriter
+from streamfn.log.storage.durability import FSYNC, OS
 from streamfn.testing.disk import SimDisk
 from streamfn.types import Record
 

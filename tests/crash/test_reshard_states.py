@@ -12,12 +12,13 @@ import pytest
 from crash_world import newborn
 
 from streamfn.errors import ShardClosed, StreamfnError
-from streamfn.log import datadir, reshard
-from streamfn.log.datadir import DataDir
-from streamfn.log.disk import write_file
-from streamfn.log.reader import ShardReader, records
-from streamfn.log.stream import Shard, Stream
-from streamfn.log.writer import ShardWriter
+from streamfn.log.catalog import datadir
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.catalog.stream import Shard, Stream
+from streamfn.log.shard.reader import ShardReader, records
+from streamfn.log.shard.writer import ShardWriter
+from streamfn.log.storage.disk import write_file
+from streamfn.log.upkeep import reshard
 from streamfn.testing.disk import SimDisk
 from streamfn.testing.volatile import Crash, Image
 from streamfn.types import NewRecord

@@ -9,7 +9,7 @@ from typing import Any
 from streamfn import _events
 from streamfn._native import ffi, lib
 from streamfn.events.dynamodb import DynamoDBSource
-from streamfn.log.changes import from_changes
+from streamfn.log.format.changes import from_changes
 from streamfn.types import Change, NewChange
 
 SOURCE = DynamoDBSource(

@@ -20,13 +20,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from streamfn.errors import LogError
-from streamfn.log import gaps
-from streamfn.log.datadir import make_shard_directories
-from streamfn.log.durability import FSYNC, OS, interval
-from streamfn.log.gaps import LOST, TRIMMED
-from streamfn.log.reader import ShardReader, horizon, records
-from streamfn.log.stream import Shard, Stream, sequence_order, uniform_shards
-from streamfn.log.writer import ShardWriter
+from streamfn.log.catalog.datadir import make_shard_directories
+from streamfn.log.catalog.stream import Shard, Stream, sequence_order, uniform_shards
+from streamfn.log.shard import gaps
+from streamfn.log.shard.gaps import LOST, TRIMMED
+from streamfn.log.shard.reader import ShardReader, horizon, records
+from streamfn.log.shard.writer import ShardWriter
+from streamfn.log.storage.durability import FSYNC, OS, interval
 from streamfn.testing.disk import SimDisk
 from streamfn.types import NewRecord
 

@@ -16,7 +16,7 @@ from streamfn._native import ffi, lib
 from streamfn.errors import RefusedError
 from streamfn.events.dynamodb import DynamoDBSource, dynamodb_event
 from streamfn.events.size import EVENT_FRAME_BYTES, fixed_bytes, json_prefix
-from streamfn.log.changes import check_change
+from streamfn.log.format.changes import check_change
 from streamfn.types import NewChange
 
 ODD_CHARACTERS = '\x00\x01\b\t\n\x0b\f\r\x1f "\\/\x7f\x80é\u07ff\u0800\u2028\ud7ff\ue000\uffff😀\U0010ffff'

@@ -16,7 +16,7 @@ from streamfn import _events, limits
 from streamfn._native import ffi, lib
 from streamfn.events.kinesis import KinesisSource, kinesis_event
 from streamfn.events.size import EVENT_FRAME_BYTES, fixed_bytes, json_prefix
-from streamfn.log.batch import from_records
+from streamfn.log.format.batch import from_records
 from streamfn.types import NewRecord, Record
 
 ODD_CHARACTERS = '\x00\x01\x07\b\t\n\x0b\f\r\x1f "\\/\x7f\x80é\u07ff\u0800\u2028\u2029\ud7ff\ue000\uffff'

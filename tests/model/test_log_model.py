@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from streamfn import limits
-from streamfn.log import commit
-from streamfn.log.compact import compact
-from streamfn.log.datadir import DataDir
-from streamfn.log.reader import ShardReader, horizon, records, segments
-from streamfn.log.seek import offset_at_time
-from streamfn.log.writer import ShardWriter
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.shard.compact import compact
+from streamfn.log.shard.reader import ShardReader, horizon, records, segments
+from streamfn.log.shard.seek import offset_at_time
+from streamfn.log.shard.writer import ShardWriter
+from streamfn.log.storage import commit
 from streamfn.types import NewRecord
 
 SEGMENT = 16 * 1024

@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 
 from streamfn.errors import RefusedError, ShardClosed
-from streamfn.log.broker import request_release
-from streamfn.log.datadir import DataDir
-from streamfn.log.durability import FSYNC, OS, interval
-from streamfn.log.producer import Producer
-from streamfn.log.reader import ShardReader, records
-from streamfn.log.reshard import merge_shards, split_shard
-from streamfn.log.stream import Stream
-from streamfn.log.writer import ShardWriter
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.catalog.stream import Stream
+from streamfn.log.producer.producer import Producer
+from streamfn.log.shard.reader import ShardReader, records
+from streamfn.log.shard.writer import ShardWriter
+from streamfn.log.sharing.broker import request_release
+from streamfn.log.storage.durability import FSYNC, OS, interval
+from streamfn.log.upkeep.reshard import merge_shards, split_shard
 from streamfn.types import NewRecord
 
 KEYS = 5

@@ -24,11 +24,11 @@ from streamfn.doors.importing import ImportReport, ImportRequest, run_import
 from streamfn.doors.selecting import Selection
 from streamfn.errors import FailedError, RefusedError
 from streamfn.limits import ARRIVAL_MS_MAX
-from streamfn.log.columns import scan
-from streamfn.log.datadir import DataDir
-from streamfn.log.reshard import split_shard
-from streamfn.log.stream import CapturedShard, Stream
-from streamfn.log.writer import ShardWriter
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.catalog.stream import CapturedShard, Stream
+from streamfn.log.shard.columns import scan
+from streamfn.log.shard.writer import ShardWriter
+from streamfn.log.upkeep.reshard import split_shard
 from streamfn.types import NewChange, NewRecord
 
 ARN = "arn:aws:kinesis:eu-west-1:123456789012:stream/source"

@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamfn._native import ffi, lib
-from streamfn.log import batch, changes, rows
-from streamfn.log.layout import DYNAMODB, KINESIS, KINESIS_SOURCE, LAYOUTS, Layout
-from streamfn.log.schema import END_OF_STREAM, Draft, schema_message
+from streamfn.log.format import batch, changes
+from streamfn.log.format.layout import DYNAMODB, KINESIS, KINESIS_SOURCE, LAYOUTS, Layout
+from streamfn.log.format.schema import END_OF_STREAM, Draft, schema_message
+from streamfn.log.segment import rows
 from streamfn.types import NewChange, NewRecord
 
 SHARD = "0123456789abcdef/shardId-000000000000"

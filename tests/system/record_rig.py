@@ -18,9 +18,9 @@ from streamfn.capture.reading import Beginning, Until
 from streamfn.capture.recorder import Recorder
 from streamfn.capture.target import parse_target
 from streamfn.core.backoff import Backoff
-from streamfn.log.datadir import DataDir
-from streamfn.log.reader import ShardReader
-from streamfn.log.rows import changes, records
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.segment.rows import changes, records
+from streamfn.log.shard.reader import ShardReader
 
 MS = 1_000_000
 QUICK = {

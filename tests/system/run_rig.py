@@ -10,9 +10,9 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from streamfn.log.datadir import DataDir
-from streamfn.log.producer import Producer
-from streamfn.log.reader import ShardReader, horizon, records
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.producer.producer import Producer
+from streamfn.log.shard.reader import ShardReader, horizon, records
 from streamfn.state.store import Store
 from streamfn.types import NewRecord
 

@@ -17,9 +17,9 @@ import streamfn
 from streamfn.errors import RefusedError
 from streamfn.events.dynamodb import DynamoDBSource, dynamodb_event
 from streamfn.limits import EVENT_BYTES_MAX
-from streamfn.log.datadir import DataDir
-from streamfn.log.reader import ShardReader, changes
-from streamfn.log.stream import Stream
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.catalog.stream import Stream
+from streamfn.log.shard.reader import ShardReader, changes
 from streamfn.types import Change
 
 COMMAND = [sys.executable, "-c", "import sys; from streamfn.cli import main; sys.exit(main())"]

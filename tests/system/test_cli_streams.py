@@ -20,9 +20,9 @@ from typing import IO, Any
 import pytest
 
 from streamfn.cli.app import COMMANDS
-from streamfn.log.datadir import DataDir
-from streamfn.log.reader import ShardReader
-from streamfn.log.writer import ShardWriter
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.shard.reader import ShardReader
+from streamfn.log.shard.writer import ShardWriter
 from streamfn.state.owner import Ownership
 from streamfn.state.store import Store
 from streamfn.types import NewRecord

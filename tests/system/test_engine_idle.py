@@ -7,7 +7,7 @@ import trio
 from engine_rig import one_mapping, some, until
 from trio.testing import trio_test
 
-from streamfn.log.writer import ShardWriter
+from streamfn.log.shard.writer import ShardWriter
 from streamfn.mapping.lane import ShardLane
 from streamfn.pool.reaper import Reaper
 from streamfn.pool.worker import Worker

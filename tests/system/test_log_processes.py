@@ -21,10 +21,10 @@ import pyarrow as pa
 import pytest
 
 from streamfn.errors import BusyError, DiskFull
-from streamfn.log.datadir import DataDir
-from streamfn.log.reader import ShardReader, records, segments
-from streamfn.log.stream import Shard
-from streamfn.log.writer import ShardWriter
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.catalog.stream import Shard
+from streamfn.log.shard.reader import ShardReader, records, segments
+from streamfn.log.shard.writer import ShardWriter
 from streamfn.types import NewRecord
 
 SEGMENT = 256 * 1024
@@ -32,8 +32,8 @@ SEGMENT = 256 * 1024
 # Appends records whose content follows from their offset, and says after each commit how far it is.
 APPENDER = """
 import random, sys
-from streamfn.log.datadir import DataDir
-from streamfn.log.writer import ShardWriter
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.shard.writer import ShardWriter
 from streamfn.types import NewRecord
 path, seed, rounds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 chance = random.Random(seed)

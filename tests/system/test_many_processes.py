@@ -14,17 +14,17 @@ from pathlib import Path
 import pytest
 
 import streamfn
-from streamfn.log.datadir import DataDir
-from streamfn.log.reader import ShardReader, records
-from streamfn.log.writer import ShardWriter
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.shard.reader import ShardReader, records
+from streamfn.log.shard.writer import ShardWriter
 from streamfn.types import Record
 
 # Puts numbered records one by one and says of each what became of it; begins when it is told to.
 PUTTER = """
 import sys
 from streamfn.errors import StreamfnError
-from streamfn.log.datadir import DataDir
-from streamfn.log.producer import Producer
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.producer.producer import Producer
 from streamfn.types import NewRecord
 path, name, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
 with Producer(DataDir.open(path, create=True).stream("s")) as producer:
@@ -99,8 +99,8 @@ def cli(path: Path, *arguments: str, given: str | None = None) -> subprocess.Com
 # 64 starts of Python would be most of the test.
 FORKED = """
 import os, sys
-from streamfn.log.datadir import DataDir
-from streamfn.log.producer import Producer
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.producer.producer import Producer
 from streamfn.types import NewRecord
 
 def put(name):

@@ -8,7 +8,7 @@ import pytest
 from run_rig import Place
 from witness import deliveries, first_deliveries
 
-from streamfn.log.cursor import ShardCursor
+from streamfn.log.shard.cursor import ShardCursor
 
 DATA = Path(__file__).parents[1] / "data"
 

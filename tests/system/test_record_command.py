@@ -20,7 +20,7 @@ from witness import deliveries
 from streamfn.capture import opening
 from streamfn.capture.captured import ShardLog
 from streamfn.cli.app import run
-from streamfn.log.datadir import DataDir
+from streamfn.log.catalog.datadir import DataDir
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from scripted_endpoint import SESSIONS
 
 from streamfn.capture.reading import Beginning
 from streamfn.errors import RefusedError
-from streamfn.log.datadir import DataDir
+from streamfn.log.catalog.datadir import DataDir
 
 REGION = "eu-west-1"
 

@@ -19,9 +19,9 @@ from streamfn.capture.captured import ShardLog
 from streamfn.capture.reading import Beginning, Loss, Until
 from streamfn.cli.app import run
 from streamfn.errors import BusyError, FailedError, RefusedError
-from streamfn.log import gaps
-from streamfn.log.datadir import DataDir
-from streamfn.log.producer import Producer
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.producer.producer import Producer
+from streamfn.log.shard import gaps
 from streamfn.types import NewRecord
 
 DAY_MS = 86_400_000

@@ -9,8 +9,8 @@ import time
 from run_rig import Place
 from witness import invocations
 
-from streamfn.log.cursor import ShardCursor
-from streamfn.log.reader import horizon
+from streamfn.log.shard.cursor import ShardCursor
+from streamfn.log.shard.reader import horizon
 
 
 class Putters:

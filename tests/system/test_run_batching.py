@@ -10,9 +10,9 @@ from run_rig import error_line, keys_of, until
 from witness import deliveries
 
 from streamfn.limits import EVENT_BYTES_MAX
-from streamfn.log.datadir import DataDir
-from streamfn.log.producer import Producer
-from streamfn.log.writer import ShardWriter
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.producer.producer import Producer
+from streamfn.log.shard.writer import ShardWriter
 from streamfn.types import NewRecord
 
 

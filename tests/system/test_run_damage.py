@@ -9,10 +9,10 @@ from witness import deliveries
 
 from streamfn.errors import DiskFull
 from streamfn.limits import SEGMENT_BYTES
-from streamfn.log import retention
-from streamfn.log.chain import read_chain
-from streamfn.log.reader import ShardReader
-from streamfn.log.writer import ShardWriter
+from streamfn.log.shard import retention
+from streamfn.log.shard.chain import read_chain
+from streamfn.log.shard.reader import ShardReader
+from streamfn.log.shard.writer import ShardWriter
 from streamfn.types import NewRecord
 
 

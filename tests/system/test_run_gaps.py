@@ -6,8 +6,8 @@ from run_rig import until
 from test_run_damage import append_messages, flip
 from witness import deliveries
 
-from streamfn.log import gaps
-from streamfn.log.segment import list_segments
+from streamfn.log.segment.segment import list_segments
+from streamfn.log.shard import gaps
 from streamfn.state.store import Discard, Store
 
 

@@ -10,10 +10,10 @@ import time
 from run_rig import until
 from witness import deliveries, first_deliveries, invocations
 
-from streamfn.log.datadir import DataDir
-from streamfn.log.producer import Producer
-from streamfn.log.reshard import merge_shards, split_shard, update_shard_count
-from streamfn.log.upkeep import below_offset, trim
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.producer.producer import Producer
+from streamfn.log.upkeep.reshard import merge_shards, split_shard, update_shard_count
+from streamfn.log.upkeep.upkeep import below_offset, trim
 from streamfn.types import NewRecord
 
 KEYS = [f"key-{number}" for number in range(40)]
@@ -255,9 +255,9 @@ def test_a_killed_split_leaves_a_stream_that_can_be_split_and_delivered(place):
 
 SPLIT = """
 import sys
-from streamfn.log.datadir import DataDir
-from streamfn.log.producer import Producer
-from streamfn.log.reshard import split_shard
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.producer.producer import Producer
+from streamfn.log.upkeep.reshard import split_shard
 data = DataDir.open(sys.argv[1], create=True)
 print("ready", flush=True)
 split_shard(data, "s", sys.argv[2])

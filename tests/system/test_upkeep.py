@@ -5,10 +5,10 @@ import json
 from run_rig import until
 from witness import deliveries
 
-from streamfn.log import gaps
-from streamfn.log.chain import read_chain
-from streamfn.log.footer import ZSTD
-from streamfn.log.writer import ShardWriter
+from streamfn.log.format.footer import ZSTD
+from streamfn.log.shard import gaps
+from streamfn.log.shard.chain import read_chain
+from streamfn.log.shard.writer import ShardWriter
 from streamfn.types import NewRecord
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from streamfn.log.datadir import DataDir
-from streamfn.log.segment import list_segments
-from streamfn.log.stream import Stream
-from streamfn.log.writer import ShardWriter
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.catalog.stream import Stream
+from streamfn.log.segment.segment import list_segments
+from streamfn.log.shard.writer import ShardWriter
 from streamfn.types import NewRecord
 
 

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from streamfn.clock import SystemClock
 from streamfn.doors import admission
 from streamfn.doors.admission import Admission, Run
-from streamfn.log import upkeep
-from streamfn.log.datadir import DataDir
-from streamfn.log.numbers import Membership, last_sequence_number
-from streamfn.log.stream import CapturedShard, Shard, Stream
-from streamfn.log.writer import ShardWriter
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.catalog.stream import CapturedShard, Shard, Stream
+from streamfn.log.shard.numbers import Membership, last_sequence_number
+from streamfn.log.shard.writer import ShardWriter
+from streamfn.log.upkeep import upkeep
 from streamfn.types import NewRecord
 
 BIG = 10**128

@@ -8,7 +8,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 
 import pytest
 
-from streamfn.log.answer import Answer, Placed, settle
+from streamfn.log.producer.answer import Answer, Placed, settle
 
 PLACED: Placed = [("shardId-000000000000", "42")]
 
@@ -38,7 +38,7 @@ def joined(threads: list[threading.Thread]) -> None:
 
 
 def test_a_group_is_answered_and_the_chain_wakes_everybody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streamfn.log.answer._LOOK_UP_S", 60.0)  # nobody looks up by himself
+    monkeypatch.setattr("streamfn.log.producer.answer._LOOK_UP_S", 60.0)  # nobody looks up by himself
     answers = [Answer() for _ in range(50)]
     threads, got = waiting(answers)
     settle([(answer, PLACED, None) for answer in answers])
@@ -68,7 +68,7 @@ def test_an_error_is_raised_by_who_waits_and_by_who_comes_later() -> None:
 
 
 def test_who_gives_up_leaves_the_chain_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streamfn.log.answer._LOOK_UP_S", 60.0)
+    monkeypatch.setattr("streamfn.log.producer.answer._LOOK_UP_S", 60.0)
     answers = [Answer() for _ in range(30)]
     impatient, lost = waiting(answers[::3], timeout=0.05)
     patient, got = waiting([answer for place, answer in enumerate(answers) if place % 3])
@@ -80,7 +80,7 @@ def test_who_gives_up_leaves_the_chain_whole(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_giving_up_while_the_answer_comes_never_strands_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streamfn.log.answer._LOOK_UP_S", 60.0)
+    monkeypatch.setattr("streamfn.log.producer.answer._LOOK_UP_S", 60.0)
     for round_ in range(30):
         answers = [Answer() for _ in range(8)]
         impatient, _ = waiting(answers[::2], timeout=0.002 + round_ * 1e-4)

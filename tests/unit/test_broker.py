@@ -17,17 +17,17 @@ from pathlib import Path
 import pytest
 
 from streamfn.errors import BusyError, DiskFull, LogError, RefusedError
-from streamfn.log import frames, rendezvous
-from streamfn.log.broker import request_release
-from streamfn.log.datadir import DataDir
-from streamfn.log.durability import FSYNC, OS, Durability, interval
-from streamfn.log.frames import Hello, Put
-from streamfn.log.producer import Producer
-from streamfn.log.reader import ShardReader, records
-from streamfn.log.reshard import split_shard
-from streamfn.log.rows import changes
-from streamfn.log.stream import DYNAMODB, Stream
-from streamfn.log.writer import ShardWriter
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.catalog.stream import DYNAMODB, Stream
+from streamfn.log.producer.producer import Producer
+from streamfn.log.segment.rows import changes
+from streamfn.log.shard.reader import ShardReader, records
+from streamfn.log.shard.writer import ShardWriter
+from streamfn.log.sharing import frames, rendezvous
+from streamfn.log.sharing.broker import request_release
+from streamfn.log.sharing.frames import Hello, Put
+from streamfn.log.storage.durability import FSYNC, OS, Durability, interval
+from streamfn.log.upkeep.reshard import split_shard
 from streamfn.types import NewChange, NewRecord, Record
 
 
@@ -312,7 +312,7 @@ def test_a_full_disk_refuses_the_puts_of_others_by_name(
     with Producer(stream) as other:
         other.submit([NewRecord(b"1", "k")]).result(10)
         with monkeypatch.context() as patched:
-            patched.setattr("streamfn.log.writer.floor_bytes", lambda space: 1 << 60)
+            patched.setattr("streamfn.log.shard.writer.floor_bytes", lambda space: 1 << 60)
             with pytest.raises(DiskFull, match="bytes are free"):
                 other.submit([NewRecord(b"2", "k")]).result(10)
         other.submit([NewRecord(b"3", "k")]).result(10)

@@ -21,7 +21,7 @@ from streamfn.cli.demo_handler import handler
 from streamfn.cli.demo_report import DelayTable, DemoSummary, bar, render
 from streamfn.errors import RefusedError
 from streamfn.formats.rows import Rows
-from streamfn.log.datadir import DataDir
+from streamfn.log.catalog.datadir import DataDir
 
 Flight = dict[str, Any]
 

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from streamfn.cli.app import run
-from streamfn.log import gaps
-from streamfn.log.chain import read_chain
-from streamfn.log.datadir import DataDir
-from streamfn.log.footer import ZSTD
-from streamfn.log.reader import ShardReader, horizon, records
-from streamfn.log.stream import Retention, Stream
-from streamfn.log.writer import ShardWriter
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.catalog.stream import Retention, Stream
+from streamfn.log.format.footer import ZSTD
+from streamfn.log.shard import gaps
+from streamfn.log.shard.chain import read_chain
+from streamfn.log.shard.reader import ShardReader, horizon, records
+from streamfn.log.shard.writer import ShardWriter
 from streamfn.types import NewRecord
 
 

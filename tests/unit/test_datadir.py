@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from streamfn.errors import BusyError, FailedError, RefusedError, ShardClosed
-from streamfn.log.datadir import DataDir
-from streamfn.log.reader import ShardReader
-from streamfn.log.stream import HASH_KEYS, CapturedShard, Stream, shard_id, uniform_ranges
-from streamfn.log.writer import ShardWriter
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.catalog.stream import HASH_KEYS, CapturedShard, Stream, shard_id, uniform_ranges
+from streamfn.log.shard.reader import ShardReader
+from streamfn.log.shard.writer import ShardWriter
 from streamfn.types import NewRecord
 
 

@@ -16,9 +16,9 @@ from streamfn.formats.log_columns import read_records
 from streamfn.formats.opening import Input
 from streamfn.formats.rows import Reading, Rows
 from streamfn.formats.tables import open_table
-from streamfn.log import upkeep
-from streamfn.log.datadir import DataDir
-from streamfn.log.writer import ShardWriter
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.shard.writer import ShardWriter
+from streamfn.log.upkeep import upkeep
 from streamfn.types import NewRecord
 
 PLAIN = Reading(key_of(None))

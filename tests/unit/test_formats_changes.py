@@ -18,7 +18,7 @@ from streamfn.formats.changes import (
     parse_change,
     viewed,
 )
-from streamfn.log.changes import from_changes, item_key, size_bytes
+from streamfn.log.format.changes import from_changes, item_key, size_bytes
 from streamfn.types import Change, NewChange
 
 KEYS = '{"id": {"N": "1"}}'

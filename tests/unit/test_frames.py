@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamfn.errors import BusyError, DiskFull, FailedError, LogDamaged, LogError, RefusedError
-from streamfn.log import frames
-from streamfn.log.durability import FSYNC, OS, Durability, interval
-from streamfn.log.frames import Failed, Hello, Malformed, Placed, Put, Verdict, Welcome
+from streamfn.log.sharing import frames
+from streamfn.log.sharing.frames import Failed, Hello, Malformed, Placed, Put, Verdict, Welcome
+from streamfn.log.storage.durability import FSYNC, OS, Durability, interval
 from streamfn.types import NewChange, NewRecord
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)

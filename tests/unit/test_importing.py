@@ -14,9 +14,9 @@ import pytest
 
 from streamfn.doors.importing import ImportReport, ImportRequest, run_import
 from streamfn.errors import FailedError, RefusedError
-from streamfn.log.columns import scan
-from streamfn.log.datadir import DataDir
-from streamfn.log.writer import ShardWriter
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.shard.columns import scan
+from streamfn.log.shard.writer import ShardWriter
 from streamfn.types import NewRecord
 
 DATA = Path(__file__).parent.parent / "data"

@@ -10,13 +10,13 @@ import pyarrow.compute as pc
 import pytest
 
 from streamfn.errors import LogDamaged, RefusedError
-from streamfn.log import gaps
-from streamfn.log.columns import dataset, scan
-from streamfn.log.datadir import DataDir
-from streamfn.log.gaps import Gap
-from streamfn.log.segment import list_segments
-from streamfn.log.stream import Stream
-from streamfn.log.writer import ShardWriter
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.catalog.stream import Stream
+from streamfn.log.segment.segment import list_segments
+from streamfn.log.shard import gaps
+from streamfn.log.shard.columns import dataset, scan
+from streamfn.log.shard.gaps import Gap
+from streamfn.log.shard.writer import ShardWriter
 from streamfn.types import NewRecord
 
 

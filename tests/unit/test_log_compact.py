@@ -14,16 +14,16 @@ import pytest
 
 from streamfn import limits
 from streamfn.errors import LogDamaged
-from streamfn.log import cold
-from streamfn.log.chain import Link, read_chain
-from streamfn.log.check import check_segment
-from streamfn.log.compact import Compacted, compact, plan
-from streamfn.log.datadir import DataDir
-from streamfn.log.footer import PLAIN, ZSTD, Footer
-from streamfn.log.reader import ShardReader, records
-from streamfn.log.segment import Segment, SegmentFile, open_segment
-from streamfn.log.stream import Shard
-from streamfn.log.writer import ShardWriter
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.catalog.stream import Shard
+from streamfn.log.format.footer import PLAIN, ZSTD, Footer
+from streamfn.log.segment import cold
+from streamfn.log.segment.check import check_segment
+from streamfn.log.segment.segment import Segment, SegmentFile, open_segment
+from streamfn.log.shard.chain import Link, read_chain
+from streamfn.log.shard.compact import Compacted, compact, plan
+from streamfn.log.shard.reader import ShardReader, records
+from streamfn.log.shard.writer import ShardWriter
 from streamfn.types import Change, NewChange, NewRecord, Record
 
 SEGMENT = 16 * 1024
@@ -317,7 +317,7 @@ def test_every_bit_of_a_cold_segment_is_covered_and_nothing_damaged_is_decompres
 
 
 def test_changes_are_merged_and_compressed_with_their_nulls(data: DataDir) -> None:
-    from streamfn.log.rows import changes
+    from streamfn.log.segment.rows import changes
 
     shard = data.create_stream("d", kind="dynamodb").shards[0]
 

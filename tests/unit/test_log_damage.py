@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 
 from streamfn.errors import LogDamaged
-from streamfn.log import commit, gaps
-from streamfn.log.datadir import DataDir
-from streamfn.log.gaps import DAMAGED, Gap
-from streamfn.log.reader import ShardReader, records
-from streamfn.log.scan import Scan
-from streamfn.log.segment import list_segments, open_segment
-from streamfn.log.stream import Shard
-from streamfn.log.writer import ShardWriter
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.catalog.stream import Shard
+from streamfn.log.segment.scan import Scan
+from streamfn.log.segment.segment import list_segments, open_segment
+from streamfn.log.shard import gaps
+from streamfn.log.shard.gaps import DAMAGED, Gap
+from streamfn.log.shard.reader import ShardReader, records
+from streamfn.log.shard.writer import ShardWriter
+from streamfn.log.storage import commit
 from streamfn.types import NewRecord
 
 SEGMENT = 8 * 1024

@@ -11,16 +11,17 @@ from pathlib import Path
 import pytest
 
 from streamfn.errors import DiskFull, LogError, RefusedError
-from streamfn.log import commit, gaps, reserve
-from streamfn.log.commit import Commit
-from streamfn.log.cursor import ShardCursor
-from streamfn.log.datadir import make_shard_directories
-from streamfn.log.durability import FSYNC, OS, Durability, interval
-from streamfn.log.gaps import LOST, Gap
-from streamfn.log.reader import ShardReader, horizon, records, segments
-from streamfn.log.seek import offset_at_time
-from streamfn.log.stream import Shard, Stream, sequence_order, uniform_shards
-from streamfn.log.writer import ShardWriter
+from streamfn.log.catalog.datadir import make_shard_directories
+from streamfn.log.catalog.stream import Shard, Stream, sequence_order, uniform_shards
+from streamfn.log.shard import gaps, reserve
+from streamfn.log.shard.cursor import ShardCursor
+from streamfn.log.shard.gaps import LOST, Gap
+from streamfn.log.shard.reader import ShardReader, horizon, records, segments
+from streamfn.log.shard.seek import offset_at_time
+from streamfn.log.shard.writer import ShardWriter
+from streamfn.log.storage import commit
+from streamfn.log.storage.commit import Commit
+from streamfn.log.storage.durability import FSYNC, OS, Durability, interval
 from streamfn.testing.disk import SimDisk
 from streamfn.types import NewRecord, Record
 

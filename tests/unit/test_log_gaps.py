@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamfn.errors import LogDamaged
-from streamfn.log import gaps
-from streamfn.log.datadir import DataDir
-from streamfn.log.gaps import DAMAGED, LOST, TRIMMED, Gap, Ledger
-from streamfn.log.stream import Shard
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.catalog.stream import Shard
+from streamfn.log.shard import gaps
+from streamfn.log.shard.gaps import DAMAGED, LOST, TRIMMED, Gap, Ledger
 
 
 @pytest.fixture

@@ -14,17 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamfn.errors import RefusedError
-from streamfn.log.batch import from_records
-from streamfn.log.bulk import from_columns
-from streamfn.log.changes import from_changes
-from streamfn.log.datadir import DataDir
-from streamfn.log.layout import DYNAMODB, KINESIS, KINESIS_SOURCE
-from streamfn.log.reader import ShardReader, changes, records
-from streamfn.log.schema import schema_message
-from streamfn.log.segment import list_segments, open_segment
-from streamfn.log.stream import Shard
-from streamfn.log.upkeep import compact_shard
-from streamfn.log.writer import ShardWriter
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.catalog.stream import Shard
+from streamfn.log.format.batch import from_records
+from streamfn.log.format.bulk import from_columns
+from streamfn.log.format.changes import from_changes
+from streamfn.log.format.layout import DYNAMODB, KINESIS, KINESIS_SOURCE
+from streamfn.log.format.schema import schema_message
+from streamfn.log.segment.segment import list_segments, open_segment
+from streamfn.log.shard.reader import ShardReader, changes, records
+from streamfn.log.shard.writer import ShardWriter
+from streamfn.log.upkeep.upkeep import compact_shard
 from streamfn.types import Change, NewChange, NewRecord, Record
 
 MIB = 1024 * 1024

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from streamfn.errors import LogDamaged, LogError
-from streamfn.log import commit
-from streamfn.log.datadir import DataDir
-from streamfn.log.reader import Message, ShardReader, horizon, records, segments
-from streamfn.log.reshard import split_shard
-from streamfn.log.seek import offset_at_time
-from streamfn.log.segment import Segment
-from streamfn.log.stream import Shard, Stream
-from streamfn.log.watch import CommitWatch
-from streamfn.log.writer import ShardWriter
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.catalog.stream import Shard, Stream
+from streamfn.log.segment.segment import Segment
+from streamfn.log.shard.reader import Message, ShardReader, horizon, records, segments
+from streamfn.log.shard.seek import offset_at_time
+from streamfn.log.shard.watch import CommitWatch
+from streamfn.log.shard.writer import ShardWriter
+from streamfn.log.storage import commit
+from streamfn.log.upkeep.reshard import split_shard
 from streamfn.types import NewRecord
 
 SEGMENT = 64 * 1024

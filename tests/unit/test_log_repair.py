@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 
 from streamfn.clock import SystemClock
 from streamfn.errors import BusyError, LogDamaged
-from streamfn.log import gaps
-from streamfn.log.compact import compact
-from streamfn.log.datadir import DataDir
-from streamfn.log.repair import Repaired, repair_shard
-from streamfn.log.reserve import BLOCK
-from streamfn.log.segment import list_segments
-from streamfn.log.stream import Shard, sequence_order
-from streamfn.log.upkeep import sealed
-from streamfn.log.verify import verify_shard
-from streamfn.log.writer import ShardWriter
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.catalog.stream import Shard, sequence_order
+from streamfn.log.segment.segment import list_segments
+from streamfn.log.shard import gaps
+from streamfn.log.shard.compact import compact
+from streamfn.log.shard.reserve import BLOCK
+from streamfn.log.shard.writer import ShardWriter
+from streamfn.log.upkeep.repair import Repaired, repair_shard
+from streamfn.log.upkeep.upkeep import sealed
+from streamfn.log.upkeep.verify import verify_shard
 from streamfn.types import NewRecord
 
 RECORDS = 60

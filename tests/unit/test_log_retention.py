@@ -9,17 +9,18 @@ from pathlib import Path
 import pytest
 
 from streamfn import limits
-from streamfn.log import gaps, retention, upkeep
-from streamfn.log.age import FILE_NAME, Moment, ShardClock
-from streamfn.log.chain import Link, read_chain
-from streamfn.log.datadir import DataDir
-from streamfn.log.disk import Space
-from streamfn.log.footer import PLAIN, Footer
-from streamfn.log.reader import ShardReader, horizon, records
-from streamfn.log.reshard import split_shard
-from streamfn.log.segment import SegmentFile
-from streamfn.log.stream import Retention, Shard, Stream
-from streamfn.log.writer import ShardWriter
+from streamfn.log.catalog.age import FILE_NAME, Moment, ShardClock
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.catalog.stream import Retention, Shard, Stream
+from streamfn.log.format.footer import PLAIN, Footer
+from streamfn.log.segment.segment import SegmentFile
+from streamfn.log.shard import gaps, retention
+from streamfn.log.shard.chain import Link, read_chain
+from streamfn.log.shard.reader import ShardReader, horizon, records
+from streamfn.log.shard.writer import ShardWriter
+from streamfn.log.storage.disk import Space
+from streamfn.log.upkeep import upkeep
+from streamfn.log.upkeep.reshard import split_shard
 from streamfn.types import NewRecord
 
 SEGMENT = 16 * 1024

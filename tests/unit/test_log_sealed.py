@@ -11,15 +11,15 @@ import pytest
 
 from streamfn._native import ffi
 from streamfn.errors import LogDamaged
-from streamfn.log import footer
-from streamfn.log.check import Check, check_segment
-from streamfn.log.datadir import DataDir
-from streamfn.log.reader import ShardReader, records
-from streamfn.log.schema import schema_message
-from streamfn.log.sealed import read_end, walk
-from streamfn.log.segment import SegmentFile, header, list_files, open_segment
-from streamfn.log.stream import Shard
-from streamfn.log.writer import ShardWriter
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.catalog.stream import Shard
+from streamfn.log.format import footer
+from streamfn.log.format.schema import schema_message
+from streamfn.log.segment.check import Check, check_segment
+from streamfn.log.segment.sealed import read_end, walk
+from streamfn.log.segment.segment import SegmentFile, header, list_files, open_segment
+from streamfn.log.shard.reader import ShardReader, records
+from streamfn.log.shard.writer import ShardWriter
 from streamfn.types import NewRecord
 
 SEGMENT = 16 * 1024

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from streamfn.errors import LogDamaged
-from streamfn.log import gaps
-from streamfn.log.chain import read_chain
-from streamfn.log.compact import compact
-from streamfn.log.datadir import DataDir
-from streamfn.log.gaps import DAMAGED, Gap
-from streamfn.log.reader import ShardReader
-from streamfn.log.seek import offset_at_time
-from streamfn.log.stream import Shard
-from streamfn.log.writer import ShardWriter
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.catalog.stream import Shard
+from streamfn.log.shard import gaps
+from streamfn.log.shard.chain import read_chain
+from streamfn.log.shard.compact import compact
+from streamfn.log.shard.gaps import DAMAGED, Gap
+from streamfn.log.shard.reader import ShardReader
+from streamfn.log.shard.seek import offset_at_time
+from streamfn.log.shard.writer import ShardWriter
 from streamfn.types import NewRecord
 
 SEGMENT = 16 * 1024

@@ -12,14 +12,14 @@ import pytest
 
 from streamfn import limits
 from streamfn.errors import DiskFull
-from streamfn.log import batch, bulk, schema
-from streamfn.log.check import check_segment
-from streamfn.log.datadir import DataDir
-from streamfn.log.reader import ShardReader, records
-from streamfn.log.sealed_writer import SealedWriter
-from streamfn.log.segment import list_files
-from streamfn.log.stream import Shard
-from streamfn.log.writer import ShardWriter
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.catalog.stream import Shard
+from streamfn.log.format import batch, bulk, schema
+from streamfn.log.segment.check import check_segment
+from streamfn.log.segment.sealed_writer import SealedWriter
+from streamfn.log.segment.segment import list_files
+from streamfn.log.shard.reader import ShardReader, records
+from streamfn.log.shard.writer import ShardWriter
 from streamfn.types import NewRecord
 
 SEGMENT = 64 * 1024

@@ -8,12 +8,12 @@ from random import Random
 import pytest
 
 from streamfn.errors import LogDamaged
-from streamfn.log import gaps
-from streamfn.log.datadir import DataDir
-from streamfn.log.reader import segments
-from streamfn.log.stream import Shard
-from streamfn.log.summary import arrival_ms, stored_records, summarize
-from streamfn.log.writer import ShardWriter
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.catalog.stream import Shard
+from streamfn.log.shard import gaps
+from streamfn.log.shard.reader import segments
+from streamfn.log.shard.summary import arrival_ms, stored_records, summarize
+from streamfn.log.shard.writer import ShardWriter
 from streamfn.types import NewRecord
 
 

@@ -9,15 +9,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from streamfn.log import changes, gaps
-from streamfn.log.commit import decode
-from streamfn.log.datadir import DataDir
-from streamfn.log.deep import look_into
-from streamfn.log.gaps import Gap
-from streamfn.log.segment import list_segments
-from streamfn.log.stream import Shard, Stream
-from streamfn.log.verify import Finding, shard_bytes, verify_shard
-from streamfn.log.writer import ShardWriter
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.catalog.stream import Shard, Stream
+from streamfn.log.format import changes
+from streamfn.log.segment.segment import list_segments
+from streamfn.log.shard import gaps
+from streamfn.log.shard.gaps import Gap
+from streamfn.log.shard.writer import ShardWriter
+from streamfn.log.storage.commit import decode
+from streamfn.log.upkeep.deep import look_into
+from streamfn.log.upkeep.verify import Finding, shard_bytes, verify_shard
 from streamfn.types import NewChange, NewRecord
 
 RECORDS = 60

@@ -13,12 +13,13 @@ import pytest
 
 from streamfn import limits
 from streamfn.errors import BusyError, DiskFull, LogDamaged, LogError, RefusedError
-from streamfn.log import active as active_segment
-from streamfn.log import commit, writer
-from streamfn.log.datadir import DataDir
-from streamfn.log.reader import ShardReader, records, segments
-from streamfn.log.stream import Shard
-from streamfn.log.writer import ShardWriter
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.catalog.stream import Shard
+from streamfn.log.shard import active as active_segment
+from streamfn.log.shard import writer
+from streamfn.log.shard.reader import ShardReader, records, segments
+from streamfn.log.shard.writer import ShardWriter
+from streamfn.log.storage import commit
 from streamfn.types import NewRecord
 
 SEGMENT = 64 * 1024

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from streamfn.errors import BusyError, LogError, RefusedError, ShardClosed
-from streamfn.log.datadir import DataDir
-from streamfn.log.producer import Producer
-from streamfn.log.reader import ShardReader, records
-from streamfn.log.reshard import close_shard, update_shard_count
-from streamfn.log.stream import Stream
-from streamfn.log.writer import ShardWriter
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.catalog.stream import Stream
+from streamfn.log.producer.producer import Producer
+from streamfn.log.shard.reader import ShardReader, records
+from streamfn.log.shard.writer import ShardWriter
+from streamfn.log.upkeep.reshard import close_shard, update_shard_count
 from streamfn.types import NewRecord, Record
 
 

@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 
 from streamfn.errors import BusyError, RefusedError, ShardClosed
-from streamfn.log.commit import CommitFile
-from streamfn.log.datadir import DataDir
-from streamfn.log.disk import SystemDisk
-from streamfn.log.reader import ShardReader, records
-from streamfn.log.reshard import close_shard, merge_shards, split_shard, update_shard_count
-from streamfn.log.segment import list_segments
-from streamfn.log.stream import HASH_KEYS, CapturedShard, Shard, Stream, sequence_order, uniform_ranges
-from streamfn.log.upkeep import below_offset, trim
-from streamfn.log.writer import ShardWriter
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.catalog.stream import HASH_KEYS, CapturedShard, Shard, Stream, sequence_order, uniform_ranges
+from streamfn.log.segment.segment import list_segments
+from streamfn.log.shard.reader import ShardReader, records
+from streamfn.log.shard.writer import ShardWriter
+from streamfn.log.storage.commit import CommitFile
+from streamfn.log.storage.disk import SystemDisk
+from streamfn.log.upkeep.reshard import close_shard, merge_shards, split_shard, update_shard_count
+from streamfn.log.upkeep.upkeep import below_offset, trim
 from streamfn.types import NewRecord, Record
 
 FIRST, SECOND, THIRD, FOURTH = (f"shardId-{number:012d}" for number in range(4))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamfn.core.resharding import Range, Step, merge, middle, split, uniform_steps
-from streamfn.log.stream import HASH_KEYS, uniform_ranges
+from streamfn.log.catalog.stream import HASH_KEYS, uniform_ranges
 
 
 def apply(ranges: list[Range], steps: list[Step]) -> list[Range]:

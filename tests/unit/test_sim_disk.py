@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamfn.log.disk import Disk, SystemDisk
+from streamfn.log.storage.disk import Disk, SystemDisk
 from streamfn.testing.disk import SimDisk
 
 NAMES = ("a", "b", "c")

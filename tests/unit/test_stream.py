@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamfn.errors import FailedError
-from streamfn.log import description, stream
-from streamfn.log.stream import HASH_KEYS, Stream, uniform_shards
+from streamfn.log.catalog import description, stream
+from streamfn.log.catalog.stream import HASH_KEYS, Stream, uniform_shards
 
 DIRECTORY = Path("/nowhere/00000000000000ff")
 

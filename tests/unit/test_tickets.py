@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from streamfn.log.datadir import DataDir
-from streamfn.log.frames import Hello, Verdict
-from streamfn.log.stream import Shard
-from streamfn.log.tickets import Ticket, Tickets
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.catalog.stream import Shard
+from streamfn.log.producer.tickets import Ticket, Tickets
+from streamfn.log.sharing.frames import Hello, Verdict
 
 ALICE, BOB = b"a" * 16, b"b" * 16
 UNKNOWN, NEVER = Verdict(False), Verdict(True)

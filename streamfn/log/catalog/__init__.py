@@ -1,0 +1,1 @@
+"""Streams and shards as they are named, described and found; the clocks a shard's age is told by."""

@@ -1,0 +1,1 @@
+"""The bytes of messages and of what surrounds them: Arrow's flatbuffers, layouts, footers; rows on their way in."""

@@ -1,0 +1,1 @@
+"""Putting: many putters, one sync; other processes' puts through the one writer; answers."""

@@ -1,0 +1,101 @@
+"""The sequence numbers that a shard holds: the last one, and whether some are among them."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from streamfn.log.catalog.stream import Shard, Stream, sequence_order
+from streamfn.log.format.layout import DYNAMODB, LAYOUTS
+from streamfn.log.segment import rows
+from streamfn.log.segment.segment import list_segments
+from streamfn.log.shard.reader import Message, ShardReader, horizon
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def last_sequence_number(shard: Shard) -> str | None:
+    """Return the sequence number of the last committed record, None if there is none any more.
+
+    Raises:
+        LogDamaged: the message that should hold it is damaged.
+        LogError: a file cannot be read.
+    """
+    lowest = horizon(shard)
+    with ShardReader.open(shard, lowest) as reader:
+        end = reader.committed().end_offset
+    # What was lost may stand at the log's end; then the last record is somewhere in the segments before it.
+    starts = [file.first_offset for file in list_segments(shard) if file.first_offset < end]
+    for start in [max(lowest, end - 1), *reversed(starts)]:
+        if start >= end:
+            continue
+        last: str | None = None
+        with ShardReader.open(shard, start) as reader:
+            while messages := reader.poll(1 << 24, end):
+                last = sequence_numbers(messages[-1], messages[-1].rows - 1)[0]
+        if last is not None:
+            return last
+    return None
+
+
+def sequence_numbers(message: Message, first_row: int = 0) -> list[str]:
+    """Return the sequence numbers of a message from a row on."""
+    read = rows.changes if LAYOUTS[message.cdata.layout] is DYNAMODB else rows.records
+    return [record.sequence_number for record in read(message, first_row)]
+
+
+class Membership:
+    """Whether sequence numbers are in a shard; questions that rise go through its log once."""
+
+    def __init__(self, stream: Stream, shard: Shard) -> None:
+        self._stream = stream
+        self._shard = shard
+        self._batches: Iterator[pa.Array] = iter(())
+        self._current: pa.Array | None = None
+        # Below it numbers are taken as held: the shard was trimmed.
+        self._trimmed_below: tuple[int, str] = (0, "")
+
+    def missing(self, numbers: pa.Array) -> int | None:
+        """Return the place of the first of `numbers`, which rise, that the shard does not hold; None if it holds all.
+
+        Those below the first one that is still there count as held, if anything was ever trimmed.
+
+        Raises:
+            LogDamaged: the log is damaged on the way.
+            LogError: a file cannot be read.
+        """
+        import pyarrow.compute as pc
+
+        if not len(numbers):
+            return None
+        if self._current is None or _order(numbers[0]) < _order(self._current[0]):
+            self._restart()
+        place = bisect_left(range(len(numbers)), self._trimmed_below, key=lambda i: _order(numbers[i]))
+        while place < len(numbers):
+            while self._current is not None and _order(self._current[-1]) < _order(numbers[place]):
+                self._current = next(self._batches, None)
+            if self._current is None:
+                return place
+            last = _order(self._current[-1])
+            stop = bisect_right(range(len(numbers)), last, lo=place, key=lambda i: _order(numbers[i]))
+            held = pc.is_in(numbers.slice(place, stop - place), value_set=self._current)
+            absent = pc.index(held, False).as_py()
+            if absent >= 0:
+                return place + int(absent)
+            place = stop
+        return None
+
+    def _restart(self) -> None:
+        from streamfn.log.shard.columns import scan
+
+        batches = scan(self._stream, [self._shard.id])
+        self._batches = (batch.column("sequence_number") for batch in batches)
+        self._current = next(self._batches, None)
+        if self._current is not None and horizon(self._shard) > 0:
+            self._trimmed_below = _order(self._current[0])
+
+
+def _order(number: pa.Scalar) -> tuple[int, str]:
+    return sequence_order(number.as_py())

@@ -1,0 +1,114 @@
+"""Being told that shards have new records and streams new shards: one inotify descriptor for all of them.
+
+Readers need not ask a thousand shards in turn, and an idle process makes no system call at all.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+from streamfn.errors import LogError
+from streamfn.log.catalog import description
+from streamfn.log.catalog.stream import Shard, Stream
+from streamfn.log.storage import libc
+
+Key = TypeVar("Key", bound=Hashable)
+
+_EVENT = struct.Struct("=iIII")
+_READ_BYTES = 1 << 16
+_DESCRIPTION = description.FILE.encode()
+
+
+class CommitWatch(Generic[Key]):
+    """Says which shards were committed to, and which streams are described anew.  Not thread-safe.
+
+    `fileno()` becomes readable when `drain` has something to say.  A key may be told without news (another
+    reader's recovery, a deleted stream): it means "look again".  Add first, then read the commit file, or
+    a commit between the two goes unnoticed.
+    """
+
+    def __init__(self) -> None:
+        try:
+            self._fd = libc.inotify_init()
+        except OSError as error:
+            raise LogError(f"cannot watch for commits: {error.strerror}") from error
+        self._keys: dict[int, set[Key]] = {}
+        self._watches: dict[Key, int] = {}
+
+    def __enter__(self) -> CommitWatch[Key]:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait for; it is non-blocking."""
+        return self._fd
+
+    def add(self, what: Shard | Stream, key: Key) -> None:
+        """Tell `key` when the shard is committed to, or the stream is described anew.
+
+        Several keys may watch the same.
+
+        Raises:
+            LogError: it is not there any more, or the system's limit of watches is reached.
+        """
+        assert key not in self._watches, f"{key!r} is watched already"
+        directory = what.directory
+        try:
+            if isinstance(what, Shard):
+                watch = libc.inotify_add(self._fd, str(directory / "commit"), libc.IN_MODIFY)
+            else:
+                watch = libc.inotify_add(self._fd, str(directory), libc.IN_MOVED_TO)
+        except OSError as error:
+            why = (
+                f"{error.strerror}; see /proc/sys/fs/inotify"
+                if error.errno == errno.ENOSPC
+                else error.strerror
+            )
+            raise LogError(f"cannot watch {directory}: {why}") from error
+        self._keys.setdefault(watch, set()).add(key)
+        self._watches[key] = watch
+
+    def remove(self, key: Key) -> None:
+        """Stop telling `key`; does nothing if it is not watched."""
+        watch = self._watches.pop(key, None)
+        if watch is None:
+            return
+        keys = self._keys.get(watch, set())
+        keys.discard(key)
+        if not keys and self._keys.pop(watch, None) is not None:
+            libc.inotify_remove(self._fd, watch)
+
+    def drain(self) -> set[Key]:
+        """Return the keys of what has changed since the last call.  Never blocks."""
+        told: set[Key] = set()
+        while content := self._read():
+            at = 0
+            while at < len(content):
+                watch, mask, _, name_bytes = _EVENT.unpack_from(content, at)
+                name = content[at + _EVENT.size :][:name_bytes].rstrip(b"\0")
+                at += _EVENT.size + name_bytes
+                if name and name != _DESCRIPTION:  # something else was renamed into a stream's directory
+                    continue
+                if mask & libc.IN_Q_OVERFLOW:
+                    told.update(self._watches)
+                told.update(self._keys.get(watch, ()))
+                if mask & libc.IN_IGNORED:  # the file is gone, and its watch with it
+                    for key in self._keys.pop(watch, ()):
+                        self._watches.pop(key, None)
+        return told
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        os.close(self._fd)
+
+    def _read(self) -> bytes:
+        try:
+            return os.read(self._fd, _READ_BYTES)
+        except BlockingIOError:
+            return b""
