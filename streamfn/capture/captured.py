@@ -88,7 +88,7 @@ class CapturedStream:
             FailedError: it cannot be written.
         """
         fresh = Memo(source, described.created_ms, beginning, frozenset(shard.id for shard in listed))
-        found = next((stream for stream in data_dir.streams() if stream.name == name), None)
+        found = data_dir.find(name)
         if found is None:
             wanted = [shard for shard in listed if not (beginning.type == "LATEST" and shard.closed)]
             made = [_captured_shard(shard) for shard in parents_first(wanted)]

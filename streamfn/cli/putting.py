@@ -75,11 +75,11 @@ class Target:
     def __init__(self, data_dir: Path, name: str, shards: int | None, kind: str) -> None:
         self._data_dir, self._name, self._shards, self._kind = data_dir, name, shards, kind
         if (data_dir / "format").exists():
-            found = {stream.name: stream for stream in DataDir.open(data_dir, create=True).streams()}
-            if name in found:
-                require_kind(found[name], kind)
-            if name in found and shards not in (None, len(found[name].open_shards)):
-                raise RefusedError(f"stream {name!r} has {len(found[name].open_shards)} open shards, not {shards}")
+            found = DataDir.open(data_dir, create=True).find(name)
+            if found is not None:
+                require_kind(found, kind)
+            if found is not None and shards not in (None, len(found.open_shards)):
+                raise RefusedError(f"stream {name!r} has {len(found.open_shards)} open shards, not {shards}")
 
     def stream(self) -> Stream:
         """Return it, made if there is none."""

@@ -9,7 +9,7 @@ import click
 
 from streamfn.cli.options import Settings
 from streamfn.cli.output import count_of, print_json, printable
-from streamfn.cli.verifying import Place, finding_text
+from streamfn.cli.verifying import Place, Report, finding_text, streams_to_verify, verify_checkpoints
 from streamfn.log.catalog.datadir import DataDir
 from streamfn.log.catalog.stream import Shard, Stream
 from streamfn.log.upkeep.repair import Repaired, repair_shard
@@ -26,17 +26,19 @@ def run_repair(settings: Settings, name: str | None, *, ask: bool) -> int:
     Raises:
         RefusedError: there is no such stream, or no data directory.
         BusyError: a process appends to a shard that has to be repaired.
-        FailedError: a description is damaged, or a file cannot be read or written.
+        FailedError: a file cannot be read or written.
     """
     data = DataDir.open(settings.data_dir, create=False)
     data.require_writable()
-    streams = [data.stream(name)] if name is not None else data.streams()
+    report = Report()
+    streams = streams_to_verify(data, name, report)
     shards = [(stream, shard) for stream in streams for shard in stream.shards]
     if ask and sys.stdin.isatty() and not _agreed(shards):
         return EXIT_LEFT
     done = [(Place(stream.name, shard.id), _repair(data, shard)) for stream, shard in shards]
-    _tell(settings, [(place, repaired) for place, repaired in done if repaired.findings])
-    return EXIT_LEFT if any(repaired.left for _, repaired in done) else 0
+    verify_checkpoints(data, streams, report)
+    _tell(settings, [(place, repaired) for place, repaired in done if repaired.findings], report.problems)
+    return EXIT_LEFT if report.problems or any(repaired.left for _, repaired in done) else 0
 
 
 def _agreed(shards: list[tuple[Stream, Shard]]) -> bool:
@@ -54,7 +56,7 @@ def _repair(data: DataDir, shard: Shard) -> Repaired:
     return repair_shard(shard, backup, now_ms=time.time_ns() // 1_000_000)
 
 
-def _tell(settings: Settings, done: list[tuple[Place, Repaired]]) -> None:
+def _tell(settings: Settings, done: list[tuple[Place, Repaired]], left: list[tuple[Place, str]]) -> None:
     if settings.json_output:
         repaired = [
             {
@@ -66,9 +68,10 @@ def _tell(settings: Settings, done: list[tuple[Place, Repaired]]) -> None:
             }
             for place, one in done
         ]
-        print_json({"repaired": repaired})
+        problems = [{"stream": place.stream, "shard_id": place.shard_id, "why": why} for place, why in left]
+        print_json({"repaired": repaired, "left": problems})
         return
-    if not done:
+    if not done and not left:
         click.echo("nothing to repair")
     for place, one in done:
         for action in one.actions:
@@ -78,3 +81,5 @@ def _tell(settings: Settings, done: list[tuple[Place, Repaired]]) -> None:
         lost = sum(finding.records for finding in one.findings)
         said = f"{count_of(len(one.findings), 'finding')}, {count_of(lost, 'record')} lost"
         click.echo(f"{place}: {said}; {'something is left' if one.left else 'everything else is as it was written'}")
+    for place, why in left:
+        click.echo(f"{place}: left: {printable(why)}")

@@ -74,7 +74,7 @@ def run_verify(settings: Settings, name: str | None, *, deep: bool) -> int:
     started = time.monotonic()
     data = DataDir.open(settings.data_dir, create=False)
     report = Report()
-    streams = _streams(data, name, report)
+    streams = streams_to_verify(data, name, report)
     allow_open_files(sum(len(stream.shards) for stream in streams))
     total = sum(shard_bytes(shard) for stream in streams for shard in stream.shards)
     with ByteProgress("verifying", total) as progress:
@@ -82,12 +82,12 @@ def run_verify(settings: Settings, name: str | None, *, deep: bool) -> int:
             report.streams += 1
             for shard in stream.shards:
                 _verify_shard(stream, shard, report, progress, deep=deep)
-    _verify_checkpoints(data, streams, report)
+    verify_checkpoints(data, streams, report)
     _tell(settings, report, time.monotonic() - started)
     return EXIT_FOUND if report.found else 0
 
 
-def _streams(data: DataDir, name: str | None, report: Report) -> list[Stream]:
+def streams_to_verify(data: DataDir, name: str | None, report: Report) -> list[Stream]:
     """Every stream that was asked for; one whose description is damaged or gone is a finding, and stops nobody."""
     if name is not None:
         return [data.stream(name)]
@@ -121,7 +121,7 @@ def _verify_shard(stream: Stream, shard: Shard, report: Report, progress: BytePr
         report.problems.append((place, f"{offsets} are as they were written, but {nonsense.why}"))
 
 
-def _verify_checkpoints(data: DataDir, streams: Iterable[Stream], report: Report) -> None:
+def verify_checkpoints(data: DataDir, streams: Iterable[Stream], report: Report) -> None:
     """A checkpoint beyond the end of its shard would make a mapping skip what is appended next."""
     if not data.state_path.exists():
         return

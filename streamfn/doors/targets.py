@@ -69,8 +69,7 @@ class Target(ABC):
     def _found(self) -> Stream | None:
         if not (self._data_dir / "format").exists():
             return None
-        streams = {stream.name: stream for stream in DataDir.open(self._data_dir, create=True).streams()}
-        return streams.get(self._request.stream)
+        return DataDir.open(self._data_dir, create=True).find(self._request.stream)
 
 
 class RoutedTarget(Target):

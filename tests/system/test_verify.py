@@ -106,6 +106,20 @@ def test_a_stream_without_its_description_is_a_finding(data: Path) -> None:
     assert (done.returncode, done.stderr) == (1, "")
     assert f"{lost} has no stream.json" in done.stdout
     assert "1 stream," in done.stdout
+    done = streamfn(data, "repair", "--yes")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.startswith(f"data directory: left: {lost} has no stream.json")
+
+
+def test_a_damaged_description_does_not_keep_other_streams_from_being_repaired(data: Path) -> None:
+    damage(make(data))
+    (make(data, "clicks").directory / "stream.json").write_text("{")
+    done = streamfn(data, "repair", "--yes", "--json")
+    said = json.loads(done.stdout)
+    assert (done.returncode, len(said["repaired"]), len(said["left"])) == (1, 1, 1)
+    assert said["repaired"][0]["left"] == []
+    assert "stream.json" in said["left"][0]["why"]
+    assert streamfn(data, "verify", "orders").returncode == 0
 
 
 def test_a_checkpoint_beyond_the_end_of_its_shard_is_a_finding(data: Path) -> None:

@@ -41,6 +41,17 @@ def test_a_newer_format_is_refused_with_the_way_out(data_dir: DataDir) -> None:
     assert caught.value.exit_code == 1
 
 
+def test_a_damaged_description_is_no_matter_of_other_streams(data_dir: DataDir) -> None:
+    sound = data_dir.create_stream("sound")
+    (data_dir.create_stream("damaged").directory / "stream.json").write_text("{")
+    assert data_dir.stream("sound").id == data_dir.open_or_create_stream("sound").id == sound.id
+    for name in ("damaged", "new"):  # which may be what it said
+        with pytest.raises(FailedError, match=r"stream\.json is damaged"):
+            data_dir.stream(name)
+        with pytest.raises(FailedError, match=r"stream\.json is damaged"):
+            data_dir.open_or_create_stream(name)
+
+
 def test_a_damaged_format_is_an_error(data_dir: DataDir) -> None:
     (data_dir.path / "format").write_text("{")
     with pytest.raises(FailedError, match="is damaged"):

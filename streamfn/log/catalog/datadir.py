@@ -121,16 +121,39 @@ class DataDir:
         except OSError as error:
             raise FailedError(f"cannot read {directory / description.FILE}: {error.strerror}") from error
 
+    def find(self, name: str) -> Stream | None:
+        """Return the stream of that name, None if there is none; another one that is damaged does not matter.
+
+        Raises:
+            FailedError: no stream is known to have the name, and a damaged description may have said it.
+        """
+        damage: FailedError | None = None
+        for stream_id in self.stream_ids():
+            try:
+                stream = self._described(self._streams_path / stream_id)
+            except FileNotFoundError:
+                continue  # deleted since we listed it
+            except FailedError as error:
+                damage = error
+                continue
+            if stream.name == name:
+                return stream
+        if damage is not None:
+            raise damage
+        return None
+
     def stream(self, name: str) -> Stream:
         """Return the stream of that name.
 
         Raises:
             RefusedError: there is none; the text lists those with a similar name, or all.
+            FailedError: as `find`.
         """
         check_name(name)
+        found = self.find(name)
+        if found is not None:
+            return found
         streams = {stream.name: stream for stream in self.streams()}
-        if name in streams:
-            return streams[name]
         close = difflib.get_close_matches(name, streams, n=3)
         if close:
             hint = f"did you mean {' or '.join(close)}?"
@@ -238,7 +261,7 @@ class DataDir:
         self.require_writable()
         try:
             with self._locked():
-                if any(stream.name == name for stream in self.streams()):
+                if self.find(name) is not None:
                     raise RefusedError(f"stream {name!r} exists already in {self.path}")
                 self._sweep()
                 self._upgrade()
@@ -271,9 +294,8 @@ class DataDir:
         if shards is not None:
             check_shards(shards)
         for attempt in (1, 2):
-            for existing in self.streams():
-                if existing.name != name:
-                    continue
+            existing = self.find(name)
+            if existing is not None:
                 require_kind(existing, kind)
                 if shards is not None and shards != len(existing.open_shards):
                     raise RefusedError(
