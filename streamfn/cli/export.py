@@ -24,7 +24,8 @@ Formats (the name's suffix says, unless --format does; standard output is jsonl)
   arrow        .arrow .arrows   the stream's ARN and shards in the metadata: import
                .feather .ipc    makes the same stream of it
   jsonl        .jsonl .ndjson   a record's data is a line, as it is; --full: a JSON
-                                object with its number, shard, time, key, data (base64)
+                                object with its number, shard, time, key, data (base64);
+                                import takes it with --format kinesis-get-records
   get-records  .json            documents as `aws kinesis get-records` (or
                                 `aws dynamodbstreams get-records`) prints them
 A further suffix .gz or .zst compresses (not Parquet, which does so itself).

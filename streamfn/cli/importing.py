@@ -111,6 +111,13 @@ def import_(
     )
     with ImportProgress() as progress:
         report = run_import(settings.data_dir, request, progress)
+    if report.look_alike is not None:
+        file, look_alike = report.look_alike
+        click.echo(
+            f"streamfn: the lines of {file} were imported as they are; as the captured records that they look like "
+            f"they are with --format {look_alike}",
+            err=True,
+        )
     rate = round(report.records / report.seconds)
     if settings.json_output:
         print_json(

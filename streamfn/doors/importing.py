@@ -31,6 +31,8 @@ class ImportReport:
 
     `already_there` are captured records that the stream had; `bad` those skipped as bad; `lines` the last line (row,
     record) of the last file that was looked at; `bytes` the data's; `shards` those that are open.
+    `look_alike` is the first file whose lines were taken as they are though they look like captured records, and the
+    format that those would have.
     """
 
     stream: str
@@ -42,6 +44,7 @@ class ImportReport:
     files: int
     lines: int
     seconds: float
+    look_alike: tuple[str, str] | None = None
 
 
 def run_import(data_dir: Path, request: ImportRequest, progress: Progress | None = None) -> ImportReport:
@@ -77,6 +80,7 @@ def run_import(data_dir: Path, request: ImportRequest, progress: Progress | None
             len(files),
             importing.line,
             time.monotonic() - started,
+            importing.look_alike,
         )
 
 
@@ -91,6 +95,7 @@ class _Importing:
         self._skipped = request.skip_lines
         self.line = request.skip_lines
         self.bad = 0
+        self.look_alike: tuple[str, str] | None = None
 
     def open_next(self, file: str) -> Source:
         """Open another file; what was read before is durable when this returns.
@@ -113,6 +118,8 @@ class _Importing:
     def run(self, source: Source) -> None:
         """Read a file to its end; every way out has stored what could be stored."""
         self._source = source
+        if source.look_alike is not None and self.look_alike is None:
+            self.look_alike = source.name, source.look_alike
         try:
             self._read_all(source)
         except BadRecord as bad:

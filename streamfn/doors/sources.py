@@ -10,7 +10,7 @@ from pathlib import Path
 from streamfn.errors import RefusedError
 from streamfn.formats.captured import CAPTURES, DYNAMODB_GET_RECORDS, LAMBDA_EVENT
 from streamfn.formats.captures import read_captures
-from streamfn.formats.detect import COLUMNS, DIRECTORIES, FORMATS, format_of
+from streamfn.formats.detect import COLUMNS, DIRECTORIES, FORMATS, captured_format, format_of
 from streamfn.formats.documents import is_logged, logged_events, whole_documents
 from streamfn.formats.fields import key_of, time_of
 from streamfn.formats.firehose import read_firehose
@@ -49,7 +49,8 @@ class Source:
 
     `name` is for people, `unit` what is counted in it; `size` and `position` are in bytes, None where unknown.
     `captured` says whether its records bring sequence numbers that are to be kept.  `kind` and `origin` are what it
-    says of its stream before its first record.
+    says of its stream before its first record.  `look_alike` is the format of captured records that lines taken as they
+    are look like, None if they do not.
     """
 
     def __init__(self, file: str, request: ImportRequest, skip_lines: int) -> None:
@@ -74,6 +75,8 @@ class Source:
         try:
             piped = file == STANDARD_INPUT
             self.format = request.format or format_of(self._input.stem, self._input.head, piped=piped)
+            by_name = self.format == "jsonl" and not self._given
+            self.look_alike = captured_format(self._input.head) if by_name else None
             self._check_options(request)
             self.captured = self.format in CAPTURES and not (request.new_sequence_numbers or request.deaggregate)
             self.kind = "dynamodb" if self.format == DYNAMODB_GET_RECORDS else "kinesis"

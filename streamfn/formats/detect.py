@@ -59,6 +59,11 @@ def format_of(stem: str, head: bytes, *, piped: bool = False) -> str:
     )
 
 
+def captured_format(head: bytes) -> str | None:
+    """Return the format of captured records that a file of JSON lines begins with, None if it begins with others."""
+    return _captured(head.removeprefix(_MARK).lstrip())
+
+
 def _by_content(head: bytes) -> str | None:
     if head.startswith(_ARROW_FILE) or (head.startswith(_ARROW_STREAM) and len(head) >= 8):
         return "arrow"

@@ -62,7 +62,7 @@ def open_table(source: Input, format_name: str) -> Table:
     called = "a Parquet file" if format_name == "parquet" else "an Arrow file, stream or Feather file"
     try:
         if format_name == "parquet":
-            file = pq.ParquetFile(source.seekable())
+            file = pq.ParquetFile(source.seekable(), page_checksum_verification=True)
             return Table(source.name, file.schema_arrow, file.iter_batches(_PARQUET_ROWS))
         return Table(source.name, *open_arrow(source))
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:

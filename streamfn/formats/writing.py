@@ -119,7 +119,9 @@ class _Parquet(_Columns):
         super().__init__(stream)
         repeated = ["shard_id", "partition_key", "event_name", "event_version", "stream_view_type", "user_identity"]
         dictionary = [name for name in repeated if name in self.schema.names]
-        self._writer = pq.ParquetWriter(sink, self.schema, compression="zstd", use_dictionary=dictionary)
+        self._writer = pq.ParquetWriter(
+            sink, self.schema, compression="zstd", use_dictionary=dictionary, write_page_checksum=True
+        )
 
     def _write(self, table: pa.Table) -> None:
         self._writer.write_table(table, row_group_size=max(1, table.num_rows))

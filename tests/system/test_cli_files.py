@@ -44,6 +44,39 @@ def test_a_stream_goes_through_pipes_and_stays_what_it_was(environment: dict[str
     assert (code, err) == (0, "")
 
 
+def test_lines_that_look_like_captured_records_are_data_and_that_is_said(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    run(environment, "put", "a", "one", "two")
+    run(environment, "export", "a", "--full", "-o", tmp_path / "a.jsonl")
+    code, out, err = run(environment, "import", tmp_path / "a.jsonl", "--stream", "b", "--json")
+    assert (code, json.loads(out)["records"], err.count("\n")) == (0, 2, 1)
+    assert "a.jsonl were imported as they are" in err
+    assert "--format kinesis-get-records" in err
+    code, out, err = run(
+        environment, "import", tmp_path / "a.jsonl", "--stream", "c", "--format", "kinesis-get-records"
+    )
+    assert (code, err) == (0, "")
+    assert run(environment, "export", "c")[1] == b"one\ntwo\n"
+    (tmp_path / "b.jsonl").write_text('{"a": 1}\n')
+    assert run(environment, "import", tmp_path / "b.jsonl", "--stream", "d")[2] == ""
+
+
+def test_a_flipped_bit_in_the_data_of_an_exported_parquet_file_is_found(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    run(environment, "put", "a", *(str(n).zfill(100) for n in range(50)))
+    path = tmp_path / "a.parquet"
+    run(environment, "export", "a", "-o", path)
+    for column in range(4):
+        chunk = pq.read_metadata(path).row_group(0).column(column)
+        content = bytearray(path.read_bytes())
+        content[(chunk.dictionary_page_offset or chunk.data_page_offset) + chunk.total_compressed_size - 3] ^= 4
+        (tmp_path / "b.parquet").write_bytes(content)
+        code, _, err = run(environment, "import", tmp_path / "b.parquet", "--stream", f"b{column}")
+        assert (code, "b.parquet" in err, "Traceback" in err) == (1, True, False)
+
+
 def test_export_to_a_file_says_what_it_did(environment: dict[str, str], tmp_path: Path) -> None:
     run(environment, "put", "a", "one", "two", "--partition-key", "k")
     path = tmp_path / "a.jsonl.gz"
