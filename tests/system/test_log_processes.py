@@ -104,7 +104,8 @@ def test_appender_killed_at_random_moments_loses_nothing_it_called_durable(path:
         time.sleep(chance.random() * 0.15)  # the moment of the kill is what is varied here
         process.kill()
         output, errors = process.communicate()
-        assert errors == ""
+        # It may have found, and said, that the one before it was killed in the middle of an append.
+        assert all("half-written bytes" in line for line in errors.splitlines()), errors
         acked = max(acked, durable(output))
         assert check_log(shard) >= acked
     with ShardWriter.open(shard) as writer:

@@ -200,7 +200,7 @@ def test_kills_in_between_lose_nothing_and_bring_no_child_forward(place):
     def reshard_and_put():
         """Splits and merges by the commands of their own processes, and records between them."""
         try:
-            for target in (2, 3, 4, 2, 3):
+            for target in (2, 3, 4, 2, 3, 4, 2):
                 put(place, 120)
                 done = subprocess.run(
                     place.command("update-shard-count", "s", "--target-shard-count", target, "--json"),
@@ -220,7 +220,7 @@ def test_kills_in_between_lose_nothing_and_bring_no_child_forward(place):
     while not stop.is_set():
         with place.following("seen.slow", "--batch-size", "5", "--workers", "2") as process:
             try:
-                process.popen.wait(chance.uniform(0.4, 0.9))
+                process.popen.wait(chance.uniform(0.3, 0.6))
                 raise AssertionError(process.err)
             except subprocess.TimeoutExpired:
                 process.kill()

@@ -15,6 +15,9 @@ from streamfn.log.segment.sealed import facts
 from streamfn.log.segment.segment import SegmentFile, list_files
 from streamfn.log.shard import gaps
 
+# How often a shard is looked at anew whose files change meanwhile: by its writer, while another thread seals.
+_LOOKS = 5
+
 
 class Link(NamedTuple):
     """A segment of the chain.
@@ -44,6 +47,15 @@ def read_chain(shard: Shard) -> Chain:
         LogDamaged: the ledger of what is gone is not as it was written.
         OSError: a file cannot be read.
     """
+    for _ in range(_LOOKS - 1):
+        try:
+            return _look(shard)
+        except FileNotFoundError:  # sealed, merged or replaced between the list and the look at it
+            continue
+    return _look(shard)
+
+
+def _look(shard: Shard) -> Chain:
     ledger = gaps.read(shard)
     files = list_files(shard)
     starts = sorted({file.first_offset for file in files})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from streamfn.log.catalog.stream import Shard, Stream, sequence_order
 from streamfn.log.format.layout import DYNAMODB, LAYOUTS
 from streamfn.log.segment import rows
-from streamfn.log.segment.segment import list_segments
+from streamfn.log.shard import gaps
 from streamfn.log.shard.reader import Message, ShardReader, horizon
 
 if TYPE_CHECKING:
@@ -23,21 +23,15 @@ def last_sequence_number(shard: Shard) -> str | None:
         LogDamaged: the message that should hold it is damaged.
         LogError: a file cannot be read.
     """
-    lowest = horizon(shard)
-    with ShardReader.open(shard, lowest) as reader:
+    with ShardReader.open(shard, horizon(shard)) as reader:
         end = reader.committed().end_offset
-    # What was lost may stand at the log's end; then the last record is somewhere in the segments before it.
-    starts = [file.first_offset for file in list_segments(shard) if file.first_offset < end]
-    for start in [max(lowest, end - 1), *reversed(starts)]:
-        if start >= end:
-            continue
-        last: str | None = None
-        with ShardReader.open(shard, start) as reader:
-            while messages := reader.poll(1 << 24, end):
-                last = sequence_numbers(messages[-1], messages[-1].rows - 1)[0]
-        if last is not None:
-            return last
-    return None
+    ledger = gaps.read(shard)
+    last = ledger.start_before(end) - 1  # what was lost may stand at the log's end
+    if last < ledger.horizon:
+        return None
+    with ShardReader.open(shard, last) as reader:
+        message = reader.poll(1)[0]
+        return sequence_numbers(message, last - message.first_offset)[0]
 
 
 def sequence_numbers(message: Message, first_row: int = 0) -> list[str]:

@@ -160,7 +160,8 @@ class Sealer:
             self._tell(f"cannot trim or compress shard {self._shard.id}: {error.strerror}")
 
     def _keep(self, stream: Stream, shard: Shard, clock: ShardClock) -> None:
-        retention.apply(shard, stream.retention, clock)
+        if stream.retention != KEEP_ALL:
+            retention.apply(shard, stream.retention, clock)
         if stream.cold_after_s is not None:
             compress_cold(shard, clock.now().wall_ms, stream.cold_after_s)
 
