@@ -9,7 +9,14 @@ import click
 
 from streamfn.cli.options import Settings
 from streamfn.cli.output import count_of, print_json, printable
-from streamfn.cli.verifying import Place, Report, finding_text, streams_to_verify, verify_checkpoints
+from streamfn.cli.verifying import (
+    Place,
+    Report,
+    finding_text,
+    shards_to_verify,
+    streams_to_verify,
+    verify_checkpoints,
+)
 from streamfn.log.catalog.datadir import DataDir
 from streamfn.log.catalog.stream import Shard, Stream
 from streamfn.log.upkeep.repair import Repaired, repair_shard
@@ -32,7 +39,7 @@ def run_repair(settings: Settings, name: str | None, *, ask: bool) -> int:
     data.require_writable()
     report = Report()
     streams = streams_to_verify(data, name, report)
-    shards = [(stream, shard) for stream in streams for shard in stream.shards]
+    shards = shards_to_verify(streams, report)
     if ask and sys.stdin.isatty() and not _agreed(shards):
         return EXIT_LEFT
     done = [(Place(stream.name, shard.id), _repair(data, shard)) for stream, shard in shards]

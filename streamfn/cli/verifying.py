@@ -75,13 +75,12 @@ def run_verify(settings: Settings, name: str | None, *, deep: bool) -> int:
     data = DataDir.open(settings.data_dir, create=False)
     report = Report()
     streams = streams_to_verify(data, name, report)
-    allow_open_files(sum(len(stream.shards) for stream in streams))
-    total = sum(shard_bytes(shard) for stream in streams for shard in stream.shards)
-    with ByteProgress("verifying", total) as progress:
-        for stream in streams:
-            report.streams += 1
-            for shard in stream.shards:
-                _verify_shard(stream, shard, report, progress, deep=deep)
+    report.streams = len(streams)
+    shards = shards_to_verify(streams, report)
+    allow_open_files(len(shards))
+    with ByteProgress("verifying", sum(shard_bytes(shard) for _, shard in shards)) as progress:
+        for stream, shard in shards:
+            _verify_shard(stream, shard, report, progress, deep=deep)
     verify_checkpoints(data, streams, report)
     _tell(settings, report, time.monotonic() - started)
     return EXIT_FOUND if report.found else 0
@@ -103,6 +102,19 @@ def streams_to_verify(data: DataDir, name: str | None, report: Report) -> list[S
         except FailedError as damage:
             report.problems.append((Place(None, None), str(damage)))
     return sorted(found, key=lambda stream: stream.name)
+
+
+def shards_to_verify(streams: Iterable[Stream], report: Report) -> list[tuple[Stream, Shard]]:
+    """Every shard that is there; one whose directory is gone is a finding, and stops nobody."""
+    found = []
+    for stream in streams:
+        for shard in stream.shards:
+            if shard.directory.is_dir():
+                found.append((stream, shard))
+            else:
+                gone = f"{shard.directory} is gone, and all that it held"
+                report.problems.append((Place(stream.name, shard.id), gone))
+    return found
 
 
 def _verify_shard(stream: Stream, shard: Shard, report: Report, progress: ByteProgress, *, deep: bool) -> None:
@@ -142,7 +154,7 @@ def _verify_checkpoint(stream: Stream, shard_id: str, mapping: str, offset: int,
     if shard is None:
         report.problems.append((place, f"mapping {mapping!r} has a checkpoint, and the stream has no such shard"))
         return
-    if any(where == place for where, _ in report.findings):
+    if any(where == place for where, _ in [*report.findings, *report.problems]):
         return  # where a damaged shard ends has been said
     end = committed_end(shard)
     if offset > end:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -109,6 +110,20 @@ def test_a_stream_without_its_description_is_a_finding(data: Path) -> None:
     done = streamfn(data, "repair", "--yes")
     assert (done.returncode, done.stderr) == (1, "")
     assert done.stdout.startswith(f"data directory: left: {lost} has no stream.json")
+
+
+def test_a_shard_whose_directory_is_gone_is_a_finding_and_the_others_are_looked_at(data: Path) -> None:
+    stream = make(data)
+    shutil.rmtree(stream.shards[0].directory)
+    damage(stream)
+    done = streamfn(data, "verify")
+    assert (done.returncode, done.stderr, done.stdout.count("\n")) == (1, "", 3), done
+    assert f"orders shardId-000000000000: {stream.shards[0].directory} is gone" in done.stdout
+    assert "2 findings" in done.stdout
+    assert streamfn(data, "repair", "--yes").returncode == 1
+    assert "1 finding" in streamfn(data, "verify").stdout
+    assert streamfn(data, "delete", "orders", "--yes").returncode == 0
+    assert streamfn(data, "verify").returncode == 0
 
 
 def test_a_damaged_description_does_not_keep_other_streams_from_being_repaired(data: Path) -> None:

@@ -322,6 +322,8 @@ class DataDir:
             with self._locked(), ExitStack() as held:
                 found = self.stream(name)
                 for shard in found.shards:
+                    if not shard.directory.is_dir():
+                        continue  # nobody can be at work in what is gone
                     lock = FileLock(shard.directory / "lock", self.disk)
                     lock.acquire(f"shard {shard.id} of stream {name!r}", 0)
                     held.callback(lock.release)
