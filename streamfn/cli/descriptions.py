@@ -125,6 +125,8 @@ def _in_short(stream: Stream) -> Described:
 
 def _shard(shard: Shard, summary: Summary, generation: int) -> Described:
     found = [_segment(segment) for segment in summary.segments]
+    # A compressed segment does not tell its first record's time without being inflated; then nobody knows the shard's.
+    told = all(one["first_arrival"] for one in found if one["records"])
     times = [time for one in found for time in (one["first_arrival"], one["last_arrival"]) if time]
     return {
         **describe_shard(shard),
@@ -139,7 +141,7 @@ def _shard(shard: Shard, summary: Summary, generation: int) -> Described:
         "gaps": [str(gap) for gap in summary.gaps.gaps if gap.why != TRIMMED],
         "records": sum(one["records"] for one in found),
         "bytes": summary.bytes,
-        "first_arrival": min(times, default=None),
+        "first_arrival": min(times, default=None) if told else None,
         "last_arrival": max(times, default=None),
         "segments": found,
     }

@@ -139,3 +139,16 @@ def test_compact_says_what_it_did_and_what_it_wrote(stream: Stream, capsys: pyte
     assert run(["compact", "orders"]) == 0
     assert capsys.readouterr().out.startswith("orders: 3 segments became 3 (0 merged, 0 compressed): ")
     assert run(["verify", "orders"]) == 0
+
+
+def test_the_first_arrival_is_not_known_where_it_is_compressed(
+    stream: Stream, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["inspect", "orders", "--json"]) == 0
+    before = told(capsys)["shards"][0]
+    assert before["first_arrival"] == "1970-01-01T00:00:01.000Z"
+    assert run(["compact", "orders", "--zstd"]) == 0
+    capsys.readouterr()
+    assert run(["inspect", "orders", "--json"]) == 0
+    after = told(capsys)["shards"][0]
+    assert (after["first_arrival"], after["last_arrival"]) == (None, before["last_arrival"])
