@@ -30,8 +30,17 @@ def last_sequence_number(shard: Shard) -> str | None:
     if last < ledger.horizon:
         return None
     with ShardReader.open(shard, last) as reader:
-        message = reader.poll(1)[0]
-        return sequence_numbers(message, last - message.first_offset)[0]
+        if messages := reader.poll(1):
+            return sequence_numbers(messages[0], last - messages[0].first_offset)[0]
+    # What is not in the ledger yet may stand there: the last record is somewhere in the segments before.
+    for start in reversed([file.first_offset for file in list_segments(shard) if file.first_offset < end]):
+        found: str | None = None
+        with ShardReader.open(shard, start) as reader:
+            while messages := reader.poll(1 << 24, end):
+                found = sequence_numbers(messages[-1], messages[-1].rows - 1)[0]
+        if found is not None:
+            return found
+    return None
 
 
 def sequence_numbers(message: Message, first_row: int = 0) -> list[str]:
