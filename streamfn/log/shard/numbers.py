@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from streamfn.log.catalog.stream import Shard, Stream, sequence_order
 from streamfn.log.format.layout import DYNAMODB, LAYOUTS
 from streamfn.log.segment import rows
+from streamfn.log.segment.segment import list_segments
 from streamfn.log.shard import gaps
 from streamfn.log.shard.reader import Message, ShardReader, horizon
 
