@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from streamfn.log.catalog.stream import Shard, Stream, sequence_order
 from streamfn.log.format.layout import DYNAMODB, LAYOUTS
 from streamfn.log.segment import rows
-from streamfn.log.segment.segment import list_segments
 from streamfn.log.shard import gaps
 from streamfn.log.shard.reader import Message, ShardReader, horizon
 
@@ -31,17 +30,8 @@ def last_sequence_number(shard: Shard) -> str | None:
     if last < ledger.horizon:
         return None
     with ShardReader.open(shard, last) as reader:
-        if messages := reader.poll(1):
-            return sequence_numbers(messages[0], last - messages[0].first_offset)[0]
-    # What is not in the ledger yet may stand there: the last record is somewhere in the segments before.
-    for start in reversed([file.first_offset for file in list_segments(shard) if file.first_offset < end]):
-        found: str | None = None
-        with ShardReader.open(shard, start) as reader:
-            while messages := reader.poll(1 << 24, end):
-                found = sequence_numbers(messages[-1], messages[-1].rows - 1)[0]
-        if found is not None:
-            return found
-    return None
+        message = reader.poll(1)[0]
+        return sequence_numbers(message, last - message.first_offset)[0]
 
 
 def sequence_numbers(message: Message, first_row: int = 0) -> list[str]:
