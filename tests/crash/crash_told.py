@@ -110,6 +110,7 @@ def difference(record: Record, given: NewRecord | None) -> str | None:
 def as_found(told: Told, seen: Seen) -> Told:
     """What is told when a log was opened: what was found is what was given."""
     given = list(told.given[: seen.end])
+    given += [None] * (seen.end - len(given))  # what was refused at the end may have come back
     for record in seen.records:
         if difference(record, given[record.offset]):
             there = [one for offset, one in told.refused if offset == record.offset and not difference(record, one)]
