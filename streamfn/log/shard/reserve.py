@@ -66,6 +66,8 @@ class ReserveFile:
         self._boot_id = boot_id
         self._path = shard.directory / FILE_NAME
         self._turn, self._known = _read(shard.disk, self._path)
+        # Whoever wrote what was read may have been killed before it was synced.
+        self._settled = False
         self._fd = -1
         self._block = min(_FIRST_BLOCK, BLOCK)
 
@@ -76,18 +78,18 @@ class ReserveFile:
 
     def cover(self, end_offset: int) -> None:
         """Make sure that offsets below `end_offset` are reserved; if that takes a sync, a block more.  See `write`."""
-        if end_offset > self._known.offset or self._known.boot_id != self._boot_id:
-            self.write(self._known._replace(offset=end_offset + self._block))
+        if not self._settled or end_offset > self._known.offset or self._known.boot_id != self._boot_id:
+            self.write(self._known._replace(offset=max(self._known.offset, end_offset + self._block)))
             self._block = min(2 * self._block, BLOCK)
 
     def cover_number(self, number: str) -> None:
         """Make sure that a captured sequence number is reserved; see `write`."""
-        if int(number) >= self._known.number:
-            self.write(self._known._replace(number=number_block_end(number)))
+        if not self._settled or int(number) >= self._known.number:
+            self.write(self._known._replace(number=max(self._known.number, number_block_end(number))))
 
     def give_up(self) -> None:
         """Records with captured numbers may be lost: remember how high those may have been; see `write`."""
-        if self._known.floor < self._known.number:
+        if not self._settled or self._known.floor < self._known.number:
             self.write(self._known._replace(floor=self._known.number))
 
     def give_back(self, end_offset: int) -> None:
@@ -113,6 +115,7 @@ class ReserveFile:
             self._disk.sync(self._fd)
         self._turn += 1
         self._known = reserve
+        self._settled = True
 
     def close(self) -> None:
         """Close the file."""
