@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import errno
+import random
 
 import pytest
+from crash_explore import Explorer
 from crash_judge import judge, read, revive
+from crash_scripts import long_script
 from crash_told import Moment, Told
-from crash_world import Life, newborn
+from crash_world import RESERVE_BLOCK, Life, newborn
 
 from streamfn.errors import DiskFull, RefusedError
+from streamfn.log.shard import reserve
 from streamfn.log.storage.durability import OS
 from streamfn.testing.disk import SimDisk
 from streamfn.types import NewRecord
@@ -110,3 +114,13 @@ def test_captured_records_follow_what_is_there_after_records_without_numbers_fou
     numbers = [record.sequence_number for record in read(life.disk).records]
     life.end()
     assert numbers == ["7", "8"]
+
+
+@pytest.mark.parametrize("number", [3522, 7441], ids=["a refused append came back", "the reserve was not synced"])
+def test_scripts_that_broke_a_promise_keep_it(number, monkeypatch):
+    monkeypatch.setattr(reserve, "BLOCK", RESERVE_BLOCK)
+    explorer = Explorer(2029, 1 << 30, 0, 1)
+    chance = random.Random(f"2029/{number}")
+    explorer._long(long_script(chance), number, chance)
+    assert explorer.states > 100
+    assert not explorer.broken, "\n".join(explorer.broken)
