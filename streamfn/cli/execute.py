@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import trio
 
-from streamfn.cli.live import LiveDisplay, RetryingShard, RunSummary, Snapshot, summary_text
+from streamfn.cli.live import LiveDisplay, Rate, RetryingShard, RunSummary, Snapshot, summary_text
 from streamfn.doors.openfiles import allow_open_files
 from streamfn.errors import StreamfnError
 from streamfn.log.catalog.datadir import DataDir
@@ -108,15 +108,12 @@ class Run:
         self._writer.write(f"streamfn: {text}\n")
 
     async def _show(self, mapping: EventSourceMapping) -> None:
-        began = last = time.monotonic()
-        records, rate = 0, 0.0
+        began = time.monotonic()
+        rate = Rate(began)
         while True:
             await trio.sleep(REFRESH_S)
             now = time.monotonic()
-            fresh = (mapping.counts.records - records) / (now - last)
-            records, last = mapping.counts.records, now
-            rate = fresh if not rate else 0.7 * rate + 0.3 * fresh
-            snapshot = self._snapshot(mapping, now - began, rate)
+            snapshot = self._snapshot(mapping, now - began, rate.update(mapping.counts.records, now))
             self._writer.show(lambda snapshot=snapshot: self._display.update(snapshot))  # type: ignore[misc]
 
     def _snapshot(self, mapping: EventSourceMapping, elapsed_s: float, rate: float) -> Snapshot:

@@ -29,6 +29,22 @@ _REASON_CHARS = 100
 _REFRESH_PER_SECOND = 8
 
 
+class Rate:
+    """Records a second, of late: each new look counts for three tenths.  Times are seconds of one monotonic clock."""
+
+    def __init__(self, now_s: float) -> None:
+        self._looked_s = now_s
+        self._records = 0
+        self._per_second = 0.0
+
+    def update(self, records: int, now_s: float) -> float:
+        """Return the rate, now that there are so many records in all."""
+        fresh = (records - self._records) / (now_s - self._looked_s)
+        self._records, self._looked_s = records, now_s
+        self._per_second = fresh if not self._per_second else 0.7 * self._per_second + 0.3 * fresh
+        return self._per_second
+
+
 @dataclass(frozen=True, slots=True)
 class RetryingShard:
     """A shard that waits to try its failed batch again.

@@ -20,7 +20,7 @@ from streamfn.capture.outcome import Bounds, RecordResult, ShardTrouble
 from streamfn.capture.reading import Beginning, Until
 from streamfn.capture.recorder import Recorder
 from streamfn.capture.target import Target, parse_target
-from streamfn.cli.live import LiveDisplay
+from streamfn.cli.live import LiveDisplay, Rate
 from streamfn.cli.options import Settings
 from streamfn.cli.output import count_of, print_json, printable, shown_age, shown_size
 from streamfn.doors.openfiles import allow_open_files
@@ -140,16 +140,14 @@ class Recording:
                     recorder.stop()
 
     async def _show(self, recorder: Recorder) -> None:
-        began = last = time.monotonic()
-        records, rate = 0, 0.0
+        began = time.monotonic()
+        rate = Rate(began)
         while True:
             await trio.sleep(REFRESH_S)
             now = time.monotonic()
-            fresh = (recorder.counts.records - records) / (now - last)
-            records, last = recorder.counts.records, now
-            rate = fresh if not rate else 0.7 * rate + 0.3 * fresh
+            per_second = rate.update(recorder.counts.records, now)
             allow_open_files(4 * len(recorder.lineage.shards))
-            text = status_line(recorder, rate, stopping=bool(self._signals))
+            text = status_line(recorder, per_second, stopping=bool(self._signals))
             self._display.show(now - began, picture(text, recorder.troubles()), text)
 
     def say(self, text: str) -> None:

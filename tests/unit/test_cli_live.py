@@ -10,6 +10,7 @@ from rich.console import Console
 
 from streamfn.cli.live import (
     LiveDisplay,
+    Rate,
     RetryingShard,
     RunSummary,
     Snapshot,
@@ -39,6 +40,13 @@ SUMMARY = RunSummary(
     seconds=0.5,
     records_per_second=2_000.0,
 )
+
+
+def test_a_rate_follows_what_came_of_late_and_does_not_jump() -> None:
+    rate = Rate(10.0)
+    assert rate.update(100, 11.0) == 100.0
+    assert rate.update(400, 12.0) == pytest.approx(0.7 * 100 + 0.3 * 300)
+    assert rate.update(400, 14.0) == pytest.approx(0.7 * 160)
 
 
 def test_the_line_says_rate_lag_errors_and_workers() -> None:

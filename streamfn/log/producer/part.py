@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from streamfn.errors import RefusedError
@@ -14,7 +15,7 @@ from streamfn.types import NewChange, NewRecord
 New = NewRecord | NewChange
 
 
-class Part:
+class Part(ABC):
     """Records of one put that go to one shard; `size` is roughly their weight in memory, in bytes.
 
     `alone` says that they are appended by themselves: they bring sequence numbers along, and those may be refused.
@@ -36,9 +37,9 @@ class Part:
         """Whether these are DynamoDB change records."""
         return isinstance(self.records[0], NewChange)
 
+    @abstractmethod
     def placed(self, shard: Shard, first: int, base: str) -> None:
         """They have their offsets, from `first` on; sequence numbers given here begin with `base`."""
-        raise NotImplementedError
 
 
 def run_of(parts: Sequence[Part]) -> int:
