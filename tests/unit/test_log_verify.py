@@ -18,6 +18,7 @@ from streamfn.log.shard.gaps import Gap
 from streamfn.log.shard.writer import ShardWriter
 from streamfn.log.storage.commit import decode
 from streamfn.log.upkeep.deep import look_into
+from streamfn.log.upkeep.upkeep import compact_shard
 from streamfn.log.upkeep.verify import Finding, shard_bytes, verify_shard
 from streamfn.types import NewChange, NewRecord
 
@@ -208,3 +209,20 @@ def test_looking_into_changes_finds_images_that_are_not_json(tmp_path: Path, mon
         writer.append_changes([good, good._replace(new_image=b"{nonsense", size_bytes=9)])
     (nonsense,) = look_into(stream, stream.shards[0])
     assert (nonsense.first_offset, nonsense.end_offset, nonsense.why) == (1, 3, "new_image is not JSON")
+
+
+def test_segments_that_a_killed_compaction_left_beside_the_merged_one_are_notes(shard: Shard) -> None:
+    before = {file.path: file.path.read_bytes() for file in list_segments(shard) if file.sealed}
+    compact_shard(shard, cold_after_s=None)
+    merged = next(file for file in list_segments(shard) if file.sealed)
+    left = [path for path in before if not path.exists()]
+    assert len(left) > 2
+    sound = verify_shard(shard)
+    for path in left[:-1]:  # the last one was unlinked before the kill
+        path.write_bytes(before[path])
+    report = verify_shard(shard)
+    assert report.findings == []
+    assert (report.records, report.segments) == (sound.records, sound.segments)
+    assert [str(path) in note for path, note in zip(left[:-1], report.notes, strict=True)] == [True] * (len(left) - 1)
+    flip(merged.path, os.stat(merged.path).st_size - 3)  # its footer does not say any more how far it reaches
+    assert {(finding.path, finding.records) for finding in verify_shard(shard).findings} == {(merged.path, 0)}

@@ -14,6 +14,7 @@ from streamfn.log.format.footer import Footer
 from streamfn.log.segment.sealed import facts
 from streamfn.log.segment.segment import SegmentFile, list_files
 from streamfn.log.shard import gaps
+from streamfn.log.shard.gaps import Ledger
 
 # How often a shard is looked at anew whose files change meanwhile: by its writer, while another thread seals.
 _LOOKS = 5
@@ -40,8 +41,8 @@ class Chain(NamedTuple):
     leftovers: list[SegmentFile]
 
 
-def read_chain(shard: Shard) -> Chain:
-    """Look at every segment file of a shard.
+def read_chain(shard: Shard, ledger: Ledger | None = None) -> Chain:
+    """Look at every segment file of a shard; by its ledger, or by the one given.
 
     Raises:
         LogDamaged: the ledger of what is gone is not as it was written.
@@ -49,14 +50,13 @@ def read_chain(shard: Shard) -> Chain:
     """
     for _ in range(_LOOKS - 1):
         try:
-            return _look(shard)
+            return _look(shard, gaps.read(shard) if ledger is None else ledger)
         except FileNotFoundError:  # sealed, merged or replaced between the list and the look at it
             continue
-    return _look(shard)
+    return _look(shard, gaps.read(shard) if ledger is None else ledger)
 
 
-def _look(shard: Shard) -> Chain:
-    ledger = gaps.read(shard)
+def _look(shard: Shard, ledger: Ledger) -> Chain:
     files = list_files(shard)
     starts = sorted({file.first_offset for file in files})
     sealed = {file.first_offset for file in files if file.sealed}

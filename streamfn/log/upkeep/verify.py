@@ -17,6 +17,7 @@ from streamfn.log.segment import check
 from streamfn.log.segment.check import Check, check_segment
 from streamfn.log.segment.segment import SegmentFile, list_files, sealed_path
 from streamfn.log.shard import gaps, recovery, reserve
+from streamfn.log.shard.chain import read_chain
 from streamfn.log.shard.damage import numbers_given
 from streamfn.log.shard.gaps import Gap, Ledger
 from streamfn.log.storage.commit import Commit, CommitFile
@@ -114,7 +115,8 @@ class _Walk:
             self._follow(offset, file.first_offset)
             last = number + 1 == len(files)
             checked = self._check(file, max(promised, file.first_offset) if last else None)
-            offset = max(checked.end_offset, *(found.end_offset for found in checked.findings), promised if last else 0)
+            ends = [checked.end_offset, *(found.end_offset for found in checked.findings)]
+            offset = max(offset, *ends, promised if last else 0)
         if not files:
             self._follow(offset, promised)
         return ShardReport(
@@ -154,14 +156,11 @@ class _Walk:
             self._find(self._shard.directory / reserve.FILE_NAME, str(damage), remedy)
 
     def _files(self) -> list[SegmentFile]:
-        """One file of every segment: the sealed form where both are there, none that another one holds whole."""
-        kept: dict[int, SegmentFile] = {}
-        for file in list_files(self._shard):
-            known = kept.get(file.first_offset)
-            if known is not None:
-                self._notes.append(f"{known.path} is left over from sealing: opening the shard for writing removes it")
-            kept[file.first_offset] = file
-        return list(kept.values())
+        """The files that hold the shard's records; those beside them are left over."""
+        chain = read_chain(self._shard, self._ledger)
+        for file in chain.leftovers:
+            self._notes.append(f"{file.path} is left over from sealing: opening the shard for writing removes it")
+        return [link.file for link in chain.links]
 
     def _promised(self) -> int:
         """The offset below which every record was acknowledged as durable and must be there."""
