@@ -19,6 +19,9 @@ ON_DAMAGE = ("strict", "salvage")
 HANDLER_CHARS_MAX = 128  # Lambda's
 NAME_CHARS_MAX = 512  # ours; a default name, HANDLER@STREAM, is at most 257 long
 WORKERS_MAX = 256  # ours: far beyond the cores of one machine
+DESTINATION_DIRECTORIES = ("file", "s3")  # KIND:DIR
+RESPONSE_TYPES = ("ReportBatchItemFailures",)
+FOR_EVER = -1  # Lambda's: as often, or as long, as the stream keeps the record
 
 _RESERVED = (
     "Lambda was unable to configure your environment variables because the environment variables you have "
@@ -39,6 +42,15 @@ class RunOptions:
         maximum_batching_window_in_seconds: how long a batch may wait to become full.
         starting_position: one of STARTING_POSITIONS; only a mapping's first run looks at it.
         starting_position_timestamp: seconds since 1970, UTC, as Lambda's API has it; with AT_TIMESTAMP only.
+        parallelization_factor: batches of one shard that may be in invocations at once.
+        maximum_retry_attempts: of a batch, after its first delivery; FOR_EVER: until it succeeds.
+        maximum_record_age_in_seconds: older records are discarded; FOR_EVER: none is too old.
+        bisect_batch_on_function_error: a failed batch of more than one record is split in two.
+        function_response_types: of RESPONSE_TYPES: the handler says which records of its batch failed.
+        tumbling_window_in_seconds: state is carried through windows so long; 0: there are none.
+        filters: event filter patterns, as JSON texts; a record that matches any of them is delivered. None: all are.
+        filters_max: how many of them are allowed: Lambda's 5, or up to 10, to which AWS raises it when asked.
+        on_failure: where descriptions of discarded batches go: a stream's name, `file:DIR` or `s3:DIR`; empty: nowhere.
         workers: worker processes.
         timeout_s: of one invocation; None, for debugging only: no timeout.
         until_caught_up: end when everything that is there at the start has a disposition.
@@ -56,6 +68,15 @@ class RunOptions:
     maximum_batching_window_in_seconds: int = 0
     starting_position: str = "TRIM_HORIZON"
     starting_position_timestamp: float | None = None
+    parallelization_factor: int = 1
+    maximum_retry_attempts: int = FOR_EVER
+    maximum_record_age_in_seconds: int = FOR_EVER
+    bisect_batch_on_function_error: bool = False
+    function_response_types: tuple[str, ...] = ()
+    tumbling_window_in_seconds: int = 0
+    filters: tuple[str, ...] = ()
+    filters_max: int = limits.FILTERS_MAX_DEFAULT
+    on_failure: str = ""
     workers: int = 1
     timeout_s: int | None = limits.FUNCTION_TIMEOUT_S_DEFAULT
     until_caught_up: bool = False
@@ -90,6 +111,7 @@ def validate(options: RunOptions, *, now_ms: int) -> None:
         raise RefusedError(f"{len(violations)} validation error{plural} detected: {'; '.join(violations)}")
     _check_names(options)
     _check_position(options, now_ms)
+    _check_failures(options)
     check_environment(options.environment)
     if options.debug and (options.workers != 1 or options.timeout_s is not None):
         raise RefusedError("debugging means one worker and no timeout")
@@ -103,6 +125,17 @@ def _violations(options: RunOptions) -> Iterator[str]:
     window = options.maximum_batching_window_in_seconds
     yield from _range("maximumBatchingWindowInSeconds", window, 0, limits.BATCH_WINDOW_S_MAX)
     yield from _choice("startingPosition", options.starting_position, STARTING_POSITIONS)
+    yield from _range("parallelizationFactor", options.parallelization_factor, 1, limits.PARALLELIZATION_FACTOR_MAX)
+    yield from _range("maximumRetryAttempts", options.maximum_retry_attempts, FOR_EVER, limits.RETRY_ATTEMPTS_MAX)
+    age = options.maximum_record_age_in_seconds
+    yield from _range("maximumRecordAgeInSeconds", age, FOR_EVER, limits.RECORD_AGE_S_MAX)
+    window = options.tumbling_window_in_seconds
+    yield from _range("tumblingWindowInSeconds", window, 0, limits.TUMBLING_WINDOW_S_MAX)
+    yield from _response_types(options.function_response_types)
+    yield from _range("filtersMax", options.filters_max, 1, limits.FILTERS_MAX)
+    for number, pattern in enumerate(options.filters, 1):
+        yield from _length(f"filterCriteria.filters.{number}.member.pattern", pattern, limits.FILTER_CHARS_MAX)
+    yield from _length("destinationConfig.onFailure.destination", options.on_failure, limits.DESTINATION_CHARS_MAX)
     if options.timeout_s is not None:
         yield from _range("timeout", options.timeout_s, 1, limits.FUNCTION_TIMEOUT_S_MAX)
     yield from _range("workers", options.workers, 1, WORKERS_MAX)
@@ -116,6 +149,21 @@ def _choice(member: str, value: str, values: tuple[str, ...]) -> Iterator[str]:
     if value not in values:
         allowed = f"Member must satisfy enum value set: [{', '.join(values)}]"
         yield f"Value '{value}' at '{member}' failed to satisfy constraint: {allowed}"
+
+
+def _response_types(types: tuple[str, ...]) -> Iterator[str]:
+    if not set(types) <= set(RESPONSE_TYPES):
+        allowed = f"Member must satisfy constraint: [Member must satisfy enum value set: [{', '.join(RESPONSE_TYPES)}]]"
+        yield f"Value '[{', '.join(types)}]' at 'functionResponseTypes' failed to satisfy constraint: {allowed}"
+    elif len(types) > 1:
+        rule = "Member must have length less than or equal to 1"
+        yield f"Value '[{', '.join(types)}]' at 'functionResponseTypes' failed to satisfy constraint: {rule}"
+
+
+def _length(member: str, value: str, most: int) -> Iterator[str]:
+    if len(value) > most:
+        rule = f"Member must have length less than or equal to {most}"
+        yield f"Value '{value}' at '{member}' failed to satisfy constraint: {rule}"
 
 
 def _range(member: str, value: int, least: int, most: int) -> Iterator[str]:
@@ -145,6 +193,44 @@ def _check_position(options: RunOptions, now_ms: int) -> None:
             raise RefusedError(f"starting position timestamp {given_ms / 1000} is not between 1970 and now")
     elif given_ms is not None:
         raise RefusedError(f"a starting position timestamp goes with AT_TIMESTAMP, not {options.starting_position}")
+
+
+def _check_failures(options: RunOptions) -> None:
+    """Refuse what the model allows and the guide does not; the words are ours: nobody has recorded Lambda's."""
+    age = options.maximum_record_age_in_seconds
+    if 0 <= age < limits.RECORD_AGE_S_MIN:
+        raise RefusedError(
+            f"Value '{age}' at 'maximumRecordAgeInSeconds' is not valid: "
+            f"it is {limits.RECORD_AGE_S_MIN} to {limits.RECORD_AGE_S_MAX}, or {FOR_EVER} for no limit"
+        )
+    if options.tumbling_window_in_seconds and options.parallelization_factor > 1:
+        raise RefusedError(
+            f"a tumbling window ('tumblingWindowInSeconds' {options.tumbling_window_in_seconds}) needs a "
+            f"'parallelizationFactor' of 1, not {options.parallelization_factor}: "
+            "a window's state goes from one invocation to the next"
+        )
+    if len(options.filters) > options.filters_max:
+        raise RefusedError(
+            f"a mapping has at most {options.filters_max} filters, not {len(options.filters)}"
+            + ("" if options.filters_max == limits.FILTERS_MAX else f"; up to {limits.FILTERS_MAX} can be allowed")
+        )
+    _check_destination(options)
+
+
+def _check_destination(options: RunOptions) -> None:
+    destination = options.on_failure
+    kind, colon, directory = destination.partition(":")
+    if not destination:
+        return
+    if colon and kind in DESTINATION_DIRECTORIES:
+        if not directory or "\0" in directory:
+            raise RefusedError(f"on-failure destination {destination!r} is not valid: {kind}:DIR names a directory")
+    elif not re.fullmatch(limits.STREAM_NAME_PATTERN, destination):
+        raise RefusedError(
+            f"on-failure destination {destination!r} is not valid: it is a stream's name, file:DIR or s3:DIR"
+        )
+    elif destination == options.stream:
+        raise RefusedError(f"on-failure destination {destination!r} is the stream that the mapping reads")
 
 
 def check_environment(environment: Mapping[str, str]) -> None:

@@ -44,6 +44,19 @@ def test_the_defaults_are_lambdas_own() -> None:
             "-1",
             "greater than or equal to 0",
         ),
+        ({"parallelization_factor": 0}, "parallelizationFactor", "0", "greater than or equal to 1"),
+        ({"parallelization_factor": 11}, "parallelizationFactor", "11", "less than or equal to 10"),
+        ({"maximum_retry_attempts": -2}, "maximumRetryAttempts", "-2", "greater than or equal to -1"),
+        ({"maximum_retry_attempts": 10_001}, "maximumRetryAttempts", "10001", "less than or equal to 10000"),
+        ({"maximum_record_age_in_seconds": -2}, "maximumRecordAgeInSeconds", "-2", "greater than or equal to -1"),
+        (
+            {"maximum_record_age_in_seconds": 604_801},
+            "maximumRecordAgeInSeconds",
+            "604801",
+            "less than or equal to 604800",
+        ),
+        ({"tumbling_window_in_seconds": -1}, "tumblingWindowInSeconds", "-1", "greater than or equal to 0"),
+        ({"tumbling_window_in_seconds": 901}, "tumblingWindowInSeconds", "901", "less than or equal to 900"),
         ({"timeout_s": 901}, "timeout", "901", "less than or equal to 900"),
         ({"workers": 0}, "workers", "0", "greater than or equal to 1"),
         ({"limit": 0}, "limit", "0", "greater than or equal to 1"),
@@ -67,6 +80,79 @@ def test_an_unknown_starting_position_is_refused_as_it_was_recorded() -> None:
         "1 validation error detected: Value 'invalid' at 'startingPosition' failed to satisfy constraint: "
         "Member must satisfy enum value set: [LATEST, AT_TIMESTAMP, TRIM_HORIZON]"
     )
+
+
+def test_an_unknown_response_type_is_refused_in_the_words_for_lists() -> None:
+    with pytest.raises(RefusedError) as raised:
+        check(function_response_types=("ReportAll",))
+    assert str(raised.value) == (
+        "1 validation error detected: Value '[ReportAll]' at 'functionResponseTypes' failed to satisfy constraint: "
+        "Member must satisfy constraint: [Member must satisfy enum value set: [ReportBatchItemFailures]]"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "member", "most"),
+    [
+        ({"function_response_types": ("ReportBatchItemFailures",) * 2}, "functionResponseTypes", 1),
+        ({"filters": ("{}", "x" * 4097)}, "filterCriteria.filters.2.member.pattern", 4096),
+        ({"on_failure": "x" * 351}, "destinationConfig.onFailure.destination", 350),
+    ],
+)
+def test_a_value_that_is_too_long_is_refused_in_lambdas_words(changes: dict[str, Any], member: str, most: int) -> None:
+    with pytest.raises(RefusedError) as raised:
+        check(**changes)
+    assert str(raised.value).startswith("1 validation error detected: Value '")
+    assert str(raised.value).endswith(
+        f"' at '{member}' failed to satisfy constraint: Member must have length less than or equal to {most}"
+    )
+
+
+@pytest.mark.parametrize("age", [0, 1, 59])
+def test_a_record_age_below_a_minute_is_refused_with_the_range(age: int) -> None:
+    with pytest.raises(RefusedError, match=rf"^Value '{age}' at 'maximumRecordAgeInSeconds' .* 60 to 604800, or -1"):
+        check(maximum_record_age_in_seconds=age)
+
+
+def test_a_window_needs_a_factor_of_one() -> None:
+    with pytest.raises(RefusedError, match=r"'tumblingWindowInSeconds' 60.* 'parallelizationFactor' of 1, not 2"):
+        check(tumbling_window_in_seconds=60, parallelization_factor=2)
+
+
+def test_there_are_five_filters_or_ten_when_asked() -> None:
+    pattern = '{"partitionKey":["a"]}'
+    check(filters=(pattern,) * 5)
+    check(filters=(pattern,) * 10, filters_max=10)
+    with pytest.raises(RefusedError, match=r"at most 5 filters, not 6; up to 10"):
+        check(filters=(pattern,) * 6)
+    with pytest.raises(RefusedError, match=r"at most 10 filters, not 11$"):
+        check(filters=(pattern,) * 11, filters_max=10)
+    with pytest.raises(RefusedError, match=r"'filtersMax'.*less than or equal to 10"):
+        check(filters_max=11)
+
+
+@pytest.mark.parametrize(
+    ("destination", "reason"),
+    [
+        ("file:", "names a directory"),
+        ("s3:", "names a directory"),
+        ("file:a\0b", "names a directory"),
+        ("http://x", "a stream's name, file:DIR or s3:DIR"),
+        ("a b", "a stream's name, file:DIR or s3:DIR"),
+        ("orders", "is the stream that the mapping reads"),
+    ],
+)
+def test_a_destination_that_is_none_is_refused(destination: str, reason: str) -> None:
+    with pytest.raises(RefusedError, match=reason):
+        check(on_failure=destination)
+
+
+def test_every_option_of_failures_lanes_windows_and_filters_is_taken_at_its_bounds() -> None:
+    check(parallelization_factor=10, maximum_retry_attempts=10_000, maximum_record_age_in_seconds=604_800)
+    check(maximum_retry_attempts=0, maximum_record_age_in_seconds=60, tumbling_window_in_seconds=900)
+    check(bisect_batch_on_function_error=True, function_response_types=("ReportBatchItemFailures",))
+    for destination in ("failed", "file:x", "s3:/tmp/a b"):
+        check(on_failure=destination)
 
 
 def test_all_violations_are_told_at_once() -> None:
