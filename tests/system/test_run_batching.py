@@ -36,6 +36,11 @@ def test_batches_are_full_up_to_the_last_one_whatever_the_messages_of_the_log(pl
     check_all(place)
 
 
+@pytest.mark.conformance(
+    "batches/batch-size",
+    source="documented",
+    rule="A batch has at most BatchSize records, 1 to 10,000.",
+)
 @pytest.mark.parametrize("size", [1, 10_000])
 def test_the_smallest_and_the_largest_batch(place, size):
     place.stream(contents=range(300 if size == 1 else 10_050))
@@ -109,6 +114,11 @@ def put_one(producer):
     return True
 
 
+@pytest.mark.conformance(
+    "shards/starting-positions",
+    source="documented",
+    rule="TRIM_HORIZON begins with the oldest record, LATEST behind the newest one, AT_TIMESTAMP with the first one at or after the time.",
+)
 def test_trim_horizon_latest_and_a_time_begin_where_they_say(place):
     place.stream(shards=2)
     stream = place.opened()

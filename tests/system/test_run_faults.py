@@ -161,6 +161,11 @@ def test_logs_all_tells_of_every_invocation_and_none_of_no_one(place):
     assert "ERROR" not in silent.err
 
 
+@pytest.mark.conformance(
+    "retries/only-the-shard-waits",
+    source="documented",
+    rule="While a batch is retried its shard is paused, and the others go on.",
+)
 def test_a_poison_batch_is_retried_with_backoff_while_the_other_shard_goes_on(place):
     place.stream(shards=2)
     place.put(["deed", *range(9)], shard=0)

@@ -31,6 +31,11 @@ def body(fault: Fault) -> dict[str, object]:
     return decoded
 
 
+@pytest.mark.conformance(
+    "events/error-document",
+    source="recorded",
+    rule="The error document of an exception has errorMessage, errorType, requestId and stackTrace.",
+)
 def test_an_exception_has_lambdas_four_keys_in_lambdas_order() -> None:
     fault = document.from_exception(raised("raise ValueError('bad é record')"), REQUEST)
     assert list(body(fault)) == ["errorMessage", "errorType", "requestId", "stackTrace"]
@@ -125,6 +130,11 @@ def test_a_response_that_cannot_be_marshalled_has_lambdas_document() -> None:
     )
 
 
+@pytest.mark.conformance(
+    "events/service-error-documents",
+    source="recorded",
+    rule="Timeouts, ends of the process and responses over 6 MB have errorType and errorMessage alone, in the words of 2025.",
+)
 def test_the_services_own_documents_are_as_recorded() -> None:
     assert document.too_large(limits.RESPONSE_BYTES_MAX).document == (
         b'{"errorMessage":"Response payload size exceeded maximum allowed payload size (6291556 bytes).",'

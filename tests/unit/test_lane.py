@@ -56,6 +56,11 @@ def test_an_open_batch_in_flight_may_have_closed_ones_behind_it() -> None:
     assert lane.take(0, 50) == [Run(3, 10, 2, 1)]
 
 
+@pytest.mark.conformance(
+    "batches/window-begins-with-the-answer",
+    source="documented",
+    rule="The next batching window begins when the previous invocation completes, not when a record arrives.",
+)
 def test_window_begins_when_the_previous_invocation_completes() -> None:
     lane = lane_of(window_ns=100)
     offer(lane, 10)
@@ -67,6 +72,11 @@ def test_window_begins_when_the_previous_invocation_completes() -> None:
     assert lane.take(150, 1) == [Run(10, 3, 1, 1)]
 
 
+@pytest.mark.conformance(
+    "batches/idle-shard-sends-at-once",
+    source="inferred",
+    rule="A shard whose window has passed without records sends nothing; the first record after that goes out at once.",
+)
 def test_first_record_of_an_idle_lane_goes_out_at_once() -> None:
     lane = lane_of(window_ns=100)
     assert lane.wake_at(500) is None
@@ -75,6 +85,11 @@ def test_first_record_of_an_idle_lane_goes_out_at_once() -> None:
     assert lane.take(500, 1) == [Run(0, 1, 1, 1)]
 
 
+@pytest.mark.conformance(
+    "batches/six-megabytes",
+    source="documented",
+    rule="A batch is closed before its event would be over 6 MB; base64 and metadata count (inferred).",
+)
 def test_a_batch_spans_chunks_and_closes_before_the_record_that_would_pass_the_event_limit() -> None:
     lane = lane_of(batch_size=10)
     offer(lane, 3, weight=300)

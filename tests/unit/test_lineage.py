@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +17,11 @@ def family(*shards: tuple[str, str, int | None, int]) -> Lineage:
     return lineage
 
 
+@pytest.mark.conformance(
+    "shards/parents-first",
+    source="documented",
+    rule="A child shard is read only after its parents have been processed to their end.",
+)
 def test_a_child_waits_until_its_parent_is_finished() -> None:
     lineage = family(("a", "", 10, 0), ("b", "a", None, 0), ("c", "a", None, 0))
     assert lineage.take_ready() == ["a"]
