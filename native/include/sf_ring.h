@@ -99,7 +99,7 @@
 #include "sf_histogram.h"
 
 /* cdef: begin */
-enum { SF_RING_ABI = 1, SF_REPLY_BYTES = 256 };
+enum { SF_RING_ABI = 2, SF_REPLY_BYTES = 256 };
 
 /* What a completion says. */
 enum {
@@ -108,7 +108,8 @@ enum {
     SF_SKIPPED = 2,  /* not run: an earlier batch of the lane's epoch was not a certain success */
     SF_REVOKED = 3,  /* not run: the port had revoked it */
     SF_RETIRED = 4,  /* a retire entry: the segment's mapping is gone */
-    SF_BROKEN = 5    /* never in a ring: what sf_port_reap reports when the worker broke the protocol */
+    SF_BROKEN = 5,   /* never in a ring: what sf_port_reap reports when the worker broke the protocol */
+    SF_PARTLY = 6    /* the handler returned, but what it returned, the payload, is no certain success: the port's owner judges */
 };
 
 /* What sf_desk_next returns. */
@@ -217,7 +218,7 @@ sf_desk *sf_desk_open(int memfd, int doorbell, int log_fd, int side_fd);
 /* Waits at most `slice_ns` for the next entry to run, answering skipped and revoked ones on the way.  SF_NEXT_LOST if the
    entry it gave last has not been answered. */
 int sf_desk_next(sf_desk *desk, sf_work *work, uint64_t slice_ns);
-/* Answers the claimed entry.  `outcome` is SF_OK or SF_ERROR; a payload over SF_REPLY_BYTES goes through the side file.
+/* Answers the claimed entry.  `outcome` is SF_OK, SF_ERROR or SF_PARTLY; a payload over SF_REPLY_BYTES goes through the side file.
    False: the descriptors are lost, or nothing is claimed (exit).  ENOSPC and the like on the side file count as lost. */
 bool sf_desk_finish(sf_desk *desk, uint32_t outcome, const char *payload, size_t payload_bytes);
 /* Answers the claimed retire entry.  False as with sf_desk_finish. */

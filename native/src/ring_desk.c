@@ -253,7 +253,7 @@ static bool write_side(sf_desk *desk, const char *payload, size_t bytes, uint64_
 
 bool sf_desk_finish(sf_desk *desk, uint32_t outcome, const char *payload, size_t payload_bytes)
 {
-    assert(outcome == SF_OK || outcome == SF_ERROR);
+    assert(outcome == SF_OK || outcome == SF_ERROR || outcome == SF_PARTLY);
     if (desk->lost || desk->claimed_kind != SF_KIND_INVOKE)
         return false;
     uint64_t finished_ns = sf_now_ns();

@@ -268,6 +268,11 @@ uint32_t sf_port_revoke(sf_port *port, uint32_t lane)
 
 /* ---- reaping ---- */
 
+static bool did_run(uint32_t outcome)
+{
+    return outcome == SF_OK || outcome == SF_ERROR || outcome == SF_PARTLY;
+}
+
 static bool is_believable(const struct shadow *shadow, const struct sf_completion *answer)
 {
     if (answer->log_end > INT64_MAX)
@@ -280,7 +285,7 @@ static bool is_believable(const struct shadow *shadow, const struct sf_completio
         return answer->outcome == SF_RETIRED;
     if (shadow->revoked)
         return answer->outcome == SF_REVOKED;
-    return answer->outcome == SF_OK || answer->outcome == SF_ERROR || answer->outcome == SF_SKIPPED;
+    return did_run(answer->outcome) || answer->outcome == SF_SKIPPED;
 }
 
 static uint64_t clamp(uint64_t value, uint64_t low, uint64_t high)
@@ -292,7 +297,7 @@ static uint64_t clamp(uint64_t value, uint64_t low, uint64_t high)
 static void settle_stamps(const struct shadow *shadow, struct sf_completion *answer, uint64_t now_ns)
 {
     uint64_t now = now_ns < shadow->submitted_ns ? shadow->submitted_ns : now_ns;
-    if (answer->outcome != SF_OK && answer->outcome != SF_ERROR) {
+    if (!did_run(answer->outcome)) {
         answer->started_ns = answer->finished_ns = 0;
         return;
     }

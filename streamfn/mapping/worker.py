@@ -16,14 +16,14 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, NoReturn
 
 import orjson
 
 from streamfn import _events
 from streamfn._native import ffi, lib
-from streamfn.events import document
+from streamfn.events import document, partial
 from streamfn.events.response import MarshalError, marshal
 from streamfn.limits import RESPONSE_BYTES_MAX
 from streamfn.mapping.context import LambdaContext, context_class, log_stream_name
@@ -48,6 +48,7 @@ class State(NamedTuple):
     function_arn: str
     request_base: str
     timeout_ns: int
+    judge: str | None = None  # what a response means; see `_outcomes`
 
 
 class RequestIdFilter(logging.Filter):
@@ -65,7 +66,9 @@ def init(settings: Mapping[str, Any]) -> State:
     """Init: prepare logging, import the handler.
 
     `settings`: handler (its name), callable (the handler itself, in a forked zygote), path (the whole of
-    `sys.path`; empty: as it is), function_arn, request_base, timeout_s (None: no limit).
+    `sys.path`; empty: as it is), function_arn, request_base, timeout_s (None: no limit), judge (None or
+    missing: whatever can be marshalled is success; "batch_item_failures": the response says what failed; "window":
+    the mapping looks at every response).
 
     Raises:
         InitFailed: with Lambda's error document.
@@ -83,7 +86,7 @@ def init(settings: Mapping[str, Any]) -> State:
             raise InitFailed(error.fault.document) from error
     timeout_s = settings["timeout_s"]
     timeout_ns = NEVER_NS if timeout_s is None else int(timeout_s * 1_000_000_000)
-    return State(handler, settings["function_arn"], settings["request_base"], timeout_ns)
+    return State(handler, settings["function_arn"], settings["request_base"], timeout_ns, settings.get("judge"))
 
 
 def _prepare_logging() -> None:
@@ -163,7 +166,7 @@ def _invoker(state: State, seat: Seat, segments: Segments, context_type: type[La
     """One invocation as a closure over everything that does not change between two of them."""
     handler, timeout_ns, base = state.handler, state.timeout_ns, state.request_base
     desk, finish, build, flush = seat.desk, lib.sf_desk_finish, _events.build, seat.flush_stdio
-    identify = RequestIdFilter
+    identify, outcome_of = RequestIdFilter, _outcomes(state.judge)
 
     def invoke(work: Any) -> bool:
         invocation = request_id(base, work.invocation)
@@ -190,7 +193,7 @@ def _invoker(state: State, seat: Seat, segments: Segments, context_type: type[La
                 seat.leave_fork()
             if len(answer) <= RESPONSE_BYTES_MAX:
                 flush()
-                return bool(finish(desk, 0, answer, len(answer)))
+                return bool(finish(desk, 0 if outcome_of is None else outcome_of(answer), answer, len(answer)))
             fault = document.too_large(RESPONSE_BYTES_MAX)
         if seat.forked:
             seat.leave_fork()
@@ -199,6 +202,21 @@ def _invoker(state: State, seat: Seat, segments: Segments, context_type: type[La
         return bool(finish(desk, 1, fault.document, len(fault.document)))
 
     return invoke
+
+
+def _outcomes(judge: str | None) -> Callable[[bytes], int] | None:
+    """Return what gives the outcome of a response, or None where every response is a success.
+
+    Only what is success for certain may be SF_OK: behind it the worker goes on with the lane. The mapping judges the
+    rest.
+    """
+    ok, partly = lib.SF_OK, lib.SF_PARTLY
+    if judge == "batch_item_failures":
+        return lambda answer: ok if partial.is_whole(answer) else partly
+    if judge == "window":
+        return lambda answer: partly
+    assert judge is None, judge
+    return None
 
 
 def _event_after_receiving(segment_id: int, extents: int, count: int, segments: Segments) -> Any:

@@ -25,6 +25,7 @@ class FailureKind(Enum):
     HANDLER = "handler"  # the handler raised, or its response could not be used: there is an error document
     TIMEOUT = "timeout"  # it was killed at its timeout
     CRASHED = "crashed"  # its process ended
+    RESPONSE = "response"  # the handler returned, but not what is success for certain: the payload is to be judged
 
 
 class Answer(NamedTuple):
@@ -59,7 +60,8 @@ class LaneClient(Protocol):
         """The oldest in flight succeeded; told one by one because it printed, or folding is off."""
 
     def failed(self, answer: Answer, kind: FailureKind) -> None:
-        """The oldest in flight failed."""
+        """The oldest in flight failed, or did not succeed for certain (`FailureKind.RESPONSE`): nothing of the lane
+        and epoch runs behind it."""
 
     def returned(self, batches: int) -> None:
         """The `batches` oldest in flight were not run and will not be."""

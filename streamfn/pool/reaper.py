@@ -159,10 +159,12 @@ class Reaper:
             return
         seat: Any = worker.seats[entry.lane]
         worker.answered(seat, 1)
-        if outcome in (lib.SF_OK, lib.SF_ERROR):
+        if outcome in (lib.SF_OK, lib.SF_ERROR, lib.SF_PARTLY):
             output = worker.take_log(entry.log_end) if entry.printed else NO_OUTPUT
             if outcome == lib.SF_ERROR:
                 seat.client.failed(_answer(worker, entry, output), FailureKind.HANDLER)
+            elif outcome == lib.SF_PARTLY:
+                seat.client.failed(_answer(worker, entry, output), FailureKind.RESPONSE)
             elif output.any or not worker.fold:
                 seat.client.completed(_answer(worker, entry, output))
             else:  # what was printed before it (a worker's own Init) had been handed out

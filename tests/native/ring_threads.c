@@ -70,7 +70,8 @@ static uint64_t mix(uint64_t value)
 
 static uint32_t outcome_of(uint64_t invocation)
 {
-    return mix(invocation) % 97 == 0 ? SF_ERROR : SF_OK;
+    uint64_t dice = mix(invocation) % 97;
+    return dice == 0 ? SF_ERROR : dice == 1 ? SF_PARTLY : SF_OK;
 }
 
 static size_t payload_size(uint64_t invocation)
@@ -151,7 +152,7 @@ struct runtime {
     uint64_t answered;
     uint64_t invocation;
     uint64_t dice;
-    uint64_t outcomes[6];
+    uint64_t outcomes[7];
     uint32_t epoch[LANES];
     uint64_t failed_below[LANES];
     uint64_t revocations;
@@ -252,7 +253,8 @@ static void check_answer(struct runtime *runtime, const sf_reaped *reaped)
         CHECK(reaped->lane == wanted->lane && reaped->epoch == wanted->epoch);
         records += wanted->records;
         runtime->outcomes[reaped->outcome] += 1;
-        bool ran = reaped->outcome == SF_OK || reaped->outcome == SF_ERROR;
+        bool failed = reaped->outcome == SF_ERROR || reaped->outcome == SF_PARTLY;
+        bool ran = reaped->outcome == SF_OK || failed;
         bool is_failed = wanted->lane < LANES && wanted->epoch < runtime->failed_below[wanted->lane];
         CHECK(!ran || (!is_failed && reaped->outcome == outcome_of(wanted->invocation)));
         CHECK(!ran || runtime->revoked[wanted->lane] != wanted->revocations + 1);
@@ -262,7 +264,7 @@ static void check_answer(struct runtime *runtime, const sf_reaped *reaped)
         CHECK((reaped->outcome == SF_RETIRED) == (wanted->lane == UINT32_MAX));
         if (ran && i == entries - 1)
             check_payload(runtime, reaped, wanted->invocation);
-        if (reaped->outcome == SF_ERROR) {
+        if (failed) {
             runtime->failed_below[wanted->lane] = wanted->epoch + 1;
             if (runtime->epoch[wanted->lane] == wanted->epoch)
                 runtime->epoch[wanted->lane] += 1;
@@ -317,10 +319,11 @@ static void run(struct shared *shared)
     }
     CHECK(sf_port_retire(shared->port, STOP));
     sf_port_publish(shared->port);
-    printf("ok %lu error %lu skipped %lu revoked %lu retired %lu\n", (unsigned long)runtime.outcomes[SF_OK],
-           (unsigned long)runtime.outcomes[SF_ERROR], (unsigned long)runtime.outcomes[SF_SKIPPED],
+    printf("ok %lu error %lu partly %lu skipped %lu revoked %lu retired %lu\n", (unsigned long)runtime.outcomes[SF_OK],
+           (unsigned long)runtime.outcomes[SF_ERROR], (unsigned long)runtime.outcomes[SF_PARTLY],
+           (unsigned long)runtime.outcomes[SF_SKIPPED],
            (unsigned long)runtime.outcomes[SF_REVOKED], (unsigned long)runtime.outcomes[SF_RETIRED]);
-    shared->items = runtime.outcomes[SF_OK] + runtime.outcomes[SF_ERROR];
+    shared->items = runtime.outcomes[SF_OK] + runtime.outcomes[SF_ERROR] + runtime.outcomes[SF_PARTLY];
 }
 
 int main(int count, char **arguments)

@@ -22,6 +22,7 @@ from ring_rig import (
 from streamfn._native import ffi, lib
 
 OK, ERROR, SKIPPED, REVOKED, RETIRED = lib.SF_OK, lib.SF_ERROR, lib.SF_SKIPPED, lib.SF_REVOKED, lib.SF_RETIRED
+PARTLY = lib.SF_PARTLY
 SECOND = 1_000_000_000
 
 
@@ -99,13 +100,14 @@ def test_a_batch_is_answered_before_the_next_is_taken() -> None:
 # ---- what does not run
 
 
-def test_after_a_failure_the_rest_of_its_lane_and_epoch_is_skipped() -> None:
+@pytest.mark.parametrize("failure", [ERROR, PARTLY])
+def test_after_a_failure_the_rest_of_its_lane_and_epoch_is_skipped(failure: int) -> None:
     with Rig() as rig:
         for lane, epoch in ((1, 5), (1, 5), (2, 5), (1, 4), (1, 6)):
             rig.submit(lane=lane, epoch=epoch)
-        rig.run(ERROR, b"{}")
+        rig.run(failure, b"{}")
         assert rig.drain() == [102, 104], "another lane and a later epoch run; the same and an older do not"
-        assert outcomes(rig.reap()) == [ERROR, SKIPPED, OK, SKIPPED, OK]
+        assert outcomes(rig.reap()) == [failure, SKIPPED, OK, SKIPPED, OK]
 
 
 def test_what_is_skipped_never_looks_claimed() -> None:

@@ -116,6 +116,7 @@ def test_a_completion_position_that_goes_back_breaks_the_worker(rig: Rig) -> Non
         (0, lib.SF_RETIRED, "I"),
         (0, lib.SF_REVOKED, "I"),
         (0, lib.SF_BROKEN, "I"),
+        (0, lib.SF_PARTLY + 1, "I"),
         (0, 2**32 - 1, "I"),
         (4, 257, "I"),
         (4, 2**32 - 1, "I"),
@@ -308,7 +309,7 @@ def test_random_bytes_in_the_rings_end_in_an_answer_or_a_broken_worker() -> None
             rig.submit(dice.randint(1, CAPACITY), lane=1)
             for _ in range(dice.randint(0, 5)):
                 if rig.next() == lib.SF_NEXT_INVOKE:
-                    rig.finish(dice.choice([OK, ERROR]), dice.randbytes(dice.choice([2, 300])))
+                    rig.finish(dice.choice([OK, ERROR, lib.SF_PARTLY]), dice.randbytes(dice.choice([2, 300])))
             for _ in range(dice.randint(1, 8)):
                 value = dice.choice([0, 1, 5, 2**31, 2**32 - 1, 2**63, 2**64 - 1, dice.getrandbits(64)])
                 answer_field = rig.completion_at(dice.randrange(6)) + 8 * dice.randrange(6)

@@ -71,6 +71,23 @@ async def test_after_a_failure_the_rest_of_the_epoch_comes_back_and_the_next_epo
 
 
 @trio_test
+async def test_a_response_that_is_no_certain_success_is_told_with_its_payload_and_ends_the_epoch() -> None:
+    async with open_pool() as pool:
+        [worker] = (await pool.start(config())).workers
+        lane = Lane(worker)
+        lane.order(toy.OK)
+        lane.order(toy.SAY_PARTLY, rows=7)
+        lane.order(toy.OK, batches=2)
+        await lane.answered()
+        assert [event[0] for event in lane.heard] == ["succeeded", "failed", "returned", "returned"]
+        [(kind, answer)] = lane.failures
+        assert (kind, answer.payload, answer.records) == (FailureKind.RESPONSE, b"7", 7)
+        assert answer.submitted_ns <= answer.started_ns <= answer.finished_ns
+        lane.seat.renew()
+        assert await lane.ask(toy.OK) == ("succeeded", 1)
+
+
+@trio_test
 async def test_without_folding_every_response_is_told() -> None:
     async with open_pool(fold=False) as pool:
         [worker] = (await pool.start(config())).workers

@@ -24,7 +24,7 @@ from streamfn.pool.protocol import InitFailed
 from streamfn.pool.seat import Seat
 
 OK, FAIL, SPIN, EXIT, HARD_EXIT, PRINT, PRINT_MUCH, USURP, FORK, LONG, SLEEP_MS, CLOSE_ALL, ORPHAN = range(13)
-SEGMENT, CHATTER, SEGFAULT, FORK_RETURN, STOP_SELF, LOSE, CALL, MARK, CHILD, TELL, ASK_USER = range(13, 24)
+SEGMENT, CHATTER, SEGFAULT, FORK_RETURN, STOP_SELF, LOSE, CALL, MARK, CHILD, TELL, ASK_USER, SAY_PARTLY = range(13, 25)
 
 
 def init(settings: dict[str, Any]) -> dict[str, Any]:
@@ -170,6 +170,8 @@ def main(state: dict[str, Any], seat: Seat) -> None:
         extent = ffi.cast("sf_extent *", work.extents)
         try:
             outcome, payload = lib.SF_OK, deed(state, seat, extent.column[6], extent.column[5], work)
+            if extent.column[6] == SAY_PARTLY:
+                outcome = lib.SF_PARTLY
         except Exception as error:
             outcome, payload = lib.SF_ERROR, repr(error).encode()
         if seat.forked:
