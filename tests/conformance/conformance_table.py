@@ -50,9 +50,9 @@ GROUPS = {
 PREAMBLE = """\
 # Conformance
 
-Every rule of Lambda's event source mappings for Kinesis and DynamoDB streams that streamfn keeps, where the rule comes from, and the
-test that shows it. This page is generated from the marks on the tests (`python tests/conformance/conformance_table.py`), and a test fails when
-it is stale: what stands here is run.
+Every rule of Lambda's event source mappings for Kinesis and DynamoDB streams that streamfn keeps, where the rule comes
+from, and the test that shows it. This page is generated from the marks on the tests
+(`python tests/conformance/conformance_table.py`), and a test fails when it is stale: what stands here is run.
 """
 
 

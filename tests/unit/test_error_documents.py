@@ -133,7 +133,8 @@ def test_a_response_that_cannot_be_marshalled_has_lambdas_document() -> None:
 @pytest.mark.conformance(
     "events/service-error-documents",
     source="recorded",
-    rule="Timeouts, ends of the process and responses over 6 MB have errorType and errorMessage alone, in the words of 2025.",
+    rule="Timeouts, ends of the process and responses over 6 MB have errorType and errorMessage alone, in the words of "
+    "2025.",
 )
 def test_the_services_own_documents_are_as_recorded() -> None:
     assert document.too_large(limits.RESPONSE_BYTES_MAX).document == (
