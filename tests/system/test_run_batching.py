@@ -117,8 +117,8 @@ def put_one(producer):
 @pytest.mark.conformance(
     "shards/starting-positions",
     source="documented",
-    rule="TRIM_HORIZON begins with the oldest record, LATEST behind the newest one, AT_TIMESTAMP with the first one at or "
-    "after the time.",
+    rule="TRIM_HORIZON begins with the oldest record, LATEST behind the newest one, AT_TIMESTAMP with the first one "
+    "at or after the time.",
 )
 def test_trim_horizon_latest_and_a_time_begin_where_they_say(place):
     place.stream(shards=2)
