@@ -119,15 +119,16 @@ class Run:
     def _snapshot(self, mapping: EventSourceMapping, elapsed_s: float, rate: float) -> Snapshot:
         now_ns, now_ms = mapping.now_ns(), time.time_ns() // 1_000_000
         ages, retrying = [], []
-        for lane in mapping.lanes:
-            arrival = lane.oldest_arrival_ms()
+        for feed in mapping.feeds:
+            arrival = feed.oldest_arrival_ms()
             if arrival is not None:
                 ages.append(now_ms - arrival)
+        for lane in mapping.lanes:
             retry = lane.machine.retrying
             if retry is not None:
                 retrying.append(
                     RetryingShard(
-                        shard_id=lane.shard.id,
+                        shard_id=lane.feed.shard.id,
                         attempt=lane.machine.attempts,
                         reason=f"{retry.fault.error_type}: {retry.fault.message}",
                         next_attempt_s=0 if lane.busy else max(0.0, (retry.due_ns - now_ns) / 1e9),

@@ -1,12 +1,11 @@
-"""One shard of a mapping at work: between the poller, the pure lane machine and a seat in the pool.
+"""One lane of a mapping at work: between its shard's feed, the pure lane machine and a seat in the pool.
 
-Three things drive it, and each of them ends in `pump`: records arrived (its own task), the pool reaped answers (the
-callbacks, then the runtime's round), and time passed (its own task again). `pump` asks the machine what is due and
-submits it. It never waits: what does not fit a ring now is tried again in the next round.
+Three things drive it, and each of them ends in `hand_over`: records arrived (the feed's task), the pool reaped answers
+(the callbacks, then the runtime's round), and time passed (the feed's task again). `hand_over` asks the machine what is
+due and submits it. It never waits: what does not fit a ring now is tried again in the next round.
 
 A lane has a seat on one worker for as long as anything of it is in flight, and takes none otherwise, so an idle lane
-goes to whichever worker is free when its next batch is due. Messages are held until the watermark has passed
-them, because a failed batch is sent again from the same rows.
+goes to whichever worker is free when its next batch is due.
 """
 
 from __future__ import annotations
@@ -17,23 +16,17 @@ from typing import TYPE_CHECKING
 import trio
 
 from streamfn._native import ffi, lib
+from streamfn.core.batcher import Chunk
 from streamfn.core.lane import Lane
-from streamfn.errors import FailedError
 from streamfn.limits import EVENT_BYTES_MAX, RING_CAPACITY
 from streamfn.mapping.outcome import Outcome, fault_of
-from streamfn.mapping.poller import Held, Poller
+from streamfn.mapping.poller import Held
 from streamfn.types import Run
 
 if TYPE_CHECKING:
-    from streamfn.log.catalog.stream import Shard
-    from streamfn.log.segment.segment import Segment
-    from streamfn.log.shard.gaps import Gap
-    from streamfn.mapping.mapping import EventSourceMapping
+    from streamfn.mapping.feed import ShardFeed
     from streamfn.pool.lane import Answer, FailureKind, LaneSeat
     from streamfn.pool.worker import Worker
-
-# Reading goes on until this many bytes of event JSON wait to be handed over.
-READ_AHEAD_BYTES = 16 * 1024 * 1024
 
 # How much work is staged on a worker. Each wake-up of the runtime costs some 100 µs of a core that the workers could
 # use, so there are few of them; and what is staged can be revoked, so a slow handler's batches are not tied to one
@@ -46,60 +39,47 @@ TRY_AGAIN_NS = 1_000_000
 
 
 class ShardLane:
-    """The shell of one lane. It is the pool's lane client (its callbacks do not wait and do not raise)."""
+    """The shell of one lane. It is the pool's lane client (its callbacks do not wait and do not raise).
 
-    def __init__(self, owner: EventSourceMapping, shard: Shard, machine: Lane, poller: Poller) -> None:
-        self.shard = shard
+    Its records have positions, which are the machine's; of a shard with one lane they are the shard's offsets.
+    """
+
+    def __init__(self, feed: ShardFeed, machine: Lane) -> None:
+        self.feed = feed
         self.machine = machine
         self.high = machine.watermark  # everything below was handed over at least once
-        self.counted = machine.watermark  # everything below is counted as done
         self.seat: LaneSeat | None = None
-        self.stopping = False
         self.queued = False  # already in the runtime's queue of lanes to pump
-        self.finish: int | None = None
-        self._owner = owner
-        self._poller = poller
+        self._owner = feed.owner
         self._held: deque[Held] = deque()
-        self._segments: deque[Segment] = deque()  # retained, oldest first; the last one may get more messages
         self._cursor = 0  # index in `_held` where the last batch began
-        self._wake = trio.Event()
         self._moving: Worker | None = None  # the worker that this lane is about to leave
-        self._gap: Gap | None = None  # what is gone where reading stands
-        self._dry = False  # the log had nothing more when it was read last, and has not moved since
         self._try_again_ns: int | None = None  # something found no room, and no answer will come to tell of any
 
-    # ---- its own task: reading and time
+    @property
+    def busy(self) -> bool:
+        """Something is in flight."""
+        return self.machine.in_flight > 0
 
-    async def run(self) -> None:
-        """Read, and pump when time has passed, until cancelled.
+    @property
+    def blocked(self) -> bool:
+        """Everything before a record that is too big is done."""
+        return self.machine.oversize is not None and not self.busy and not self.machine.retrying
 
-        Raises:
-            LogDamaged: the shard's log is damaged; other lanes go on until the mapping ends.
-            FailedError: a record's event alone is larger than Lambda allows; there is nowhere to send it yet.
-        """
-        while True:
-            self._wake = trio.Event()
-            if self._hungry():
-                self._dry = True  # taken back by `wake`: what is committed during the read counts
-                if await self._read():
-                    self._dry = False
-                    self._pump()
-                    continue
-            self._pump()
-            if self._skip():
-                continue
-            if self._blocked():
-                raise FailedError(self._owner.oversize_text(self))
-            wake_at = self._wake_at()
-            if wake_at is None:
-                await self._wake.wait()
-            else:
-                with trio.move_on_after(max(0.0, (wake_at - self._owner.now_ns()) / 1e9)):
-                    await self._wake.wait()
+    # ---- what the feed tells and asks
 
-    def _wake_at(self) -> int | None:
+    def offer(self, held: Held, chunk: Chunk) -> None:
+        """More records."""
+        self._held.append(held)
+        self.machine.offer(chunk)
+
+    def skipped(self) -> None:
+        """The machine went on behind a gap."""
+        self.high = self.machine.watermark
+
+    def wake_at(self) -> int | None:
         """When time alone changes anything; an answer or the next round of the pool pumps the lane anyway."""
-        if self.stopping or self.queued or self.busy or self._owner.paused:
+        if self.feed.stopping or self.queued or self.busy or self._owner.paused:
             return None
         if self._try_again_ns is not None:
             return self._try_again_ns
@@ -107,60 +87,37 @@ class ShardLane:
             return None
         return self.machine.wake_at(self._owner.now_ns())
 
-    def _blocked(self) -> bool:
-        """Everything before a record that is too big is done."""
-        return self.machine.oversize is not None and not self.busy and not self.machine.retrying
+    def oldest_arrival_ms(self) -> int | None:
+        """When the first record that is not done arrived (milliseconds since 1970); None if it has not been read."""
+        watermark = self.machine.watermark
+        for held in self._held:
+            if held.first_offset <= watermark < held.end:
+                message = held.message
+                return int(lib.sf_arrival(message.segment.base, message.cdata, watermark - held.first_offset))
+        return None
 
-    def wake(self) -> None:
-        """The log moved, or the mapping's state did: look again."""
-        self._dry = False
-        self._wake.set()
+    def take_back(self) -> None:
+        """Have what no worker has started come back."""
+        if self.seat is not None:
+            self.recalled()
+            self.seat.revoke()
 
-    def _hungry(self) -> bool:
-        machine = self.machine
-        if self.stopping or self._dry or self._gap is not None or machine.buffered_bytes >= READ_AHEAD_BYTES:
-            return False
-        return self.finish is None or machine.next_offset < self.finish
-
-    async def _read(self) -> bool:
-        found = await self._poller.read(self.machine.next_offset, self.finish)
-        for held, chunk in found:
-            segment = held.message.segment
-            if not self._segments or self._segments[-1] is not segment:
-                self._segments.append(segment.retain())
-            self._held.append(held)
-            self.machine.offer(chunk)
-        self._gap = self._poller.gap
-        if self._gap is not None:
-            self.machine.meet_gap()
-        return bool(found) or self._gap is not None
-
-    def _skip(self) -> bool:
-        """Go on behind a gap, once everything before it is done; its records are disposed of without a delivery."""
-        gap = self._gap
-        if gap is None or self.stopping or not self.machine.at_gap:
-            return False
-        first, now = self.machine.watermark, self._owner.now_ns()
-        self._poller.skip_gap()
-        self._gap = None
-        self._dry = False
-        self.machine.skip_gap(gap.end_offset, now)
-        self.high = self.counted = self.machine.watermark
-        self._owner.skipped(self, gap.clipped(first, gap.end_offset))
-        return True
+    def close(self) -> None:
+        """Let everything go; the pool has stopped or the lane is drained."""
+        if self.seat is not None and self.seat.in_flight == 0:
+            self._stand()
+        self._held.clear()
 
     # ---- handing over
 
     def pump(self) -> None:
-        """Hand over what is due and fits, and see to it that the lane's task knows what it now has to wait for."""
-        if self._pump() and (
-            self._hungry() or self._wake_at() is not None or self._blocked() or self.machine.at_gap
-        ):
-            self._wake.set()
+        """Hand over what is due and fits, and see to it that the feed's task knows what it now has to wait for."""
+        if self.hand_over():
+            self.feed.note(self)
 
-    def _pump(self) -> bool:
+    def hand_over(self) -> bool:
         """Hand over what is due and fits. False if a later round of the pool has to try that again."""
-        if self.stopping or self._owner.paused:
+        if self.feed.stopping or self._owner.paused:
             return False
         if self.seat is not None and not self.seat.worker.ready:
             return False  # nothing more goes there; its end answers what is in flight
@@ -181,7 +138,7 @@ class ShardLane:
         if seat is None and not self._sit(worker):
             self._owner.runtime.queue(self)
             return False
-        self._hand_over(self._take(room))
+        self._stage(self._take(room))
         if not self.busy:
             self._stand()
         return True
@@ -213,8 +170,7 @@ class ShardLane:
             machine.buffered_records < self._owner.batch_size
             and machine.buffered_bytes < EVENT_BYTES_MAX
             and machine.retrying is None
-            and self._poller.behind
-            and self._hungry()
+            and self.feed.behind
         )
 
     def _room(self, worker: Worker) -> int:
@@ -241,7 +197,7 @@ class ShardLane:
         worker.fold = not owner.observed and (worker.fold or worker.lanes == 1)
         return True
 
-    def _hand_over(self, runs: list[Run]) -> None:
+    def _stage(self, runs: list[Run]) -> None:
         """Submit what was taken; what finds no room goes back into the machine until the next round."""
         seat = self.seat
         self._try_again_ns = None
@@ -311,7 +267,7 @@ class ShardLane:
         if worker.knows(segment.id):
             return True
         try:
-            worker.introduce(segment.id, segment.fd, self._owner.source_header(self.shard))
+            worker.introduce(segment.id, segment.fd, self._owner.source_header(self.feed.shard))
         except trio.WouldBlock:
             return False
         return True
@@ -330,8 +286,10 @@ class ShardLane:
 
     def succeeded(self, batches: int, finished_ns: int) -> None:
         """The oldest `batches` in flight succeeded."""
-        self.machine.succeeded(batches, self._owner.now_ns())
-        self._owner.succeeded(self, batches)
+        machine = self.machine
+        first = machine.watermark
+        machine.succeeded(batches, self._owner.now_ns())
+        self._owner.succeeded(self.feed, batches, machine.watermark - first)
         self._settle()
 
     def completed(self, answer: Answer) -> None:
@@ -371,8 +329,7 @@ class ShardLane:
         while held and held[0].end <= watermark:
             held.popleft()
             self._cursor = max(0, self._cursor - 1)
-        if len(self._segments) > 1:
-            self._retire_passed()
+        self.feed.passed()
         if self.machine.in_flight == 0:
             self._stand()
         self._owner.runtime.queue(self)
@@ -385,61 +342,3 @@ class ShardLane:
         if self.seat is not None:
             self.seat.leave()
             self.seat = self._moving = None
-
-    def _retire_passed(self) -> None:
-        """Let go of segments that no held message lies in; the newest stays, for what is appended to it."""
-        current = self._held[0].message.segment if self._held else self._segments[-1]
-        while self._segments[0] is not current:
-            segment = self._segments.popleft()
-            self._owner.retire(segment.id)
-            segment.release()
-
-    # ---- ending
-
-    def finish_at(self, end: int) -> None:
-        """Deliver nothing at or past the offset `end`."""
-        self.finish = end
-        self.machine.finish_at(end)
-
-    def end_here(self) -> None:
-        """Read no further: what has been read is delivered, and then the lane is finished."""
-        oversize = self.machine.oversize
-        self.finish_at(self.machine.next_offset if oversize is None else oversize.offset)
-
-    def drain(self) -> None:
-        """Hand over nothing more, and take back what no worker has started."""
-        self.stopping = True
-        if self.seat is not None:
-            self.recalled()
-            self.seat.revoke()
-
-    def oldest_arrival_ms(self) -> int | None:
-        """When the first record that is not done arrived (milliseconds since 1970); None if it has not been read."""
-        watermark = self.machine.watermark
-        for held in self._held:
-            if held.first_offset <= watermark < held.end:
-                message = held.message
-                return int(lib.sf_arrival(message.segment.base, message.cdata, watermark - held.first_offset))
-        return None
-
-    @property
-    def end(self) -> int:
-        """Where this run ends, or the shard's committed end."""
-        return self.finish if self.finish is not None else self._poller.committed_end
-
-    @property
-    def busy(self) -> bool:
-        """Something is in flight."""
-        return self.machine.in_flight > 0
-
-    def close(self) -> None:
-        """Let everything go; the pool has stopped or the lane is drained."""
-        self.stopping = True
-        if self.seat is not None and self.seat.in_flight == 0:
-            self._stand()
-        self._held.clear()
-        while self._segments:
-            segment = self._segments.popleft()
-            self._owner.retire(segment.id)
-            segment.release()
-        self._poller.close()

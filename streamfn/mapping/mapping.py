@@ -20,9 +20,9 @@ from streamfn.errors import FailedError, Fenced, HandlerImportError
 from streamfn.events.size import EVENT_FRAME_BYTES, fixed_bytes
 from streamfn.limits import EVENT_BYTES_MAX
 from streamfn.log.shard.gaps import TRIMMED, Gap
+from streamfn.mapping.feed import ShardFeed
+from streamfn.mapping.feeds import Feeds
 from streamfn.mapping.histogram import new_histogram
-from streamfn.mapping.lane import ShardLane
-from streamfn.mapping.lanes import Lanes
 from streamfn.mapping.logs import LogLines, peak_memory_mb
 from streamfn.mapping.outcome import Outcome
 from streamfn.mapping.pace import Pace
@@ -33,6 +33,7 @@ from streamfn.state.store import Discard
 if TYPE_CHECKING:
     from streamfn.log.catalog.stream import Shard, Stream
     from streamfn.log.shard.reader import ShardReader
+    from streamfn.mapping.lane import ShardLane
     from streamfn.mapping.runtime import Runtime
     from streamfn.pool.function import Function
     from streamfn.pool.lane import Answer
@@ -124,7 +125,7 @@ class EventSourceMapping:
         self.salvage = salvage  # go on behind damage
         self._watchers: list[Callable[[Outcome], None]] = []
         self._headers: dict[str, bytes] = {}
-        self._lanes = Lanes(self)
+        self._feeds = Feeds(self)
         self._over = trio.Event()
         self._deaf = False  # the run was cancelled: what its workers' deaths look like is nobody's business
         self.paused = False  # hand nothing over: one of the next two is so
@@ -158,21 +159,21 @@ class EventSourceMapping:
         self.counts, self.budget = Counts(), limit
         self._first_ns = self._last_ns = 0
         self.stuck, self.paused = None, self._outrun  # an earlier run may have been cancelled while it waited for room
-        self._lanes = Lanes(self)
+        self._feeds = Feeds(self)
         try:
             self.runtime.adopt(self)
-            await self._lanes.open(until_caught_up=until_caught_up)
+            await self._feeds.open(until_caught_up=until_caught_up)
             self.look()
             async with trio.open_nursery() as nursery:
-                self._lanes.start(nursery)
+                self._feeds.start(nursery)
                 await self._over.wait()
                 await self._finish()
                 nursery.cancel_scope.cancel()
         finally:
-            if self._lanes.busy:
+            if self._feeds.busy:
                 self._deaf = True
-                await self._lanes.abandon()
-            self._lanes.close()
+                await self._feeds.abandon()
+            self._feeds.close()
             self.runtime.release(self)
         if self._fenced is not None:
             raise self._fenced
@@ -207,8 +208,8 @@ class EventSourceMapping:
 
     async def _finish(self) -> None:
         """Take back what is staged, wait for what runs, make the last checkpoints durable."""
-        self._lanes.drain()
-        while self._lanes.busy:
+        self._feeds.drain()
+        while self._feeds.busy:
             await self.runtime.next_round()
         await self.runtime.checkpointer.flush()
 
@@ -221,7 +222,7 @@ class EventSourceMapping:
         """End the run if what it was asked for is done."""
         if self._why:
             return
-        if self._lanes.over:
+        if self._feeds.over:
             self._end("damage" if self.damage else "caught up")
         elif self.budget == 0 and all(lane.machine.watermark >= lane.high for lane in self.lanes):
             self._end("limit")
@@ -232,24 +233,29 @@ class EventSourceMapping:
         return bool(self._why)
 
     @property
+    def feeds(self) -> list[ShardFeed]:
+        """The shards that are open now."""
+        return self._feeds.active
+
+    @property
     def lanes(self) -> list[ShardLane]:
-        """The lanes that are open now."""
-        return self._lanes.active
+        """The lanes of those shards."""
+        return [lane for feed in self._feeds.active for lane in feed.lanes]
 
     @property
     def remaining(self) -> int:
         """How many records are left, those of shards that wait for others included, as far as it is known."""
-        return self._lanes.remaining
+        return self._feeds.remaining
 
-    def make_lane(self, shard: Shard, reader: ShardReader) -> ShardLane:
-        """A lane that goes on where the reader stands."""
+    def make_feed(self, shard: Shard, reader: ShardReader) -> ShardFeed:
+        """A feed that goes on where the reader stands."""
         machine = Lane(self._rules, Backoff(), reader.position, self.now_ns(), self.runtime.random)
         fixed = fixed_bytes(event_source(self.stream, shard, ROLE_ARN))
-        return ShardLane(self, shard, machine, Poller(reader, fixed))
+        return ShardFeed(self, shard, machine, Poller(reader, fixed))
 
     def resharded(self) -> None:
         """The stream is described anew."""
-        self._lanes.wake()
+        self._feeds.wake()
 
     # ---- what lanes ask and tell
 
@@ -308,32 +314,30 @@ class EventSourceMapping:
     def _go_on(self) -> None:
         if self.paused and not self._outrun and self.stuck is None:
             self.paused = False
-            for lane in self.lanes:
-                lane.wake()
+            for feed in self.feeds:
+                feed.wake()
 
-    def succeeded(self, lane: ShardLane, batches: int) -> None:
-        """The lane's watermark moved over `batches` batches."""
+    def succeeded(self, feed: ShardFeed, batches: int, records: int) -> None:
+        """A lane of the shard moved on over `batches` batches, of so many records together."""
         self.counts.batches += batches
+        self.counts.records += records
         self.pace.done(batches, self.now_ns(), sum(worker.lanes > 0 for worker in self.function.workers))
-        watermark = lane.machine.watermark
-        self.counts.records += watermark - lane.counted
-        lane.counted = watermark
-        self.runtime.checkpointer.moved(self.uuid, lane.shard.id, watermark, None)
-        if lane.machine.finished or self.budget == 0:
+        self.runtime.checkpointer.moved(self.uuid, feed.shard.id, feed.watermark, None)
+        if feed.finished or self.budget == 0:
             self.look()
 
-    def skipped(self, lane: ShardLane, gap: Gap) -> None:
-        """The lane's watermark moved over records that are gone: said, counted, and durable with the checkpoint."""
+    def skipped(self, feed: ShardFeed, gap: Gap) -> None:
+        """The shard's watermark moved over records that are gone: said, counted, and durable with the checkpoint."""
         records = gap.end_offset - gap.first_offset
         if gap.why == TRIMMED:
             self.counts.trimmed += records
         else:
             self.counts.lost += records
-        where = f"{lane.shard.id} goes on at offset {gap.end_offset}"
+        where = f"{feed.shard.id} goes on at offset {gap.end_offset}"
         self.runtime.say(f"{self.name}: {where}; {records} records are gone, {gap}")
-        discard = Discard(lane.shard.id, gap.first_offset, gap.end_offset, gap.why, str(gap))
+        discard = Discard(feed.shard.id, gap.first_offset, gap.end_offset, gap.why, str(gap))
         self.runtime.checkpointer.discarded(self.uuid, discard)
-        if lane.machine.finished:
+        if feed.finished:
             self.look()
 
     def failed(self, lane: ShardLane) -> None:
@@ -394,7 +398,7 @@ class EventSourceMapping:
         record = lane.machine.oversize
         assert record is not None
         return (
-            f"{lane.shard.id} stops at offset {record.offset}: the event of that record alone is "
+            f"{lane.feed.shard.id} stops at offset {record.offset}: the event of that record alone is "
             f"{record.event_bytes} bytes, more than Lambda's {EVENT_BYTES_MAX}; "
             "remove it from the source, or start a new mapping behind it"
         )
@@ -409,7 +413,7 @@ class EventSourceMapping:
     def committed(self, shard_id: str, offset: int) -> None:
         """A checkpoint is durable."""
         self.durable[shard_id] = offset
-        self._lanes.committed(shard_id, offset)
+        self._feeds.committed(shard_id, offset)
         self._last_ns = self.now_ns()
 
     def stall(self, why: str) -> None:

@@ -51,7 +51,7 @@ class Outcome(NamedTuple):
         """From the pool's answer about the batch that begins at `first`."""
         return cls(
             request_id,
-            lane.shard.id,
+            lane.feed.shard.id,
             first,
             answer.records,
             attempt,

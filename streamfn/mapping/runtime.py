@@ -23,6 +23,7 @@ from streamfn.log.catalog.stream import Shard, Stream
 from streamfn.log.shard.watch import CommitWatch
 from streamfn.mapping.checkpointer import Checkpointer
 from streamfn.mapping.context import function_environment
+from streamfn.mapping.feed import ShardFeed
 from streamfn.mapping.handler import Handler
 from streamfn.mapping.lane import ShardLane
 from streamfn.mapping.logs import LogLines, LogSink
@@ -253,16 +254,17 @@ class Runtime:
         self.checkpointer.disown(mapping.uuid)
         self._forget(mapping.uuid, "")
 
-    def follow(self, mapping: EventSourceMapping, lane: ShardLane) -> None:
-        """Wake the lane when its shard grows."""
-        self._watch_for(mapping.uuid, lane.shard.id, lane.wake, lane.shard)
+    def follow(self, mapping: EventSourceMapping, feed: ShardFeed) -> None:
+        """Wake the feed when its shard grows."""
+        self._watch_for(mapping.uuid, feed.shard.id, feed.wake, feed.shard)
 
-    def unfollow(self, mapping: EventSourceMapping, lane: ShardLane) -> None:
-        """Undo `follow`; the lane is not pumped any more."""
-        self._forget(mapping.uuid, lane.shard.id)
-        if lane.queued:
-            lane.queued = False
-            self._queue.remove(lane)
+    def unfollow(self, mapping: EventSourceMapping, feed: ShardFeed) -> None:
+        """Undo `follow`; the feed's lanes are not pumped any more."""
+        self._forget(mapping.uuid, feed.shard.id)
+        for lane in feed.lanes:
+            if lane.queued:
+                lane.queued = False
+                self._queue.remove(lane)
 
     def _watch_for(self, uuid: str, shard_id: str, wake: Callable[[], None], what: Shard | Stream) -> None:
         self._watched[uuid, shard_id] = wake
@@ -273,7 +275,7 @@ class Runtime:
         self._watched.pop((uuid, shard_id), None)
 
     async def _follow(self) -> None:
-        """Wake the lanes whose shards have grown, and tell mappings whose streams were resharded."""
+        """Wake the feeds whose shards have grown, and tell mappings whose streams were resharded."""
         while True:
             await trio.lowlevel.wait_readable(self._watch.fileno())
             for key in self._watch.drain():

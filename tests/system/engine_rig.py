@@ -44,7 +44,7 @@ async def stored(session, mapping):
 
 
 def end_of(mapping):
-    return mapping._inner.lanes[0].end
+    return mapping._inner.feeds[0].end
 
 
 class Log:

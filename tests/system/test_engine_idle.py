@@ -8,6 +8,7 @@ from engine_rig import one_mapping, some, until
 from trio.testing import trio_test
 
 from streamfn.log.shard.writer import ShardWriter
+from streamfn.mapping.feed import ShardFeed
 from streamfn.mapping.lane import ShardLane
 from streamfn.pool.reaper import Reaper
 from streamfn.pool.worker import Worker
@@ -27,8 +28,8 @@ async def test_an_idle_mapping_costs_no_cpu(tmp_path, monkeypatch):
 
         monkeypatch.setattr(owner, name, call)
 
-    counted(ShardLane, "_read")
-    counted(ShardLane, "_pump")
+    counted(ShardFeed, "_read")
+    counted(ShardLane, "hand_over")
     counted(Reaper, "_round")
     async with one_mapping(tmp_path, "noop") as (session, mapping):
         async with trio.open_nursery() as nursery:

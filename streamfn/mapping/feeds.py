@@ -1,4 +1,4 @@
-"""The lanes of a mapping: one for each shard that may be delivered now, and more when a shard is split or merged.
+"""The feeds of a mapping: one for each shard that may be delivered now, and more when a shard is split or merged.
 
 The core's `Lineage` decides; this is its shell. It learns from the checkpointer how far shards are, durably, and from
 the watch on the stream's directory that the stream was resharded, opens the shards that come up, in a thread, and lets
@@ -14,7 +14,7 @@ import trio
 from streamfn.core.lineage import Lineage
 from streamfn.errors import FailedError, LogDamaged
 from streamfn.log.shard.reader import ShardReader
-from streamfn.mapping.lane import ShardLane
+from streamfn.mapping.feed import ShardFeed
 from streamfn.mapping.position import committed_end
 
 if TYPE_CHECKING:
@@ -27,16 +27,16 @@ _Damaged = list[tuple["Shard", FailedError]]
 ABANDON_S = 1.0
 
 
-class Lanes:
-    """The lanes of one run of a mapping. `active` are those that are open now."""
+class Feeds:
+    """The feeds of one run of a mapping. `active` are those that are open now."""
 
     def __init__(self, mapping: EventSourceMapping) -> None:
-        self.active: list[ShardLane] = []
+        self.active: list[ShardFeed] = []
         self._mapping = mapping
         self._runtime = mapping.runtime
         self._lineage = Lineage()
         self._stream: Stream = mapping.stream
-        self._offsets: dict[str, int] = {}  # where each shard's lane begins: its checkpoint
+        self._offsets: dict[str, int] = {}  # where each shard's feed begins: its checkpoint
         self._targets: dict[str, int] | None = None  # until caught up: where each shard ends for this run
         self._nursery: trio.Nursery | None = None
         self._scopes: dict[str, trio.CancelScope] = {}
@@ -66,8 +66,8 @@ class Lanes:
     def start(self, nursery: trio.Nursery) -> None:
         """Serve what is open, and from now on what comes."""
         self._nursery = nursery
-        for lane in self.active:
-            nursery.start_soon(self._serve, lane)
+        for feed in self.active:
+            nursery.start_soon(self._serve, feed)
         nursery.start_soon(self._extend)
 
     def _look_up(self) -> tuple[Stream, dict[str, int]]:
@@ -85,10 +85,10 @@ class Lanes:
                 self._lineage.add(shard.id, shard.parents, end=shard.end_offset, offset=offset)
             elif shard.end_offset is not None and self._stream.shards[shard.number].open:
                 self._lineage.close(shard.id, shard.end_offset)
-                for lane in self.active:
-                    if lane.shard.id == shard.id and lane.finish is None:
-                        lane.finish_at(shard.end_offset)
-                        lane.wake()
+                for feed in self.active:
+                    if feed.shard.id == shard.id and feed.finish is None:
+                        feed.finish_at(shard.end_offset)
+                        feed.wake()
                 self._settle(shard.id)
         self._stream = stream
 
@@ -105,7 +105,7 @@ class Lanes:
         self._settle(shard_id)
 
     def _settle(self, shard_id: str) -> None:
-        """If the shard is finished, let go of its lane, and see what comes up."""
+        """If the shard is finished, let go of its feed, and see what comes up."""
         if self._lineage.finished(shard_id):
             scope = self._scopes.get(shard_id)
             if scope is not None:
@@ -171,7 +171,7 @@ class Lanes:
         return readers, damaged
 
     def _begin(self, shard: Shard, reader: ShardReader) -> None:
-        """Make the lane of an open shard, and serve it if the run has begun."""
+        """Make the feed of an open shard, and serve it if the run has begun."""
         if self._mapping.ending:
             reader.close()
             return
@@ -179,44 +179,44 @@ class Lanes:
         end = known.end_offset if known is not None else None  # it may have been closed while it was opened
         if self._targets is not None:
             end = self._targets.setdefault(shard.id, reader.committed().end_offset)
-        lane = self._mapping.make_lane(shard, reader)
+        feed = self._mapping.make_feed(shard, reader)
         if end is not None:
-            lane.finish_at(end)
-        self.active.append(lane)
-        self._runtime.follow(self._mapping, lane)
+            feed.finish_at(end)
+        self.active.append(feed)
+        self._runtime.follow(self._mapping, feed)
         if self._nursery is not None:
-            self._nursery.start_soon(self._serve, lane)
+            self._nursery.start_soon(self._serve, feed)
 
     # ---- serving and letting go
 
-    async def _serve(self, lane: ShardLane) -> None:
-        """Run a lane until its shard is finished; where it can read no further, it still delivers what it has."""
+    async def _serve(self, feed: ShardFeed) -> None:
+        """Run a feed until its shard is finished; where it can read no further, it still delivers what it has."""
         with trio.CancelScope() as scope:
-            self._scopes[lane.shard.id] = scope
-            self._settle(lane.shard.id)  # it may have been finished before it was served
+            self._scopes[feed.shard.id] = scope
+            self._settle(feed.shard.id)  # it may have been finished before it was served
             try:
-                await lane.run()
+                await feed.run()
             except FailedError as damage:
                 self._mapping.damage.append(damage)
-                self._lineage.bar(lane.shard.id)
-                if lane.finish is None:  # nobody knows how long the others go on
+                self._lineage.bar(feed.shard.id)
+                if feed.finish is None:  # nobody knows how long the others go on
                     self._runtime.say(str(damage))
-                lane.end_here()
+                feed.end_here()
                 self._mapping.look()
-                await lane.run()
+                await feed.run()
         if scope.cancelled_caught:  # finished, and durably
-            self.active.remove(lane)
-            self._let_go(lane)
+            self.active.remove(feed)
+            self._let_go(feed)
             self._mapping.look()
 
-    def _let_go(self, lane: ShardLane) -> None:
-        self._runtime.unfollow(self._mapping, lane)
-        lane.close()
+    def _let_go(self, feed: ShardFeed) -> None:
+        self._runtime.unfollow(self._mapping, feed)
+        feed.close()
 
     @property
     def over(self) -> bool:
         """Nothing that this run was asked for is left, or nothing of it can be done."""
-        if self._opening or not all(lane.stopping or lane.machine.finished for lane in self.active):
+        if self._opening or not all(feed.stopping or feed.finished for feed in self.active):
             return False
         waiting = self._lineage.waiting()
         if self._targets is not None:
@@ -226,7 +226,7 @@ class Lanes:
     @property
     def remaining(self) -> int:
         """Records up to where the run, or the shard, ends; of open shards that wait for their parents nobody knows."""
-        left = sum(max(0, lane.end - lane.machine.watermark) for lane in self.active)
+        left = sum(max(0, feed.end - feed.watermark) for feed in self.active)
         for name in self._lineage.waiting():
             shard = self._stream.shard(name)
             end = shard.end_offset if shard is not None and self._targets is None else (self._targets or {}).get(name)
@@ -235,28 +235,29 @@ class Lanes:
 
     def drain(self) -> None:
         """Hand over nothing more, and take back what no worker has started."""
-        for lane in self.active:
-            lane.drain()
+        for feed in self.active:
+            feed.drain()
 
     @property
     def busy(self) -> bool:
         """Something is in flight."""
-        return any(lane.busy for lane in self.active)
+        return any(feed.busy for feed in self.active)
 
     async def abandon(self) -> None:
-        """Have nothing in flight any more, at once: a lane must not outlive its run."""
+        """Have nothing in flight any more, at once: a feed must not outlive its run."""
         self.drain()
-        for lane in self.active:
-            if lane.busy and lane.seat is not None:
-                lane.seat.worker.kill()
+        for feed in self.active:
+            for lane in feed.lanes:
+                if lane.busy and lane.seat is not None:
+                    lane.seat.worker.kill()
         with trio.move_on_after(ABANDON_S, shield=True):
             while self.busy:
                 await self._runtime.next_round()
 
     def close(self) -> None:
         """Let everything go; what was active can still be asked how far it was."""
-        for lane in self.active:
-            self._let_go(lane)
+        for feed in self.active:
+            self._let_go(feed)
 
 
 def _ends(shards: list[Shard]) -> tuple[dict[str, int], _Damaged]:
