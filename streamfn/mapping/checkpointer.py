@@ -17,18 +17,17 @@ import trio
 
 from streamfn.errors import BusyError, DiskFull, Fenced
 from streamfn.limits import CHECKPOINT_DELAY_S
+from streamfn.state.discards import Position, covered
 
 if TYPE_CHECKING:
-    from streamfn.state.store import Discard, Store
+    from streamfn.state.discards import Discard
+    from streamfn.state.store import Store
 
 # How long completions are gathered before a commit; the rest of the promised delay is the commit's own time.
 GATHER_S = CHECKPOINT_DELAY_S * 0.4
 
 # How often a commit that found no room is tried again.
 RETRY_S = 0.25
-
-# What a commit is told: offset, and the sequence number of the last record below it, where it is known.
-Position = tuple[int, str | None]
 
 
 class Owner(Protocol):
@@ -85,9 +84,11 @@ class Checkpointer:
         self._stirred.set()
 
     def discarded(self, uuid: str, discard: Discard) -> None:
-        """The watermark of a shard moved over records without a delivery: both become durable together."""
+        """These records get no delivery any more; to be told before `moved` passes the first of them.
+
+        The row becomes durable with the checkpoint that passes them all, and no checkpoint stops in their middle.
+        """
         self._discards.setdefault(uuid, []).append(discard)
-        self.moved(uuid, discard.shard_id, discard.end_offset, None)
 
     async def run(self) -> None:
         """Commit whenever something moved, until cancelled; a commit that has begun is waited for.
@@ -111,10 +112,13 @@ class Checkpointer:
             for uuid in list(self._dirty):
                 while uuid in self._owners and uuid in self._dirty:
                     positions, discards = self._dirty.pop(uuid), self._discards.pop(uuid, [])
-                    if await self._commit(self._owners[uuid], positions, discards):
+                    may, due, rest = covered(positions, discards)
+                    done = await self._commit(self._owners[uuid], may, due)
+                    if discards and uuid in self._owners:
+                        self._discards[uuid] = (rest if done else discards) + self._discards.get(uuid, [])
+                    if done:
                         break
                     self._dirty[uuid] = positions | self._dirty.get(uuid, {})  # what moved meanwhile is further on
-                    self._discards[uuid] = discards + self._discards.get(uuid, [])
                     await trio.sleep(RETRY_S)
             self._unstick()
 

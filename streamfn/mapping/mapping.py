@@ -28,7 +28,7 @@ from streamfn.mapping.outcome import Outcome
 from streamfn.mapping.pace import Pace
 from streamfn.mapping.poller import Poller
 from streamfn.mapping.source import event_source, source_header
-from streamfn.state.store import Discard
+from streamfn.state.discards import Discard
 
 if TYPE_CHECKING:
     from streamfn.log.catalog.stream import Shard, Stream
@@ -337,6 +337,7 @@ class EventSourceMapping:
         self.runtime.say(f"{self.name}: {where}; {records} records are gone, {gap}")
         discard = Discard(feed.shard.id, gap.first_offset, gap.end_offset, gap.why, str(gap))
         self.runtime.checkpointer.discarded(self.uuid, discard)
+        self.runtime.checkpointer.moved(self.uuid, feed.shard.id, gap.end_offset, None)
         if feed.finished:
             self.look()
 

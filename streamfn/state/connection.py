@@ -14,26 +14,12 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from streamfn.errors import BusyError, DiskFull, FailedError, StreamfnError
+from streamfn.state.discards import DISCARDS, DISCARDS_2, PENDING, UPGRADE_2
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 # How long a writer waits for another one.  Commits take milliseconds; one that takes this long is stuck.
 BUSY_TIMEOUT_S = 5.0
-
-# Version 2: what is discarded is a row in the transaction of its checkpoint.
-_DISCARDS = """
-CREATE TABLE discards (
-    id INTEGER PRIMARY KEY,
-    mapping TEXT NOT NULL REFERENCES mappings (uuid) ON DELETE CASCADE,
-    shard_id TEXT NOT NULL,
-    first_offset INTEGER NOT NULL,
-    end_offset INTEGER NOT NULL,    -- the records first_offset .. end_offset (exclusive)
-    reason TEXT NOT NULL,           -- why they have no other disposition
-    detail TEXT NOT NULL,           -- for people: where, and what is known of it
-    created_ms INTEGER NOT NULL,
-    UNIQUE (mapping, shard_id, first_offset)
-);
-"""
 
 _SCHEMA = f"""
 BEGIN;
@@ -59,12 +45,16 @@ CREATE TABLE checkpoints (
     updated_ms INTEGER NOT NULL,
     PRIMARY KEY (mapping, shard_id)
 ) WITHOUT ROWID;
-{_DISCARDS}
+{DISCARDS};
+{PENDING};
 COMMIT;
 """
 
-# What makes a database of version N one of version N + 1.
-_UPGRADES = {1: _DISCARDS}
+# What makes a database of version N one of version N + 1, statement by statement.
+_UPGRADES: dict[int, tuple[str, ...]] = {
+    1: (DISCARDS_2,),
+    2: UPGRADE_2,
+}
 
 
 def connect(path: Path, *, create: bool, read_only: bool) -> sqlite3.Connection:
@@ -197,7 +187,8 @@ def _upgrade(connection: sqlite3.Connection) -> None:
     try:
         (version,) = connection.execute("SELECT version FROM format").fetchone()
         for step in range(version, FORMAT_VERSION):
-            connection.execute(_UPGRADES[step])
+            for statement in _UPGRADES[step]:
+                connection.execute(statement)
         connection.execute("UPDATE format SET version = ?", (FORMAT_VERSION,))
         connection.execute("COMMIT")
     except BaseException:

@@ -23,7 +23,9 @@ from typing import NamedTuple, Self
 
 from streamfn.clock import Clock, SystemClock
 from streamfn.errors import Fenced, RefusedError
+from streamfn.state import discards
 from streamfn.state.connection import connect, translated
+from streamfn.state.discards import Discard, StoredDiscard
 
 _COLUMNS = "uuid, name, stream_id, stream_name, handler, code_dir, options, epoch, created_ms, updated_ms"
 
@@ -59,20 +61,6 @@ class Checkpoint(NamedTuple):
     offset: int
     sequence_number: str | None
     updated_ms: int
-
-
-class Discard(NamedTuple):
-    """Records of one shard, `first_offset` .. `end_offset` (exclusive), that no invocation will see any more.
-
-    `reason`: `trimmed` (retention took them first), `lost` (a crash under a weaker durability took them) or
-    `damaged` (salvaged over).  `detail` is a line for people.
-    """
-
-    shard_id: str
-    first_offset: int
-    end_offset: int
-    reason: str
-    detail: str
 
 
 class Store:
@@ -212,28 +200,53 @@ class Store:
             ).fetchall()
         return {shard_id: Checkpoint(*values) for shard_id, *values in rows}
 
-    def discards(self, uuid: str) -> list[Discard]:
-        """What was discarded for a mapping, oldest first; none in a database of an older version."""
+    def discards(self, uuid: str) -> list[StoredDiscard]:
+        """What was discarded for a mapping, oldest first; databases of older versions are read as well."""
         with translated(self.path):
-            if not self._connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'discards'").fetchone():
-                return []
-            rows = self._connection.execute(
-                "SELECT shard_id, first_offset, end_offset, reason, detail FROM discards"
-                " WHERE mapping = ? ORDER BY id",
-                (uuid,),
-            ).fetchall()
-        return [Discard(*row) for row in rows]
+            return discards.select(self._connection, uuid)
+
+    def pending(self, uuid: str, limit: int) -> list[StoredDiscard]:
+        """The first `limit` discards that are still to be carried to their destinations, oldest first."""
+        with translated(self.path):
+            return discards.select_pending(self._connection, uuid, limit)
+
+    def pending_count(self, uuid: str) -> int:
+        """How many discards are still to be carried to their destinations."""
+        with translated(self.path):
+            return discards.count_pending(self._connection, uuid)
+
+    def note(self, uuid: str, epoch: int, ids: Sequence[int], position: str) -> None:
+        """Write down where the destination of these discards ends, before the first copy of any of them.
+
+        Durable when this returns. A discard that has such a note keeps it.
+
+        Raises:
+            Fenced: as `commit`.
+        """
+        with self._transaction():
+            self._check_epoch(uuid, epoch)
+            discards.note(self._connection, ids, position)
+
+    def delivered(self, uuid: str, epoch: int, ids: Sequence[int]) -> None:
+        """The copies of these discards are durable in their destination.
+
+        Raises:
+            Fenced: as `commit`.
+        """
+        with self._transaction():
+            self._check_epoch(uuid, epoch)
+            discards.deliver(self._connection, ids, self._clock.unix_ms())
 
     def commit(
         self,
         uuid: str,
         epoch: int,
         offsets: Mapping[str, tuple[int, str | None]],
-        discards: Sequence[Discard] = (),
+        discarded: Sequence[Discard] = (),
     ) -> None:
         """Move checkpoints forward to `offsets[shard_id]` = (offset, sequence number of the last record).
 
-        One transaction, durable when this returns; `discards`, which the new checkpoints cover, are rows of
+        One transaction, durable when this returns; `discarded`, which the new checkpoints cover, are rows of
         it.  A shard that is further already stays where it is.
 
         Raises:
@@ -241,11 +254,7 @@ class Store:
         """
         now_ms = self._clock.unix_ms()
         with self._transaction():
-            row = self._connection.execute("SELECT epoch FROM mappings WHERE uuid = ?", (uuid,)).fetchone()
-            if row is None:
-                raise Fenced(f"mapping {uuid} was deleted")
-            if row[0] != epoch:
-                raise Fenced(f"mapping {uuid} has been taken over: epoch {row[0]}, ours is {epoch}")
+            self._check_epoch(uuid, epoch)
             self._connection.executemany(
                 "INSERT INTO checkpoints (mapping, shard_id, offset, sequence_number, updated_ms)"
                 " VALUES (?, ?, ?, ?, ?) ON CONFLICT (mapping, shard_id) DO UPDATE SET"
@@ -256,13 +265,7 @@ class Store:
                     for shard_id, (offset, sequence_number) in offsets.items()
                 ],
             )
-            # A commit whose outcome nobody learned may come again: the row is there once.
-            self._connection.executemany(
-                "INSERT OR IGNORE INTO discards"
-                " (mapping, shard_id, first_offset, end_offset, reason, detail, created_ms)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                [(uuid, *discard, now_ms) for discard in discards],
-            )
+            discards.insert(self._connection, uuid, epoch, discarded, now_ms)
 
     # ---- plumbing ----
 
@@ -279,6 +282,13 @@ class Store:
                 if self._connection.in_transaction:  # a full disk has rolled back by itself
                     self._connection.execute("ROLLBACK")
                 raise
+
+    def _check_epoch(self, uuid: str, epoch: int) -> None:
+        row = self._connection.execute("SELECT epoch FROM mappings WHERE uuid = ?", (uuid,)).fetchone()
+        if row is None:
+            raise Fenced(f"mapping {uuid} was deleted")
+        if row[0] != epoch:
+            raise Fenced(f"mapping {uuid} has been taken over: epoch {row[0]}, ours is {epoch}")
 
     def _mapping(self, name: str) -> StoredMapping | None:
         row = self._connection.execute(f"SELECT {_COLUMNS} FROM mappings WHERE name = ?", (name,)).fetchone()

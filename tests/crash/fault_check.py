@@ -82,7 +82,7 @@ def _checkpoints(path: Path, shard_id: str, told: Told, end: int) -> list[str]:
     with Store.open(DataDir(path).state_path, create=False) as store:
         uuid = store.mapping(MAPPING).uuid
         offset = store.checkpoints(uuid)[shard_id].offset
-        discards = {(one.first_offset, one.end_offset) for one in store.discards(uuid)}
+        discards = {one.discard[1:3] for one in store.discards(uuid)}
     acknowledged = [(what[1], what[2]) for what in told if what[0] == "checkpointed"]
     tried = [what[1] for what in told if what[0] == "checkpointing"]
     if offset > max(tried, default=0) or offset < max((stop for _, stop in acknowledged), default=0):

@@ -20,7 +20,8 @@ from streamfn.log.shard.chain import read_chain
 from streamfn.log.shard.reader import ShardReader, records
 from streamfn.log.shard.writer import ShardWriter
 from streamfn.log.storage.durability import FSYNC, OS
-from streamfn.state.store import Discard, Store
+from streamfn.state.discards import Discard
+from streamfn.state.store import Store
 from streamfn.types import NewRecord
 
 STREAM = "s"

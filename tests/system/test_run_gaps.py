@@ -8,12 +8,13 @@ from witness import deliveries
 
 from streamfn.log.segment.segment import list_segments
 from streamfn.log.shard import gaps
-from streamfn.state.store import Discard, Store
+from streamfn.state.discards import Discard
+from streamfn.state.store import Store
 
 
 def discards(place, name="seen.handler@s"):
     with Store.open(place.data / "state.db", create=False, read_only=True) as store:
-        return store.discards(store.mapping(name).uuid)
+        return [one.discard for one in store.discards(store.mapping(name).uuid)]
 
 
 def trim(shard, segments):

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from streamfn.errors import BusyError, DiskFull, FailedError, Fenced, RefusedError
-from streamfn.state.store import Binding, Discard, Store
+from streamfn.state import discards
+from streamfn.state.discards import Discard, Failure, StoredDiscard
+from streamfn.state.store import Binding, Store
 
 
 class FixedClock:
@@ -68,9 +70,7 @@ def test_first_bind_stores_everything_and_the_second_resumes(store: Store, clock
     clock.ms = 2_000
     again = bind(store, handler="other.handler", options={"batch_size": 7}, starts={"shard-0": 99})
     assert again.resumed
-    assert again.mapping == first.mapping._replace(
-        handler="other.handler", options={"batch_size": 7}, updated_ms=2_000
-    )
+    assert again.mapping == first.mapping._replace(handler="other.handler", options={"batch_size": 7}, updated_ms=2_000)
     assert offsets(store, first.mapping.uuid) == {"shard-0": 5, "shard-1": 0}
 
 
@@ -186,9 +186,7 @@ def test_a_draft_that_a_crash_left_is_replaced(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["state.db"]
 
 
-@pytest.mark.parametrize(
-    "content", [b"not a database at all" * 100, b"", b"SQLite format 3\0" + b"\xff" * 5000]
-)
+@pytest.mark.parametrize("content", [b"not a database at all" * 100, b"", b"SQLite format 3\0" + b"\xff" * 5000])
 def test_a_damaged_database_fails_with_its_name_and_the_way_out(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "state.db"
     path.write_bytes(content)
@@ -214,43 +212,74 @@ def test_a_newer_version_is_refused_with_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     Store.open(path, create=True).close()
     connection = sqlite3.connect(path)
-    connection.execute("UPDATE format SET version = 3")
+    connection.execute("UPDATE format SET version = 4")
     connection.commit()
     connection.close()
-    with pytest.raises(FailedError, match=r"version 3.*up to 2.*newer one"):
+    with pytest.raises(FailedError, match=r"version 4.*up to 3.*newer one"):
         Store.open(path, create=False)
 
 
-def make_version_1(path: Path) -> str:
-    """A database as version 1 wrote it, with one mapping; returns the mapping's uuid."""
+def make_older(path: Path, version: int) -> str:
+    """A database as that version wrote it, with one mapping, and from version 2 on a discard; returns its uuid."""
     with Store.open(path, create=True) as store:
         uuid = bind(store).mapping.uuid
     connection = sqlite3.connect(path)
     connection.execute("DROP TABLE discards")
-    connection.execute("UPDATE format SET version = 1")
+    if version == 2:
+        connection.execute(discards.DISCARDS_2)
+        connection.execute(
+            "INSERT INTO discards VALUES (7, ?, 'shard-0', 5, 9, 'trimmed', ?, 900)", (uuid, GONE.detail)
+        )
+    connection.execute("UPDATE format SET version = ?", (version,))
     connection.commit()
     connection.close()
     return uuid
 
 
-def test_an_older_version_is_brought_up_to_date_with_its_checkpoints(tmp_path: Path) -> None:
+def test_version_1_is_brought_up_to_date_with_its_checkpoints(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
-    uuid = make_version_1(path)
-    for _ in range(2):
-        with Store.open(path, create=False) as store:
-            assert offsets(store, uuid) == {"shard-0": 5, "shard-1": 0}
-            store.commit(uuid, store.acquire(uuid), {"shard-0": (5, None)}, [GONE])
-            assert store.discards(uuid) == [GONE]
+    uuid = make_older(path, 1)
+    with Store.open(path, create=False) as store:
+        assert offsets(store, uuid) == {"shard-0": 5, "shard-1": 0}
+        store.commit(uuid, store.acquire(uuid), {"shard-0": (9, None)}, [GONE])
+    with Store.open(path, create=False) as store:
+        assert discarded(store, uuid) == [GONE]
 
 
-def test_an_older_version_is_read_as_it_is_where_nothing_may_be_written(tmp_path: Path) -> None:
+def test_version_2_is_brought_up_to_date_with_its_discards(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
-    uuid = make_version_1(path)
+    uuid = make_older(path, 2)
+    with Store.open(path, create=False) as store:
+        assert store.discards(uuid) == [StoredDiscard(7, GONE, 900, None, None)]
+        store.commit(uuid, store.acquire(uuid), {"shard-0": (20, None)}, [FAILED])
+    with Store.open(path, create=False) as store:
+        assert discarded(store, uuid) == [GONE, FAILED]
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_upgraded_database_has_the_tables_of_a_new_one(tmp_path: Path, version: int) -> None:
+    make_older(tmp_path / "old.db", version)
+    found = []
+    for name in ("old.db", "new.db"):
+        Store.open(tmp_path / name, create=True).close()
+        connection = sqlite3.connect(tmp_path / name)
+        tables = connection.execute(
+            "SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name"
+        ).fetchall()
+        found.append([(name, " ".join(sql.split())) for name, sql in tables])
+        connection.close()
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_older_version_is_read_as_it_is_where_nothing_may_be_written(tmp_path: Path, version: int) -> None:
+    path = tmp_path / "state.db"
+    uuid = make_older(path, version)
     with Store.open(path, create=False, read_only=True) as store:
         assert offsets(store, uuid) == {"shard-0": 5, "shard-1": 0}
-        assert store.discards(uuid) == []
+        assert discarded(store, uuid) == ([] if version == 1 else [GONE])
     connection = sqlite3.connect(path)
-    assert connection.execute("SELECT version FROM format").fetchone() == (1,)
+    assert connection.execute("SELECT version FROM format").fetchone() == (version,)
     connection.close()
 
 
@@ -259,17 +288,38 @@ def test_an_older_version_is_read_as_it_is_where_nothing_may_be_written(tmp_path
 GONE = Discard("shard-0", 5, 9, "trimmed", "retention took them first")
 
 
+FAILED = Discard(
+    "shard-0",
+    10,
+    14,
+    "RetryAttemptsExhausted",
+    "ValueError: no",
+    Failure(3, "request", "arn:function", "Unhandled", 3, "495", "499", 1_000, 2_000, 3_000, (10, 11, 13), "failures"),
+)
+
+
+def discarded(store: Store, uuid: str) -> list[Discard]:
+    return [stored.discard for stored in store.discards(uuid)]
+
+
 def test_a_discard_is_there_exactly_if_its_checkpoint_is(store: Store) -> None:
     uuid = bind(store).mapping.uuid
     old = store.acquire(uuid)
     epoch = store.acquire(uuid)
     with pytest.raises(Fenced):
-        store.commit(uuid, old, {"shard-0": (9, None)}, [GONE])
+        store.commit(uuid, old, {"shard-0": (14, None)}, [GONE, FAILED])
     assert store.discards(uuid) == []
-    store.commit(uuid, epoch, {"shard-0": (9, None)}, [GONE])
-    store.commit(uuid, epoch, {"shard-0": (9, None)}, [GONE])  # its outcome was not learned the first time
-    assert store.discards(uuid) == [GONE]
-    assert offsets(store, uuid)["shard-0"] == 9
+    store.commit(uuid, epoch, {"shard-0": (14, None)}, [GONE, FAILED])
+    store.commit(uuid, epoch, {"shard-0": (14, None)}, [GONE, FAILED])  # its outcome was not learned the first time
+    assert discarded(store, uuid) == [GONE, FAILED]
+    assert offsets(store, uuid)["shard-0"] == 14
+
+
+def test_what_a_later_owner_discards_again_after_a_reset_is_another_discard(store: Store) -> None:
+    uuid = bind(store).mapping.uuid
+    for _ in range(2):
+        store.commit(uuid, store.acquire(uuid), {"shard-0": (14, None)}, [FAILED])
+    assert discarded(store, uuid) == [FAILED, FAILED]
 
 
 def test_discards_go_with_their_mapping_and_with_its_stream(store: Store) -> None:
@@ -280,6 +330,70 @@ def test_discards_go_with_their_mapping_and_with_its_stream(store: Store) -> Non
     store.commit(first, store.acquire(first), {"shard-0": (9, None)}, [GONE])
     store.forget("m")
     assert store.discards(first) == []
+
+
+def test_a_discard_with_a_destination_is_pending_until_it_is_delivered(store: Store, clock: FixedClock) -> None:
+    uuid = bind(store).mapping.uuid
+    epoch = store.acquire(uuid)
+    assert FAILED.failure is not None
+    nowhere = FAILED._replace(
+        first_offset=14, end_offset=15, failure=FAILED.failure._replace(offsets=None, destination="")
+    )
+    later = FAILED._replace(first_offset=15, end_offset=18, failure=FAILED.failure._replace(offsets=None))
+    store.commit(uuid, epoch, {"shard-0": (18, None)}, [GONE, FAILED, nowhere, later])
+    gone, first, silent, second = store.discards(uuid)
+    assert [gone.pending, first.pending, silent.pending, second.pending] == [False, True, False, True]
+    assert (store.pending(uuid, 10), store.pending(uuid, 1)) == ([first, second], [first])
+
+    store.note(uuid, epoch, [first.id], "at 5")
+    store.note(uuid, epoch, [first.id, second.id], "at 9")  # the first note holds
+    assert [one.noted for one in store.pending(uuid, 10)] == ["at 5", "at 9"]
+    clock.ms = 7_000
+    store.delivered(uuid, epoch, [first.id])
+    clock.ms = 8_000
+    store.delivered(uuid, epoch, [first.id])
+    assert [one.id for one in store.pending(uuid, 10)] == [second.id]
+    assert store.pending_count(uuid) == 1
+    assert store.discards(uuid)[1].delivered_ms == 7_000
+
+
+def test_an_older_owner_can_neither_note_nor_mark_a_delivery(store: Store) -> None:
+    uuid = bind(store).mapping.uuid
+    old = store.acquire(uuid)
+    store.commit(uuid, old, {"shard-0": (14, None)}, [FAILED])
+    store.acquire(uuid)
+    (stored,) = store.discards(uuid)
+    with pytest.raises(Fenced):
+        store.note(uuid, old, [stored.id], "at 5")
+    with pytest.raises(Fenced):
+        store.delivered(uuid, old, [stored.id])
+    assert store.discards(uuid) == [stored]
+
+
+def discard(first: int, end: int) -> Discard:
+    return Discard("s", first, end, "RetryAttemptsExhausted", "")
+
+
+@pytest.mark.parametrize(
+    ("offset", "checkpoint", "due"),
+    [
+        (10, 10, []),
+        (11, 10, []),
+        (15, 10, []),
+        (16, 10, []),  # past the first one, in the middle of the second, which begins in the middle of the first
+        (18, 18, [(10, 16), (12, 18)]),
+        (21, 20, [(10, 16), (12, 18)]),
+        (30, 30, [(10, 16), (12, 18), (20, 22)]),
+    ],
+)
+def test_no_checkpoint_stops_in_the_middle_of_a_discard(
+    offset: int, checkpoint: int, due: list[tuple[int, int]]
+) -> None:
+    given = [discard(10, 16), discard(20, 22), discard(12, 18), discard(40, 41)]
+    may, found, rest = discards.covered({"s": (offset, "7"), "other": (50, "8")}, given)
+    assert may == {"s": (checkpoint, "7" if checkpoint == offset else None), "other": (50, "8")}
+    assert sorted(each[1:3] for each in found) == due
+    assert sorted(found + rest) == sorted(given)
 
 
 def test_read_only_reads_and_cannot_write(tmp_path: Path) -> None:
