@@ -92,3 +92,27 @@ class Fault(NamedTuple):
     error_type: str
     message: str
     document: bytes
+
+
+class Failure(NamedTuple):
+    """What Lambda's on-failure record says of a discarded batch, beside its condition, and where it goes.
+
+    `attempts` counts the batch's deliveries, 0 if it was never handed over.  `request_id` is the last
+    invocation's (a fresh one without any), `function_error` what `responseContext` says: `Unhandled`, or None
+    where the function returned a response that means failure.  `records` are the batch's; `offsets` are theirs
+    where they are not all of the discard's range (None: they are).  Times are milliseconds since 1970, UTC;
+    `time_ms` is when it was discarded.  `destination` is as `--on-failure` has it; empty: nowhere.
+    """
+
+    attempts: int
+    request_id: str
+    function_arn: str
+    function_error: str | None
+    records: int
+    first_sequence_number: str
+    last_sequence_number: str
+    first_arrival_ms: int
+    last_arrival_ms: int
+    time_ms: int
+    offsets: tuple[int, ...] | None = None
+    destination: str = ""

@@ -12,8 +12,9 @@ import pytest
 
 from streamfn.errors import BusyError, DiskFull, FailedError, Fenced, RefusedError
 from streamfn.state import discards
-from streamfn.state.discards import Discard, Failure, StoredDiscard
+from streamfn.state.discards import Discard, StoredDiscard
 from streamfn.state.store import Binding, Store
+from streamfn.types import Failure
 
 
 class FixedClock:
