@@ -13,16 +13,16 @@ from streamfn import _events
 from streamfn._native import ffi
 from streamfn.log.catalog.datadir import DataDir
 from streamfn.log.shard.reader import ShardReader
-from streamfn.mapping.poller import Held
+from streamfn.mapping.pieces import Piece
 
 BATCH = 100
 
 
-def build_rate(held, segments, rows):
+def build_rate(piece, segments, rows):
     """Records per second of `_events.build`, over pages that have been touched before."""
     began = time.perf_counter()
-    for first in range(held.first_offset, held.first_offset + rows, BATCH):
-        extent = held.aim(first, BATCH)
+    for first in range(piece.first, piece.first + rows, BATCH):
+        extent = piece.aim(first, BATCH)
         _events.build(int(ffi.cast("uintptr_t", extent)), 1, segments)
     return rows / (time.perf_counter() - began)
 
@@ -43,9 +43,9 @@ def run(rounds):
             message = reader.poll(1 << 30)[0]
             source = _events.Source(*SOURCE)
             segments = {message.segment.id: _events.Segment(source, message.segment.address, message.segment.size)}
-            held = Held(message)
+            piece = Piece(message, message.first_offset, message.first_offset + message.rows, 0, None)
             rows = message.rows // BATCH * BATCH
             ready = ready_events(rows, BATCH)
-            build_rate(held, segments, rows)
-            pairs = [(build_rate(held, segments, rows), loads_rate(ready)) for _ in range(rounds * 5)]
+            build_rate(piece, segments, rows)
+            pairs = [(build_rate(piece, segments, rows), loads_rate(ready)) for _ in range(rounds * 5)]
     return median(p[0] for p in pairs), median(p[1] for p in pairs), median(p[0] / p[1] for p in pairs)

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from streamfn.core.batcher import Chunk
 from streamfn.core.lane import Lane
 from streamfn.errors import FailedError
 from streamfn.mapping.lane import ShardLane
+from streamfn.mapping.pieces import Piece
 from streamfn.mapping.poller import Poller
 
 if TYPE_CHECKING:
@@ -130,11 +132,15 @@ class ShardFeed:
             lane.hand_over()
 
     async def _read(self) -> bool:
-        found = await self._poller.read(self._work.next_offset, self.finish)
+        start, found = self._work.next_offset, await self._poller.read(self.finish)
         (lane,) = self.lanes
-        for held, chunk in found:
-            self._retain(held.message.segment, held.end)
-            lane.offer(held, chunk)
+        for message, prefix in found:
+            first, end = message.first_offset, message.first_offset + message.rows
+            skipped = max(0, start - first)
+            if skipped < message.rows:
+                self._retain(message.segment, end)
+                lane.hold(Piece(message, first, end, 0, None))
+                self._work.offer(Chunk(first + skipped, prefix[skipped:]))
         self._gap = self._poller.gap
         if self._gap is not None:
             self._work.meet_gap()

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from streamfn._native import ffi, lib
-from streamfn.core.batcher import Chunk
+from streamfn._native import ffi
 from streamfn.core.lane import Lane
 from streamfn.limits import EVENT_BYTES_MAX, RING_CAPACITY
 from streamfn.mapping.outcome import Outcome, fault_of
-from streamfn.mapping.poller import Held
+from streamfn.mapping.pieces import Piece, Span
 from streamfn.types import Run
 
 if TYPE_CHECKING:
@@ -51,8 +50,8 @@ class ShardLane:
         self.seat: LaneSeat | None = None
         self.queued = False  # already in the runtime's queue of lanes to pump
         self._owner = feed.owner
-        self._held: deque[Held] = deque()
-        self._cursor = 0  # index in `_held` where the last batch began
+        self._pieces: deque[Piece] = deque()
+        self._cursor = 0  # index in `_pieces` where the last batch began
         self._moving: Worker | None = None  # the worker that this lane is about to leave
         self._try_again_ns: int | None = None  # something found no room, and no answer will come to tell of any
 
@@ -68,10 +67,9 @@ class ShardLane:
 
     # ---- what the feed tells and asks
 
-    def offer(self, held: Held, chunk: Chunk) -> None:
-        """More records."""
-        self._held.append(held)
-        self.machine.offer(chunk)
+    def hold(self, piece: Piece) -> None:
+        """The machine has been offered these records."""
+        self._pieces.append(piece)
 
     def skipped(self) -> None:
         """The machine went on behind a gap."""
@@ -87,13 +85,29 @@ class ShardLane:
             return None
         return self.machine.wake_at(self._owner.now_ns())
 
+    def spans(self, first: int, records: int) -> list[Span]:
+        """Where the `records` records from the position `first` on lie; the watermark has not passed them."""
+        spans: list[Span] = []
+        index = self._find(first)
+        while records:
+            piece = self._pieces[index]
+            count = min(records, piece.end - first)
+            spans.append(Span(piece.message, piece.numbers(first, count)))
+            first += count
+            records -= count
+            index += 1
+        return spans
+
+    def offset_of(self, position: int) -> int:
+        """The shard offset of the record at `position`, which the watermark has not passed."""
+        return self._pieces[self._find(position)].offset(position)
+
     def oldest_arrival_ms(self) -> int | None:
         """When the first record that is not done arrived (milliseconds since 1970); None if it has not been read."""
         watermark = self.machine.watermark
-        for held in self._held:
-            if held.first_offset <= watermark < held.end:
-                message = held.message
-                return int(lib.sf_arrival(message.segment.base, message.cdata, watermark - held.first_offset))
+        for piece in self._pieces:
+            if piece.first <= watermark < piece.end:
+                return piece.arrival_ms(watermark)
         return None
 
     def take_back(self) -> None:
@@ -106,7 +120,7 @@ class ShardLane:
         """Let everything go; the pool has stopped or the lane is drained."""
         if self.seat is not None and self.seat.in_flight == 0:
             self._stand()
-        self._held.clear()
+        self._pieces.clear()
 
     # ---- handing over
 
@@ -220,50 +234,50 @@ class ShardLane:
     def _submit(self, run: Run, now: int) -> int:
         """Submit as many batches of the run as fit. Returns how many."""
         assert self.seat is not None
-        done, offset = 0, run.first_offset
+        done, position = 0, run.first_offset
         while done < run.batches:
-            index = self._find(offset)
-            held = self._held[index]
-            whole = min(run.batches - done, (held.end - offset) // run.records)
-            if not self._introduce(held):
+            index = self._find(position)
+            piece = self._pieces[index]
+            whole = min(run.batches - done, (piece.end - position) // run.records)
+            if not self._introduce(piece):
                 break
             if whole:
-                count = self.seat.submit_run(held.aim(offset, run.records), run.records, whole, now)
+                count = self.seat.submit_run(piece.aim(position, run.records), run.records, whole, now)
                 done += count
-                offset += count * run.records
+                position += count * run.records
                 if count < whole:
                     break
-            elif self._submit_across(index, offset, run.records, now):
+            elif self._submit_across(index, position, run.records, now):
                 done += 1
-                offset += run.records
+                position += run.records
             else:
                 break
         return done
 
-    def _submit_across(self, index: int, offset: int, records: int, now: int) -> bool:
+    def _submit_across(self, index: int, position: int, records: int, now: int) -> bool:
         """One batch that begins in one message and ends in a later one."""
         assert self.seat is not None
-        parts: list[tuple[Held, int, int]] = []
+        parts: list[tuple[Piece, int, int]] = []
         left = records
         while left:
-            held = self._held[index]
-            rows = min(left, held.end - offset)
-            if not self._introduce(held):
+            piece = self._pieces[index]
+            count = min(left, piece.end - position)
+            if not self._introduce(piece):
                 return False
-            parts.append((held, offset, rows))
-            left -= rows
-            offset += rows
+            parts.append((piece, position, count))
+            left -= count
+            position += count
             index += 1
         extents = ffi.new("sf_extent[]", len(parts))
         size = ffi.sizeof("sf_extent")
-        for place, (held, first, rows) in enumerate(parts):
-            ffi.memmove(extents + place, held.aim(first, rows), size)
+        for place, (piece, first, count) in enumerate(parts):
+            ffi.memmove(extents + place, piece.aim(first, count), size)
         return self.seat.submit(extents, len(parts), now)
 
-    def _introduce(self, held: Held) -> bool:
+    def _introduce(self, piece: Piece) -> bool:
         """See that the worker has the segment. False when its socket is full: the next round tries again."""
         assert self.seat is not None
-        worker, segment = self.seat.worker, held.message.segment
+        worker, segment = self.seat.worker, piece.message.segment
         if worker.knows(segment.id):
             return True
         try:
@@ -272,12 +286,12 @@ class ShardLane:
             return False
         return True
 
-    def _find(self, offset: int) -> int:
-        """The index in `_held` of the message with `offset`; batches mostly go forward from the last one."""
-        held, index = self._held, self._cursor
-        if index >= len(held) or held[index].first_offset > offset:
+    def _find(self, position: int) -> int:
+        """The index in `_pieces` of the one with `position`; batches mostly go forward from the last one."""
+        pieces, index = self._pieces, self._cursor
+        if index >= len(pieces) or pieces[index].first > position:
             index = 0
-        while held[index].end <= offset:
+        while pieces[index].end <= position:
             index += 1
         self._cursor = index
         return index
@@ -325,14 +339,18 @@ class ShardLane:
 
     def _settle(self) -> None:
         """After answers: let go of what the watermark has passed, and of the seat when nothing is in flight."""
-        held, watermark = self._held, self.machine.watermark
-        while held and held[0].end <= watermark:
-            held.popleft()
-            self._cursor = max(0, self._cursor - 1)
-        self.feed.passed()
+        self._forget()
         if self.machine.in_flight == 0:
             self._stand()
         self._owner.runtime.queue(self)
+
+    def _forget(self) -> None:
+        """Let go of what the watermark has passed."""
+        pieces, watermark = self._pieces, self.machine.watermark
+        while pieces and pieces[0].end <= watermark:
+            pieces.popleft()
+            self._cursor = max(0, self._cursor - 1)
+        self.feed.passed()
 
     def _pid(self) -> int:
         assert self.seat is not None

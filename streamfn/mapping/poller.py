@@ -7,12 +7,11 @@ through a thread would cost more than the read.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import trio
 
-from streamfn._native import ffi, lib
-from streamfn.core.batcher import Chunk
 from streamfn.events.size import json_prefix
 from streamfn.log.shard.gaps import Gap
 from streamfn.log.shard.reader import Message, ShardReader
@@ -23,29 +22,11 @@ BACKLOG_BYTES = 16 * 1024 * 1024
 FOLLOW_BYTES = 256 * 1024
 
 
-class Held:
-    """A message that some batch may still need: its place in the shard, and an extent ready to be aimed.
+class Read(NamedTuple):
+    """One message, with the running sum of its records' sizes as JSON (rows + 1 values)."""
 
-    `offset` and `end` are shard offsets; `extent` has segment and columns filled in, its row is set per batch.
-    """
-
-    __slots__ = ("end", "extent", "first_offset", "message")
-
-    def __init__(self, message: Message) -> None:
-        self.message = message
-        self.first_offset: int = message.first_offset
-        self.end: int = message.first_offset + message.rows
-        self.extent = ffi.new("sf_extent *")
-        self.extent.segment_id = message.segment.id
-        ffi.memmove(self.extent.column, message.cdata.column, 8 * lib.SF_COLUMN_BUFFERS)
-
-    def aim(self, offset: int, rows: int) -> Any:
-        """The extent of `rows` records from shard offset `offset` on; valid until the next call."""
-        extent, row = self.extent, offset - self.first_offset
-        extent.first_offset = offset
-        extent.first_row = row
-        extent.rows = rows
-        return extent
+    message: Message
+    prefix_bytes: Sequence[int]
 
 
 class Poller:
@@ -78,11 +59,11 @@ class Poller:
         """Whether the log had more when it was read last."""
         return not self._following
 
-    async def read(self, start: int, until: int | None) -> list[tuple[Held, Chunk]]:
+    async def read(self, until: int | None) -> list[Read]:
         """What comes next, in order; an empty list when the log has no more for now.
 
-        The first chunk begins at `start`, even where its message begins earlier.  Nothing at or past `until` is read,
-        except in a message that begins before it. All of it lies in one segment, which stays mapped until the next
+        The first message may begin before the offset that reading begins at. Nothing at or past `until` is read, except
+        in a message that begins before it. All of it lies in one segment, which stays mapped until the next
         call: who needs it longer retains it.
 
         Cancellation: a read in a thread is waited for; nothing is lost, since the reader stands behind it only when
@@ -93,22 +74,19 @@ class Poller:
         """
         # A reader that was held up may find its place in a cold segment by now, which has to be inflated first.
         if self._following and self._reader.at_hand():
-            found = self._poll(FOLLOW_BYTES, start, until)
+            found = self._poll(FOLLOW_BYTES, until)
             await trio.lowlevel.checkpoint()
         else:
-            found = await trio.to_thread.run_sync(self._poll, BACKLOG_BYTES, start, until)
+            found = await trio.to_thread.run_sync(self._poll, BACKLOG_BYTES, until)
         self.committed_end = self._reader.committed().end_offset
         self._following = self._reader.position >= self.committed_end
         return found
 
-    def _poll(self, bytes_max: int, start: int, until: int | None) -> list[tuple[Held, Chunk]]:
-        found = []
-        for message in self._reader.poll(bytes_max, until):
-            prefix = json_prefix(message.segment.address, message.cdata, self._fixed)
-            skipped = max(0, start - message.first_offset)
-            if skipped < message.rows:
-                found.append((Held(message), Chunk(message.first_offset + skipped, prefix[skipped:])))
-        return found
+    def _poll(self, bytes_max: int, until: int | None) -> list[Read]:
+        return [
+            Read(message, json_prefix(message.segment.address, message.cdata, self._fixed))
+            for message in self._reader.poll(bytes_max, until)
+        ]
 
     def close(self) -> None:
         """Let the reader's segment go."""
