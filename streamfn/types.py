@@ -116,3 +116,15 @@ class Failure(NamedTuple):
     time_ms: int
     offsets: tuple[int, ...] | None = None
     destination: str = ""
+
+
+class Window(NamedTuple):
+    """Where the tumbling windows of a shard are; it goes with every checkpoint of it.
+
+    The bounds are milliseconds since 1970, UTC, the second one exclusive.  `state` is JSON as a handler returned it;
+    None if this window is closed and no later one has begun.
+    """
+
+    start_ms: int
+    end_ms: int
+    state: bytes | None

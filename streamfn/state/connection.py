@@ -15,6 +15,7 @@ from pathlib import Path
 
 from streamfn.errors import BusyError, DiskFull, FailedError, StreamfnError
 from streamfn.state.discards import DISCARDS, DISCARDS_2, PENDING, UPGRADE_2
+from streamfn.state.windows import WINDOWS
 
 FORMAT_VERSION = 3
 
@@ -47,13 +48,14 @@ CREATE TABLE checkpoints (
 ) WITHOUT ROWID;
 {DISCARDS};
 {PENDING};
+{WINDOWS};
 COMMIT;
 """
 
 # What makes a database of version N one of version N + 1, statement by statement.
 _UPGRADES: dict[int, tuple[str, ...]] = {
     1: (DISCARDS_2,),
-    2: UPGRADE_2,
+    2: (*UPGRADE_2, WINDOWS),
 }
 
 

@@ -4,6 +4,7 @@ What it promises, whatever the callers do:
 
   * A checkpoint never moves back.
   * A commit is made whole or not at all, and is durable when the call returns (WAL, synchronous FULL).
+  * The state of a tumbling window is that of its shard's checkpoint: neither ahead of it nor behind it.
   * Once `acquire` has returned epoch e, no commit with an older epoch is accepted (`Fenced`).
 
 A mapping is its name; its uuid names its lock, and its stream's *id* is what its checkpoints speak of: a
@@ -23,11 +24,14 @@ from typing import NamedTuple, Self
 
 from streamfn.clock import Clock, SystemClock
 from streamfn.errors import Fenced, RefusedError
-from streamfn.state import discards
+from streamfn.state import discards, windows
 from streamfn.state.connection import connect, translated
 from streamfn.state.discards import Discard, StoredDiscard
+from streamfn.types import Window
 
 _COLUMNS = "uuid, name, stream_id, stream_name, handler, code_dir, options, epoch, created_ms, updated_ms"
+
+_NO_WINDOWS: Mapping[str, Window] = {}
 
 
 class StoredMapping(NamedTuple):
@@ -158,6 +162,7 @@ class Store:
                 if known.stream_id != stream_id:
                     self._connection.execute("DELETE FROM checkpoints WHERE mapping = ?", (uuid,))
                     self._connection.execute("DELETE FROM discards WHERE mapping = ?", (uuid,))
+                    windows.delete(self._connection, uuid)
             self._connection.executemany(
                 "INSERT OR IGNORE INTO checkpoints (mapping, shard_id, offset, updated_ms)"
                 " VALUES (?, ?, ?, ?)",
@@ -199,6 +204,11 @@ class Store:
                 (uuid,),
             ).fetchall()
         return {shard_id: Checkpoint(*values) for shard_id, *values in rows}
+
+    def windows(self, uuid: str) -> dict[str, Window]:
+        """Where the tumbling windows of a mapping's shards are at their checkpoints, by shard id; see `commit`."""
+        with translated(self.path):
+            return windows.select(self._connection, uuid)
 
     def discards(self, uuid: str) -> list[StoredDiscard]:
         """What was discarded for a mapping, oldest first; databases of older versions are read as well."""
@@ -243,11 +253,14 @@ class Store:
         epoch: int,
         offsets: Mapping[str, tuple[int, str | None]],
         discarded: Sequence[Discard] = (),
+        moved_windows: Mapping[str, Window] = _NO_WINDOWS,
     ) -> None:
         """Move checkpoints forward to `offsets[shard_id]` = (offset, sequence number of the last record).
 
         One transaction, durable when this returns; `discarded`, which the new checkpoints cover, are rows of
-        it.  A shard that is further already stays where it is.
+        it, and so is where the tumbling windows of these shards are at the new checkpoints (`moved_windows`; a
+        window may move where its checkpoint does not).  A shard that is further already stays where it is, and
+        its window as well; one that moves without a window has none any more.
 
         Raises:
             Fenced: `epoch` is not the latest, or the mapping was forgotten; nothing was changed.
@@ -265,6 +278,7 @@ class Store:
                     for shard_id, (offset, sequence_number) in offsets.items()
                 ],
             )
+            windows.move(self._connection, uuid, offsets, moved_windows)
             discards.insert(self._connection, uuid, epoch, discarded, now_ms)
 
     # ---- plumbing ----

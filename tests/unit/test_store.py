@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +16,7 @@ from streamfn.errors import BusyError, DiskFull, FailedError, Fenced, RefusedErr
 from streamfn.state import discards
 from streamfn.state.discards import Discard, StoredDiscard
 from streamfn.state.store import Binding, Store
-from streamfn.types import Failure
+from streamfn.types import Failure, Window
 
 
 class FixedClock:
@@ -225,6 +227,7 @@ def make_older(path: Path, version: int) -> str:
     with Store.open(path, create=True) as store:
         uuid = bind(store).mapping.uuid
     connection = sqlite3.connect(path)
+    connection.execute("DROP TABLE windows")
     connection.execute("DROP TABLE discards")
     if version == 2:
         connection.execute(discards.DISCARDS_2)
@@ -395,6 +398,102 @@ def test_no_checkpoint_stops_in_the_middle_of_a_discard(
     assert may == {"s": (checkpoint, "7" if checkpoint == offset else None), "other": (50, "8")}
     assert sorted(each[1:3] for each in found) == due
     assert sorted(found + rest) == sorted(given)
+
+
+# ---- tumbling windows ----
+
+OPEN = Window(60_000, 120_000, b'{"n": 1}')
+CLOSED = Window(60_000, 120_000, None)
+
+
+def test_a_window_is_kept_with_the_checkpoint_it_was_committed_with(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "db", create=True) as store:
+        uuid = bind(store).mapping.uuid
+        assert store.windows(uuid) == {}
+        epoch = store.acquire(uuid)
+        store.commit(uuid, epoch, {"shard-0": (7, None), "shard-1": (1, None)}, (), {"shard-0": OPEN})
+    with Store.open(tmp_path / "db", create=False) as store:
+        assert store.windows(uuid) == {"shard-0": OPEN}
+        later = OPEN._replace(state=b'{"n": 2}')
+        store.commit(uuid, epoch, {"shard-0": (9, None)}, (), {"shard-0": later})
+        assert store.windows(uuid) == {"shard-0": later}
+
+
+def test_a_window_moves_where_its_checkpoint_does_not(store: Store) -> None:
+    uuid = bind(store).mapping.uuid
+    epoch = store.acquire(uuid)
+    store.commit(uuid, epoch, {"shard-0": (7, "49")}, (), {"shard-0": OPEN})
+    store.commit(uuid, epoch, {"shard-0": (7, None)}, (), {"shard-0": CLOSED})
+    assert store.windows(uuid) == {"shard-0": CLOSED}
+    assert store.checkpoints(uuid)["shard-0"].sequence_number == "49"
+
+
+def test_a_window_behind_its_shards_checkpoint_is_refused(store: Store) -> None:
+    uuid = bind(store).mapping.uuid
+    epoch = store.acquire(uuid)
+    store.commit(uuid, epoch, {"shard-0": (7, None)}, (), {"shard-0": OPEN})
+    store.commit(uuid, epoch, {"shard-0": (6, None)}, (), {"shard-0": OPEN._replace(state=b"{}")})
+    assert (offsets(store, uuid)["shard-0"], store.windows(uuid)) == (7, {"shard-0": OPEN})
+
+
+def test_a_checkpoint_that_moves_without_a_window_leaves_none_behind_it(store: Store) -> None:
+    uuid = bind(store).mapping.uuid
+    epoch = store.acquire(uuid)
+    store.commit(uuid, epoch, {"shard-0": (7, None)}, (), {"shard-0": OPEN})
+    store.commit(uuid, epoch, {"shard-0": (8, None)})
+    assert store.windows(uuid) == {}
+
+
+def test_a_fenced_owner_changes_no_window(store: Store) -> None:
+    uuid = bind(store).mapping.uuid
+    old = store.acquire(uuid)
+    store.commit(uuid, old, {"shard-0": (7, None)}, (), {"shard-0": OPEN})
+    store.acquire(uuid)
+    with pytest.raises(Fenced):
+        store.commit(uuid, old, {"shard-0": (7, None)}, (), {"shard-0": CLOSED})
+    assert store.windows(uuid) == {"shard-0": OPEN}
+
+
+def test_windows_go_with_their_mapping_and_with_its_stream(store: Store) -> None:
+    uuid = bind(store).mapping.uuid
+    store.commit(uuid, store.acquire(uuid), {"shard-0": (7, None)}, (), {"shard-0": OPEN})
+    bind(store, stream_id="id-2", starts={"shard-0": 7})
+    assert store.windows(uuid) == {}
+    store.commit(uuid, store.acquire(uuid), {"shard-0": (8, None)}, (), {"shard-0": OPEN})
+    store.forget("m")
+    assert store.windows(uuid) == {}
+
+
+def test_a_window_is_committed_whole_or_not_at_all(tmp_path: Path) -> None:
+    """A process that dies at any of its writes leaves a state and a checkpoint that belong together."""
+    path = tmp_path / "db"
+    with Store.open(path, create=True) as store:
+        uuid = bind(store).mapping.uuid
+        epoch = store.acquire(uuid)
+    script = """
+import sys, sqlite3
+from pathlib import Path
+from streamfn.state.store import Store
+from streamfn.types import Window
+path, uuid, epoch, offset = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+store = Store.open(path, create=False)
+while True:
+    offset += 1
+    store.commit(uuid, epoch, {"s": (offset, None)}, (), {"s": Window(0, 60, b"%d" % offset + b" " * 50_000)})
+    print(offset, flush=True)
+"""
+    at = 6
+    for patience in range(5):
+        command = [sys.executable, "-c", script, str(path), uuid, str(epoch), str(at)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            told = [int(process.stdout.readline()) for _ in range(1 + 3 * patience)][-1]
+            process.kill()
+        with Store.open(path, create=False) as store:
+            at, window = offsets(store, uuid)["s"], store.windows(uuid)["s"]
+            assert window.state is not None
+            assert at == int(window.state)
+            assert at >= told
 
 
 def test_read_only_reads_and_cannot_write(tmp_path: Path) -> None:
