@@ -21,6 +21,9 @@ NAME_CHARS_MAX = 512  # ours; a default name, HANDLER@STREAM, is at most 257 lon
 WORKERS_MAX = 256  # ours: far beyond the cores of one machine
 DESTINATION_DIRECTORIES = ("file", "s3")  # KIND:DIR
 RESPONSE_TYPES = ("ReportBatchItemFailures",)
+ARN_PATTERN = (  # the service model's
+    r"arn:(aws[a-zA-Z0-9-]*):([a-zA-Z0-9\-])+:((eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d{1})?:(\d{12})?:(.*)"
+)
 FOR_EVER = -1  # Lambda's: as often, or as long, as the stream keeps the record
 
 _RESERVED = (
@@ -50,7 +53,8 @@ class RunOptions:
         tumbling_window_in_seconds: state is carried through windows so long; 0: there are none.
         filters: event filter patterns, as JSON texts; a record that matches any of them is delivered. None: all are.
         filters_max: how many of them are allowed: Lambda's 5, or up to 10, to which AWS raises it when asked.
-        on_failure: where descriptions of discarded batches go: a stream's name, `file:DIR` or `s3:DIR`; empty: nowhere.
+        on_failure: where descriptions of discarded batches go: a stream's name, `file:DIR` or `s3:DIR`, or
+            the ARN of a queue, topic or bucket, whose last part names a stream or bucket; empty: nowhere.
         workers: worker processes.
         timeout_s: of one invocation; None, for debugging only: no timeout.
         until_caught_up: end when everything that is there at the start has a disposition.
@@ -105,10 +109,7 @@ def validate(options: RunOptions, *, now_ms: int) -> None:
     Raises:
         RefusedError: with every violation that Lambda would list, or the first of the others.
     """
-    violations = list(_violations(options))
-    if violations:
-        plural = "" if len(violations) == 1 else "s"
-        raise RefusedError(f"{len(violations)} validation error{plural} detected: {'; '.join(violations)}")
+    check_ranges(options)
     _check_names(options)
     _check_position(options, now_ms)
     _check_failures(options)
@@ -117,6 +118,18 @@ def validate(options: RunOptions, *, now_ms: int) -> None:
         raise RefusedError("debugging means one worker and no timeout")
     if options.timeout_s is None and not options.debug:
         raise RefusedError("only debugging goes without a timeout")
+
+
+def check_ranges(options: RunOptions) -> None:
+    """Refuse what the service's model refuses, before anything else is looked at.
+
+    Raises:
+        RefusedError: with every violation.
+    """
+    violations = list(_violations(options))
+    if violations:
+        plural = "" if len(violations) == 1 else "s"
+        raise RefusedError(f"{len(violations)} validation error{plural} detected: {'; '.join(violations)}")
 
 
 def _violations(options: RunOptions) -> Iterator[str]:
@@ -225,6 +238,9 @@ def _check_destination(options: RunOptions) -> None:
     if colon and kind in DESTINATION_DIRECTORIES:
         if not directory or "\0" in directory:
             raise RefusedError(f"on-failure destination {destination!r} is not valid: {kind}:DIR names a directory")
+    elif re.fullmatch(ARN_PATTERN, destination):
+        if destination.endswith(".fifo"):  # Developer Guide: standard queues and topics
+            raise RefusedError(f"on-failure destination {destination!r} is not valid: FIFO queues and topics are not")
     elif not re.fullmatch(limits.STREAM_NAME_PATTERN, destination):
         raise RefusedError(
             f"on-failure destination {destination!r} is not valid: it is a stream's name, file:DIR or s3:DIR"

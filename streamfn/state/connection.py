@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from streamfn.errors import BusyError, DiskFull, FailedError, StreamfnError
+from streamfn.state import managed, progress
 from streamfn.state.discards import DISCARDS, DISCARDS_2, PENDING, UPGRADE_2
 from streamfn.state.windows import WINDOWS
 
@@ -49,13 +50,15 @@ CREATE TABLE checkpoints (
 {DISCARDS};
 {PENDING};
 {WINDOWS};
+{managed.TABLE};
+{progress.TABLE};
 COMMIT;
 """
 
 # What makes a database of version N one of version N + 1, statement by statement.
 _UPGRADES: dict[int, tuple[str, ...]] = {
     1: (DISCARDS_2,),
-    2: (*UPGRADE_2, WINDOWS),
+    2: (*UPGRADE_2, WINDOWS, managed.TABLE, progress.TABLE),
 }
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import uuid as uuids
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -24,12 +24,18 @@ from typing import NamedTuple, Self
 
 from streamfn.clock import Clock, SystemClock
 from streamfn.errors import Fenced, RefusedError
-from streamfn.state import discards, windows
+from streamfn.state import discards, managed, progress, windows
 from streamfn.state.connection import connect, translated
 from streamfn.state.discards import Discard, StoredDiscard
+from streamfn.state.managed import Managed
+from streamfn.state.progress import Progress
 from streamfn.types import Window
 
 _COLUMNS = "uuid, name, stream_id, stream_name, handler, code_dir, options, epoch, created_ms, updated_ms"
+
+# Tables that speak of a mapping's stream, and of them those that say where in it the mapping stands.
+_OF_A_STREAM = ("checkpoints", "discards", "windows")
+_POSITIONS = ("checkpoints", "windows")
 
 _NO_WINDOWS: Mapping[str, Window] = {}
 
@@ -47,6 +53,9 @@ class StoredMapping(NamedTuple):
     epoch: int
     created_ms: int
     updated_ms: int
+
+
+Change = Callable[[StoredMapping, Managed], tuple[StoredMapping, Managed]]
 
 
 class Binding(NamedTuple):
@@ -154,20 +163,14 @@ class Store:
                 )
             else:
                 uuid = known.uuid
+                if managed.select(self._connection, uuid) is not None:
+                    raise RefusedError(made_text(name))
                 self._connection.execute(
                     "UPDATE mappings SET stream_id = ?, handler = ?, code_dir = ?, options = ?,"
                     " updated_ms = ? WHERE uuid = ?",
                     (stream_id, *described, uuid),
                 )
-                if known.stream_id != stream_id:
-                    self._connection.execute("DELETE FROM checkpoints WHERE mapping = ?", (uuid,))
-                    self._connection.execute("DELETE FROM discards WHERE mapping = ?", (uuid,))
-                    windows.delete(self._connection, uuid)
-            self._connection.executemany(
-                "INSERT OR IGNORE INTO checkpoints (mapping, shard_id, offset, updated_ms)"
-                " VALUES (?, ?, ?, ?)",
-                [(uuid, shard_id, offset, now_ms) for shard_id, offset in starts.items()],
-            )
+            self._begin(uuid, known is not None and known.stream_id != stream_id, starts, now_ms)
             bound = self._mapping(name)
         assert bound is not None
         return Binding(bound, resumed=known is not None and known.stream_id == stream_id)
@@ -177,6 +180,128 @@ class Store:
         with self._transaction():
             cursor = self._connection.execute("DELETE FROM mappings WHERE name = ?", (name,))
             return cursor.rowcount > 0
+
+    # ---- mappings made by `mapping create` ----
+
+    def create(
+        self,
+        mapping: StoredMapping,
+        wanted: Managed,
+        starts: Mapping[str, int],
+        check: Callable[[list[tuple[StoredMapping, Managed]]], None],
+    ) -> None:
+        """Make a managed mapping with its starting checkpoints, unless `check`, told the others, raises.
+
+        Raises:
+            RefusedError: there is a mapping of this name.
+        """
+        with self._transaction():
+            check(self._all_managed())
+            if self._mapping(mapping.name) is not None:
+                raise RefusedError(f"there is a mapping named {mapping.name!r}: choose another name for this one")
+            values = (*mapping[:6], json.dumps(mapping.options, sort_keys=True), *mapping[7:])
+            self._connection.execute(
+                f"INSERT INTO mappings ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values
+            )
+            managed.write(self._connection, mapping.uuid, wanted)
+            self._begin(mapping.uuid, False, starts, mapping.created_ms)
+
+    def managed(self, uuid: str) -> Managed | None:
+        """What is wanted of a mapping; None if it was not made by `create`."""
+        with translated(self.path):
+            return managed.select(self._connection, uuid)
+
+    def all_managed(self) -> list[tuple[StoredMapping, Managed]]:
+        """All that were made by `create`, oldest first."""
+        with translated(self.path):
+            return self._all_managed()
+
+    def find(self, text: str) -> StoredMapping | None:
+        """The mapping whose UUID or name this is, or the only managed one that reads `HANDLER@STREAM`."""
+        with translated(self.path):
+            rows = self._connection.execute(f"SELECT {_COLUMNS} FROM mappings WHERE uuid = ?", (text,)).fetchall()
+            if rows:
+                return _stored(rows[0])
+            named = self._mapping(text)
+            if named is not None:
+                return named
+            alike = [one for one, _ in self._all_managed() if f"{one.handler}@{one.stream_name}" == text]
+            return alike[0] if len(alike) == 1 else None
+
+    def alter(self, uuid: str, change: Change) -> tuple[StoredMapping, Managed]:
+        """Put what `change` makes of a managed mapping in its place, as its next revision.
+
+        Handler, code directory and options are written, and what is wanted. What `change` raises changes nothing.
+
+        Raises:
+            Fenced: it was deleted, or is none that was made by `create`.
+        """
+        with self._transaction():
+            row = self._connection.execute(f"SELECT {_COLUMNS} FROM mappings WHERE uuid = ?", (uuid,)).fetchone()
+            before = managed.select(self._connection, uuid)
+            if row is None or before is None:
+                raise Fenced(f"mapping {uuid} was deleted")
+            mapping, wanted = change(_stored(row), before)
+            wanted = wanted._replace(revision=before.revision + 1, modified_ms=self._clock.unix_ms())
+            self._connection.execute(
+                "UPDATE mappings SET handler = ?, code_dir = ?, options = ? WHERE uuid = ?",
+                (mapping.handler, mapping.code_dir, json.dumps(mapping.options, sort_keys=True), uuid),
+            )
+            managed.write(self._connection, uuid, wanted)
+        return mapping, wanted
+
+    def settle(self, uuid: str, revision: int, state: str) -> bool:
+        """Say that a revision has come into effect; False if it is not the latest any more."""
+        with self._transaction():
+            return managed.settle(self._connection, uuid, revision, state, self._clock.unix_ms())
+
+    def remove(self, uuid: str) -> bool:
+        """`forget`, by UUID."""
+        with self._transaction():
+            return self._connection.execute("DELETE FROM mappings WHERE uuid = ?", (uuid,)).rowcount > 0
+
+    def rebind(self, uuid: str, stream_id: str, starts: Mapping[str, int]) -> Binding:
+        """Bind a managed mapping to its stream as it is now, its configuration untouched; see `bind`.
+
+        Raises:
+            Fenced: it was deleted.
+        """
+        with self._transaction():
+            row = self._connection.execute(f"SELECT {_COLUMNS} FROM mappings WHERE uuid = ?", (uuid,)).fetchone()
+            if row is None:
+                raise Fenced(f"mapping {uuid} was deleted")
+            mapping = _stored(row)
+            anew = mapping.stream_id != stream_id
+            self._connection.execute("UPDATE mappings SET stream_id = ? WHERE uuid = ?", (stream_id, uuid))
+            self._begin(uuid, anew, starts, self._clock.unix_ms())
+        return Binding(mapping._replace(stream_id=stream_id), resumed=not anew)
+
+    def reset(self, uuid: str, offsets: Mapping[str, int]) -> None:
+        """Put checkpoints elsewhere, forward or back, and drop what windows are pending in these shards.
+
+        The caller owns the mapping. Discards stay: they happened.
+
+        Raises:
+            Fenced: it was deleted.
+        """
+        now_ms = self._clock.unix_ms()
+        with self._transaction():
+            if not self._connection.execute("SELECT 1 FROM mappings WHERE uuid = ?", (uuid,)).fetchone():
+                raise Fenced(f"mapping {uuid} was deleted")
+            shards = [(uuid, shard_id) for shard_id in offsets]
+            for table in _POSITIONS:
+                self._connection.executemany(f"DELETE FROM {table} WHERE mapping = ? AND shard_id = ?", shards)
+            self._begin(uuid, False, offsets, now_ms)
+
+    def progress(self, uuid: str) -> Progress:
+        """What a mapping has done in all its runs."""
+        with translated(self.path):
+            return progress.select(self._connection, uuid)
+
+    def _all_managed(self) -> list[tuple[StoredMapping, Managed]]:
+        rows = self._connection.execute(f"SELECT {_COLUMNS} FROM mappings ORDER BY created_ms, uuid").fetchall()
+        found = [(one, managed.select(self._connection, one.uuid)) for one in map(_stored, rows)]
+        return [(one, wanted) for one, wanted in found if wanted is not None]
 
     # ---- owners and checkpoints ----
 
@@ -254,6 +379,7 @@ class Store:
         offsets: Mapping[str, tuple[int, str | None]],
         discarded: Sequence[Discard] = (),
         moved_windows: Mapping[str, Window] = _NO_WINDOWS,
+        done: Progress | None = None,
     ) -> None:
         """Move checkpoints forward to `offsets[shard_id]` = (offset, sequence number of the last record).
 
@@ -261,6 +387,7 @@ class Store:
         it, and so is where the tumbling windows of these shards are at the new checkpoints (`moved_windows`; a
         window may move where its checkpoint does not).  A shard that is further already stays where it is, and
         its window as well; one that moves without a window has none any more.
+        `done` is added to what the mapping has done.
 
         Raises:
             Fenced: `epoch` is not the latest, or the mapping was forgotten; nothing was changed.
@@ -280,8 +407,20 @@ class Store:
             )
             windows.move(self._connection, uuid, offsets, moved_windows)
             discards.insert(self._connection, uuid, epoch, discarded, now_ms)
+            if done is not None:
+                progress.add(self._connection, uuid, done)
 
     # ---- plumbing ----
+
+    def _begin(self, uuid: str, anew: bool, starts: Mapping[str, int], now_ms: int) -> None:
+        """Give shards without a checkpoint theirs; `anew`: after forgetting everything about the stream before."""
+        if anew:
+            for table in _OF_A_STREAM:
+                self._connection.execute(f"DELETE FROM {table} WHERE mapping = ?", (uuid,))
+        self._connection.executemany(
+            "INSERT OR IGNORE INTO checkpoints (mapping, shard_id, offset, updated_ms) VALUES (?, ?, ?, ?)",
+            [(uuid, shard_id, offset, now_ms) for shard_id, offset in starts.items()],
+        )
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -307,6 +446,14 @@ class Store:
     def _mapping(self, name: str) -> StoredMapping | None:
         row = self._connection.execute(f"SELECT {_COLUMNS} FROM mappings WHERE name = ?", (name,)).fetchone()
         return None if row is None else _stored(row)
+
+
+def made_text(name: str) -> str:
+    """Why a run with a handler does not take a managed mapping."""
+    return (
+        f"the mapping {name!r} was made by `mapping create`: `streamfn run` without a handler runs it, and "
+        "`streamfn mapping update` changes it; choose another --name for this run"
+    )
 
 
 def _stored(row: tuple[str, str, str, str, str, str, str, int, int, int]) -> StoredMapping:

@@ -15,7 +15,9 @@ import pytest
 from streamfn.errors import BusyError, DiskFull, FailedError, Fenced, RefusedError
 from streamfn.state import discards
 from streamfn.state.discards import Discard, StoredDiscard
-from streamfn.state.store import Binding, Store
+from streamfn.state.managed import Managed
+from streamfn.state.progress import Progress
+from streamfn.state.store import Binding, Store, StoredMapping
 from streamfn.types import Failure, Window
 
 
@@ -227,8 +229,8 @@ def make_older(path: Path, version: int) -> str:
     with Store.open(path, create=True) as store:
         uuid = bind(store).mapping.uuid
     connection = sqlite3.connect(path)
-    connection.execute("DROP TABLE windows")
-    connection.execute("DROP TABLE discards")
+    for table in ("windows", "discards", "managed", "progress"):
+        connection.execute(f"DROP TABLE {table}")
     if version == 2:
         connection.execute(discards.DISCARDS_2)
         connection.execute(
@@ -282,9 +284,99 @@ def test_an_older_version_is_read_as_it_is_where_nothing_may_be_written(tmp_path
     with Store.open(path, create=False, read_only=True) as store:
         assert offsets(store, uuid) == {"shard-0": 5, "shard-1": 0}
         assert discarded(store, uuid) == ([] if version == 1 else [GONE])
+        assert (store.all_managed(), store.progress(uuid)) == ([], Progress())
     connection = sqlite3.connect(path)
     assert connection.execute("SELECT version FROM format").fetchone() == (version,)
     connection.close()
+
+
+# ---- managed mappings ----
+
+
+def manage(store: Store, name: str = "m", **changes: object) -> str:
+    mapping = StoredMapping(
+        f"uuid-{name}", name, "id-1", "s", "app.handler", "/code", {"BatchSize": 3}, 0, 1_000, 1_000
+    )._replace(**changes)  # type: ignore[arg-type]
+    store.create(mapping, Managed(True, "Creating", "User action", 1, 1_000), {"shard-0": 4}, lambda others: None)
+    return mapping.uuid
+
+
+def test_a_managed_mapping_is_made_whole_or_not_at_all(store: Store) -> None:
+    def refuse(others: list[tuple[StoredMapping, Managed]]) -> None:
+        raise RefusedError(f"{len(others)} others")
+
+    uuid = manage(store)
+    mapping = store.find(uuid)
+    assert mapping is not None
+    with pytest.raises(RefusedError, match="1 others"):
+        store.create(mapping._replace(uuid="u2", name="n"), Managed(True, "Creating", "", 1, 0), {}, refuse)
+    with pytest.raises(RefusedError, match="named 'm'"):
+        manage(store, uuid="u3")
+    assert [one.uuid for one, _ in store.all_managed()] == [uuid]
+    assert store.managed(uuid) == Managed(True, "Creating", "User action", 1, 1_000)
+    assert offsets(store, uuid) == {"shard-0": 4}
+
+
+def test_a_managed_mapping_is_found_by_uuid_by_name_and_by_handler_and_stream(store: Store) -> None:
+    first = manage(store, "a")
+    bound = bind(store, "b").mapping
+    for text, uuid in {"uuid-a": first, "a": first, "app.handler@s": first, "b": bound.uuid}.items():
+        found = store.find(text)
+        assert found is not None
+        assert found.uuid == uuid
+    manage(store, "c")
+    assert store.find("app.handler@s") is None  # there are two
+    assert store.find("uuid") is None
+
+
+def test_a_run_with_a_handler_does_not_take_a_managed_mapping(store: Store) -> None:
+    manage(store)
+    with pytest.raises(RefusedError, match="made by `mapping create`"):
+        bind(store, "m", stream_name="s")
+
+
+def test_a_change_is_a_revision_and_only_the_latest_one_settles(store: Store) -> None:
+    uuid = manage(store)
+
+    def bigger(mapping: StoredMapping, wanted: Managed) -> tuple[StoredMapping, Managed]:
+        return mapping._replace(options={"BatchSize": 4}), wanted._replace(state="Updating")
+
+    store.alter(uuid, bigger)
+    mapping, wanted = store.alter(uuid, bigger)
+    assert (wanted.revision, wanted.state, mapping.options) == (3, "Updating", {"BatchSize": 4})
+    assert not store.settle(uuid, 2, "Enabled")
+    assert store.settle(uuid, 3, "Enabled")
+    assert store.managed(uuid) == wanted._replace(state="Enabled")
+    assert store.remove(uuid)
+    assert not store.remove(uuid)
+    assert (store.managed(uuid), store.find(uuid)) == (None, None)
+    with pytest.raises(Fenced):
+        store.alter(uuid, bigger)
+
+
+def test_a_managed_mapping_begins_anew_with_another_stream_of_its_name(store: Store) -> None:
+    uuid = manage(store)
+    assert store.rebind(uuid, "id-1", {"shard-0": 9, "shard-1": 0}).resumed
+    assert offsets(store, uuid) == {"shard-0": 4, "shard-1": 0}
+    assert not store.rebind(uuid, "id-2", {"shard-0": 9}).resumed
+    assert offsets(store, uuid) == {"shard-0": 9}
+
+
+def test_a_reset_moves_checkpoints_back_and_forward_of_the_shards_it_names(store: Store) -> None:
+    uuid = bind(store, starts={"shard-0": 5, "shard-1": 5, "shard-2": 5}).mapping.uuid
+    store.reset(uuid, {"shard-0": 1, "shard-1": 9})
+    assert offsets(store, uuid) == {"shard-0": 1, "shard-1": 9, "shard-2": 5}
+
+
+def test_counts_add_up_and_the_last_result_is_the_last_one(store: Store) -> None:
+    uuid = bind(store).mapping.uuid
+    epoch = store.acquire(uuid)
+    assert store.progress(uuid) == Progress()
+    store.commit(uuid, epoch, {}, done=Progress("OK", polled=5, invoked=4, filtered_out=1))
+    store.commit(uuid, epoch, {"shard-0": (9, None)}, done=Progress("", polled=2, dropped=1))
+    assert store.progress(uuid) == Progress("OK", polled=7, invoked=4, filtered_out=1, dropped=1)
+    store.commit(uuid, epoch, {}, done=Progress("PROBLEM: Function call failed", failed_invoke=3))
+    assert store.progress(uuid).last_result == "PROBLEM: Function call failed"
 
 
 # ---- discards ----
