@@ -22,7 +22,7 @@ from streamfn.core.batcher import BatchRules
 from streamfn.core.lane import Lane
 from streamfn.core.lineage import Lineage
 from streamfn.errors import Fenced
-from streamfn.testing.checker import Committed, Ended, Event, Owned, Seen, Violation, check
+from streamfn.testing.checker import Committed, Ended, Event, Owned, Rules, Seen, Violation, check
 from streamfn.testing.clock import NS_PER_MS, NS_PER_S, Agenda, VirtualClock
 from streamfn.testing.memory import MemoryStore
 from streamfn.testing.pool import Answer, Entry, Outcome, ScriptedWorker
@@ -131,8 +131,7 @@ class World:
             self.history,
             starts=self.starts,
             ends=ends,
-            batch_size=plan.batch_size,
-            event_bytes_max=plan.event_bytes_max,
+            rules=Rules(plan.batch_size, plan.event_bytes_max),
         )
         return found + self.family.out_of_order(self.history)
 
