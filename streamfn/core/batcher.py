@@ -8,6 +8,9 @@ grow any more:
     END       it ends at `finish_at`, behind which nothing will be read; or where a gap begins
     LIMIT     it ends where the caller's `records_max` does
 
+A batch that goes is also cut before the caller's `edge`, a record that may not go with it; that does not
+make it go earlier.
+
 A closed batch may go at any time, also behind one that is still running.  An *open* batch goes when its
 WINDOW has passed, and only if nothing else is on its way: while something runs it can still grow, and
 there is nothing to gain from letting it go early.
@@ -63,11 +66,13 @@ class Chunk(NamedTuple):
 
     `prefix_bytes` has shape (count + 1,) and never decreases: record i weighs
     ``prefix_bytes[i + 1] - prefix_bytes[i]`` bytes of JSON.  It need not start at 0.  It is borrowed
-    until its last row is cut.
+    until its last row is cut.  `arrivals` has the records' arrival times, in milliseconds since 1970; it is needed
+    where there is an age limit or a tumbling window, and borrowed until its last record has a disposition.
     """
 
     first_offset: int
     prefix_bytes: Sequence[int]
+    arrivals: Sequence[int] | None = None
 
 
 class Oversize(NamedTuple):
@@ -110,7 +115,7 @@ class Batcher:
         self.cut_offset = start_offset  # everything below it has been taken
         self.next_offset = start_offset  # where the next chunk must start
         self.buffered_bytes = 0  # of JSON, offered and not taken
-        self.oversize: Oversize | None = None  # the record in front cannot be sent; nothing goes on
+        self.oversize: Oversize | None = None  # the record in front cannot be sent; it is to be passed over
 
     @property
     def buffered_records(self) -> int:
@@ -187,14 +192,29 @@ class Batcher:
         self.cut_offset = self.next_offset = end_offset
         self._finish = finish
 
+    def pass_over(self) -> Oversize:
+        """Cut the record in front that is too big alone: it goes nowhere, and what is behind it goes on."""
+        record = self.oversize
+        assert record is not None
+        self.oversize = None
+        self._drop(self._chunks[0], self._row, 1)
+        return record
+
     def take(
-        self, now_ns: int, batches_max: int, *, records_max: int | None = None, only_full: bool
+        self,
+        now_ns: int,
+        batches_max: int,
+        *,
+        records_max: int | None = None,
+        only_full: bool,
+        edge: int | None = None,
     ) -> list[Run]:
         """Cut the batches that may go now, at most `batches_max` of at most `records_max` records in all.
 
         With `only_full` closed batches alone, otherwise one that is due by its window may come first.  A
-        batch that the limit cuts counts as closed.  Equal neighbours are folded into one `Run`; every run
-        has attempt 1.  Returns [] when nothing is due, and for ever once `oversize` is set.
+        batch that the limit cuts counts as closed.  Nothing at or behind the offset `edge` is cut.  Equal
+        neighbours are folded into one `Run`; every run has attempt 1.  Returns [] when nothing is due, and
+        until `pass_over` once `oversize` is set.
         """
         runs: list[Run] = []
         left = self.next_offset - self.cut_offset
@@ -208,7 +228,12 @@ class Batcher:
                 if only_full or runs or not is_due:
                     break
             first_offset = self.cut_offset
-            records, batches = self._cut(left, batches_max)
+            if edge is None:
+                records, batches = self._cut(left, batches_max)
+            elif edge > first_offset:
+                records, batches = self._cut(min(left, edge - first_offset), batches_max)
+            else:
+                break
             left -= records * batches
             batches_max -= batches
             if runs and runs[-1].records == records:

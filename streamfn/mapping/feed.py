@@ -16,7 +16,6 @@ import trio
 
 from streamfn.core.batcher import Chunk
 from streamfn.core.lane import Lane
-from streamfn.errors import FailedError
 from streamfn.mapping.lane import ShardLane
 from streamfn.mapping.pieces import Piece
 from streamfn.mapping.poller import Poller
@@ -81,7 +80,6 @@ class ShardFeed:
 
         Raises:
             LogDamaged: the shard's log is damaged; other shards go on until the mapping ends.
-            FailedError: a record's event alone is larger than Lambda allows; there is nowhere to send it yet.
         """
         while True:
             self._wake = trio.Event()
@@ -94,9 +92,6 @@ class ShardFeed:
             self._hand_over()
             if self._skip():
                 continue
-            for lane in self.lanes:
-                if lane.blocked:
-                    raise FailedError(self.owner.oversize_text(lane))
             wake_at = min((at for lane in self.lanes if (at := lane.wake_at()) is not None), default=None)
             if wake_at is None:
                 await self._wake.wait()
@@ -111,7 +106,7 @@ class ShardFeed:
 
     def note(self, lane: ShardLane) -> None:
         """The lane has handed over what it could: see to it that the task knows what it now has to wait for."""
-        if self.hungry or lane.wake_at() is not None or lane.blocked or self._work.at_gap:
+        if self.hungry or lane.wake_at() is not None or self._work.at_gap:
             self._wake.set()
 
     @property
@@ -188,8 +183,7 @@ class ShardFeed:
 
     def end_here(self) -> None:
         """Read no further: what has been read is delivered, and then the shard is finished."""
-        oversize = self._work.oversize
-        self.finish_at(self._work.next_offset if oversize is None else oversize.offset)
+        self.finish_at(self._work.next_offset)
 
     def drain(self) -> None:
         """Hand over nothing more, and take back what no worker has started."""

@@ -47,6 +47,7 @@ class ShardLane:
         self.feed = feed
         self.machine = machine
         self.high = machine.watermark  # everything below was handed over at least once
+        self._spent = machine.cut_offset  # less what was never handed over: what the limit has been told of
         self.seat: LaneSeat | None = None
         self.queued = False  # already in the runtime's queue of lanes to pump
         self._owner = feed.owner
@@ -59,11 +60,6 @@ class ShardLane:
     def busy(self) -> bool:
         """Something is in flight."""
         return self.machine.in_flight > 0
-
-    @property
-    def blocked(self) -> bool:
-        """Everything before a record that is too big is done."""
-        return self.machine.oversize is not None and not self.busy and not self.machine.retrying
 
     # ---- what the feed tells and asks
 
@@ -81,7 +77,7 @@ class ShardLane:
             return None
         if self._try_again_ns is not None:
             return self._try_again_ns
-        if self._owner.budget == 0 and not self.machine.retrying:
+        if self._owner.budget == 0 and not self.machine.unfinished:
             return None
         return self.machine.wake_at(self._owner.now_ns())
 
@@ -197,9 +193,19 @@ class ShardLane:
         machine = self.machine
         runs = machine.take(self._owner.now_ns(), room, self._owner.budget)
         if machine.cut_offset > self.high:
-            self._owner.spend(machine.cut_offset - self.high)
             self.high = machine.cut_offset
+            handed_over = self.high - machine.undelivered
+            if handed_over > self._spent:
+                self._owner.spend(handed_over - self._spent)
+                self._spent = handed_over
+        self._discard()
         return runs
+
+    def _discard(self) -> None:
+        """What the machine has discarded is counted, and durable with the checkpoint that passes it."""
+        if discards := self.machine.take_discards():
+            self._owner.discarded(self.feed, discards)
+            self._forget()
 
     def _sit(self, worker: Worker) -> bool:
         owner = self._owner
@@ -320,6 +326,7 @@ class ShardLane:
         fault = fault_of(answer, kind, request_id, self._owner.timeout_s)
         self.machine.failed(self._owner.now_ns(), fault)
         self._owner.failed(self)
+        self._discard()
         self._owner.report(self, Outcome.of(self, answer, request_id, first, attempt, fault), answer, pid)
         self._settle()
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from streamfn.core.backoff import Backoff
 from streamfn.core.batcher import BatchRules
 from streamfn.core.lane import Lane
+from streamfn.core.verdict import Discarded, FailurePolicy
 from streamfn.errors import FailedError, Fenced, HandlerImportError
 from streamfn.events.size import EVENT_FRAME_BYTES, fixed_bytes
 from streamfn.limits import EVENT_BYTES_MAX
@@ -249,7 +249,7 @@ class EventSourceMapping:
 
     def make_feed(self, shard: Shard, reader: ShardReader) -> ShardFeed:
         """A feed that goes on where the reader stands."""
-        machine = Lane(self._rules, Backoff(), reader.position, self.now_ns(), self.runtime.random)
+        machine = Lane(self._rules, FailurePolicy(), reader.position, self.now_ns(), self.runtime.random)
         fixed = fixed_bytes(event_source(self.stream, shard, ROLE_ARN))
         return ShardFeed(self, shard, machine, Poller(reader, fixed))
 
@@ -341,6 +341,17 @@ class EventSourceMapping:
         if feed.finished:
             self.look()
 
+    def discarded(self, feed: ShardFeed, discards: list[Discarded]) -> None:
+        """The shard's watermark moved over records without a success: counted, and durable with the checkpoint."""
+        name = feed.shard.id
+        for first, records, condition, _, _ in discards:
+            self.counts.discarded += records
+            discard = Discard(name, first, first + records, str(condition), f"{condition}, from offset {first} on")
+            self.runtime.checkpointer.discarded(self.uuid, discard)
+        self.runtime.checkpointer.moved(self.uuid, name, feed.watermark, None)
+        if feed.finished or self.budget == 0:
+            self.look()
+
     def failed(self, lane: ShardLane) -> None:
         """An invocation of the lane failed."""
         self.counts.errors += 1
@@ -393,16 +404,6 @@ class EventSourceMapping:
         for worker in self.function.workers:
             if worker.knows(segment_id):
                 worker.retire(segment_id)
-
-    def oversize_text(self, lane: ShardLane) -> str:
-        """Why the lane cannot go on behind a record that is too big."""
-        record = lane.machine.oversize
-        assert record is not None
-        return (
-            f"{lane.feed.shard.id} stops at offset {record.offset}: the event of that record alone is "
-            f"{record.event_bytes} bytes, more than Lambda's {EVENT_BYTES_MAX}; "
-            "remove it from the source, or start a new mapping behind it"
-        )
 
     # ---- what the checkpointer tells
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from streamfn.core.backoff import Backoff
 from streamfn.core.batcher import BatchRules, Chunk
 from streamfn.core.lane import Lane
+from streamfn.core.verdict import FailurePolicy
 from streamfn.types import Fault, Run
 
 FAULT = Fault("E", "", b"{}")
@@ -141,7 +142,7 @@ def test_the_lane_does_what_a_record_by_record_model_does(
     batch_size: int, window_ns: int, steps: list[tuple[str, object]]
 ) -> None:
     rules = BatchRules(batch_size, window_ns, event_bytes_max=ROOM + 3, frame_bytes=3)
-    lane = Lane(rules, Backoff(2, 2, 8), 0, 0, lambda: 0.5)
+    lane = Lane(rules, FailurePolicy(Backoff(2, 2, 8)), 0, 0, lambda: 0.5)
     model = NaiveLane(batch_size, window_ns)
     now = 0
     for step, value in steps:
@@ -206,7 +207,7 @@ def test_the_lane_does_what_a_record_by_record_model_does(
 @given(st.lists(st.integers(1, 3), min_size=1, max_size=40), st.integers(1, 4))
 def test_a_lane_left_alone_finishes_by_following_wake_at(weights: list[int], batch_size: int) -> None:
     rules = BatchRules(batch_size, 7, event_bytes_max=ROOM, frame_bytes=3)
-    lane = Lane(rules, Backoff(2, 2, 8), 0, 0, lambda: 0.5)
+    lane = Lane(rules, FailurePolicy(Backoff(2, 2, 8)), 0, 0, lambda: 0.5)
     lane.finish_at(len(weights))
     lane.offer(Chunk(0, list(accumulate(weights, initial=0))))
     now, failures = 0, 0

@@ -21,6 +21,7 @@ from streamfn.core.backoff import Backoff
 from streamfn.core.batcher import BatchRules
 from streamfn.core.lane import Lane
 from streamfn.core.lineage import Lineage
+from streamfn.core.verdict import FailurePolicy
 from streamfn.errors import Fenced
 from streamfn.testing.checker import Committed, Ended, Event, Owned, Rules, Seen, Violation, check
 from streamfn.testing.clock import NS_PER_MS, NS_PER_S, Agenda, VirtualClock
@@ -202,9 +203,8 @@ class Runtime:
     lineage_type: type[Lineage] = Lineage
 
     def make_lane(self, rules: BatchRules, offset: int) -> Lane:
-        return self.lane_type(
-            rules, Backoff(self.plan.backoff_ns), offset, self.agenda.now_ns, self.world.draw.random
-        )
+        policy = FailurePolicy(Backoff(self.plan.backoff_ns))
+        return self.lane_type(rules, policy, offset, self.agenda.now_ns, self.world.draw.random)
 
     def resume_at(self, name: str, checkpoint: int) -> int:
         return checkpoint

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from streamfn.core.backoff import Backoff
-from streamfn.core.verdict import Retry, RetryPolicy
+from streamfn.core.verdict import FailurePolicy, Retry
 from streamfn.core.watermark import Watermark
 from streamfn.types import Fault, Run
 
@@ -29,9 +29,9 @@ def test_the_defaults_make_eight_invocations_in_a_minute_on_average() -> None:
 
 @pytest.mark.parametrize("attempt", [1, 2, 10_000])
 def test_by_default_a_failure_is_always_followed_by_the_same_batch_again(attempt: int) -> None:
-    policy = RetryPolicy(Backoff(initial_ns=8, factor=1, max_ns=8))
-    verdict = policy.judge(Run(40, 5, 1, attempt), FAULT, now_ns=100, draw=lambda: 0.5)
-    assert verdict == Retry(40, 5, attempt + 1, 104, FAULT)
+    policy = FailurePolicy(Backoff(initial_ns=8, factor=1, max_ns=8))
+    verdict = policy.judge(Run(40, 5, 1, attempt), attempt, FAULT, now_ns=100, draw=lambda: 0.5)
+    assert verdict == Retry(40, 5, attempt + 1, 104, FAULT, attempt)
 
 
 def test_the_watermark_refuses_gaps_and_repeats() -> None:

@@ -9,6 +9,7 @@ import pytest
 from streamfn.core.backoff import Backoff
 from streamfn.core.batcher import BatchRules, Chunk
 from streamfn.core.lane import Lane, Phase
+from streamfn.core.verdict import Condition, Discarded, FailurePolicy
 from streamfn.types import Fault, Run
 
 FAULT = Fault("ValueError", "no", b"{}")
@@ -16,9 +17,9 @@ BACKOFF = Backoff(initial_ns=1000, factor=2, max_ns=8000)
 
 
 def lane_of(batch_size: int = 10, window_ns: int = 0, start: int = 0) -> Lane:
-    """A lane whose backoff always draws half of its bound."""
+    """A lane that retries for ever, and whose backoff always draws half of its bound."""
     rules = BatchRules(batch_size, window_ns, event_bytes_max=1000, frame_bytes=10)
-    return Lane(rules, BACKOFF, start, now_ns=0, random=lambda: 0.5)
+    return Lane(rules, FailurePolicy(BACKOFF), start, now_ns=0, random=lambda: 0.5)
 
 
 def offer(lane: Lane, records: int, weight: int = 1) -> None:
@@ -293,23 +294,50 @@ def test_an_end_at_or_below_the_start_is_finished_at_once(end: int) -> None:
     assert lane.wake_at(0) is None
 
 
-def test_a_record_too_big_to_be_sent_alone_stops_the_lane_behind_what_was_before_it() -> None:
+@pytest.mark.conformance(
+    "discards/too-large",
+    source="ours",
+    rule="A record whose event is over 6 MB even alone is discarded in its place, not invoked: RecordTooLarge.",
+)
+def test_a_record_too_big_to_be_sent_alone_is_discarded_when_everything_before_it_is_done() -> None:
     lane = lane_of(batch_size=10, window_ns=10**12)
     offer(lane, 3)
     offer(lane, 1, weight=991)
     offer(lane, 50)
     assert lane.take(0, 50) == [Run(0, 3, 1, 1)]
-    lane.succeeded(1, 0)
-    assert lane.oversize == (3, 1001)
-    assert lane.take(10**15, 50) == []
-    assert lane.wake_at(0) is None
+    assert lane.take(0, 50) == []
+    assert (lane.take_discards(), lane.wake_at(0)) == ([], None)
+    lane.succeeded(1, 7)
+    assert lane.wake_at(7) == 7
+    assert lane.take(7, 50) == [Run(4, 10, 5, 1)]
+    assert lane.take_discards() == [Discarded(3, 1, Condition.RECORD_TOO_LARGE, 0, None)]
+    assert lane.take_discards() == []
+    assert (lane.watermark, lane.cut_offset - lane.undelivered) == (4, 53)
 
 
 def test_a_record_of_exactly_the_limit_is_sent() -> None:
     lane = lane_of()
     offer(lane, 1, weight=990)
     assert lane.take(0, 1) == [Run(0, 1, 1, 1)]
-    assert lane.oversize is None
+
+
+def test_thousands_of_records_that_are_too_big_are_discarded_in_one_go() -> None:
+    lane = lane_of()
+    offer(lane, 5000, weight=991)
+    lane.finish_at(5000)
+    assert lane.take(0, 1) == []
+    assert len(lane.take_discards()) == 5000
+    assert lane.finished
+
+
+def test_behind_its_limit_a_run_discards_nothing() -> None:
+    lane = lane_of()
+    offer(lane, 1)
+    offer(lane, 1, weight=991)
+    assert lane.take(0, 1, records_max=1) == [Run(0, 1, 1, 1)]
+    lane.succeeded(1, 0)
+    assert lane.take(0, 1, records_max=0) == []
+    assert (lane.take_discards(), lane.watermark) == ([], 1)
 
 
 # ---- what must never become durable ----
