@@ -33,19 +33,22 @@ class Segment:
     size: int
     def __new__(cls, source: Source, address: int, size: int) -> Segment: ...
 
-def build(extents: int, count: int, segments: dict[int, Segment]) -> dict[str, list[dict[str, object]]]:
+def build(
+    extents: int, count: int, segments: dict[int, Segment], selection: int = ..., selected: int = ..., /
+) -> dict[str, list[dict[str, object]]]:
     """Make the Lambda event of some extents.
 
-    At address `extents` lie `count` `sf_extent` (native/include/sf_extent.h).  The event equals that of
-    `streamfn.events.kinesis.kinesis_event`, or `dynamodb.dynamodb_event`, for the same records, order of keys
-    included: plain dicts, lists, str and float, complete, nothing of them shared with another event but constant
-    strings.  The extents may be written to by someone else meanwhile: then the result is some event, or ValueError.
+    At address `extents` lie `count` `sf_extent` (native/include/sf_extent.h), and at `selection` the `selected` row
+    numbers of those among them whose rows are selected; these two are given together or not at all.  The event
+    equals that of `streamfn.events.kinesis.kinesis_event`, or `dynamodb.dynamodb_event`, for the same records, order
+    of keys included: plain dicts, lists, str and float, complete, nothing of them shared with another event but
+    constant strings.  The extents may be written to by someone else meanwhile: then the result is some event, or ValueError.
 
     Raises:
         KeyError: an extent names a segment that is not in `segments`.
         ValueError: a column leaves its segment, its offsets decrease, a sequence number is not ASCII,
-            (UnicodeDecodeError) a text is not UTF-8, (orjson.JSONDecodeError) a document is not JSON, or there are
-            more than 1,048,576 records.
+            (UnicodeDecodeError) a text is not UTF-8, (orjson.JSONDecodeError) a document is not JSON, there are more
+            than 1,048,576 records, or the selection has not exactly the numbers that the extents want.
     """
 
 def _base64(data: bytes | bytearray | memoryview, encoder: str) -> str:

@@ -96,43 +96,39 @@ void sf_change_templates_clear(sf_change_templates *templates) {
 
 /* ---- columns ---- */
 
-/* The columns of the message, and which of its rows is the extent's first. */
+/* The columns of the message, and how many rows it has. */
 typedef struct {
     const uint8_t *base;
-    uint64_t first_row;
+    uint64_t rows;
     sf_column column[SF_COLUMNS_MAX];
 } columns;
 
 static bool open_columns(columns *to, const sf_extent *extent, sf_span segment) {
-    uint64_t rows = extent->column[SF_BODY_ROWS];
     to->base = segment.base;
-    to->first_row = extent->first_row;
-    /* Both are 32 bits wide: no overflow in 64. */
-    return (uint64_t)extent->first_row + extent->rows <= rows &&
-           sf_find_columns(segment.base, segment.size, extent->column[SF_BODY], rows, &sf_layout_table[SF_DYNAMODB],
+    to->rows = extent->column[SF_BODY_ROWS];
+    return sf_find_columns(segment.base, segment.size, extent->column[SF_BODY], to->rows, &sf_layout_table[SF_DYNAMODB],
                            to->column);
 }
 
-static bool cut_text(const columns *from, unsigned number, uint32_t row, sf_slice *to) {
+static bool cut_text(const columns *from, unsigned number, uint64_t row, sf_slice *to) {
     const sf_column *column = &from->column[number];
-    const sf_texts texts = {from->base + column->offsets + 4 * from->first_row, from->base + column->values,
-                            (uint32_t)column->bytes};
+    const sf_texts texts = {from->base + column->offsets, from->base + column->values, (uint32_t)column->bytes};
     return sf_cut(&texts, row, to);
 }
 
-static int64_t load_int64(const columns *from, unsigned number, uint32_t row) {
+static int64_t load_int64(const columns *from, unsigned number, uint64_t row) {
     int64_t value;
-    memcpy(&value, from->base + from->column[number].values + 8 * (from->first_row + row), sizeof(value));
+    memcpy(&value, from->base + from->column[number].values + 8 * row, sizeof(value));
     return value;
 }
 
-static bool has(const columns *from, unsigned number, uint32_t row) {
-    return sf_valid(from->base, &from->column[number], from->first_row + row);
+static bool has(const columns *from, unsigned number, uint64_t row) {
+    return sf_valid(from->base, &from->column[number], row);
 }
 
 /* ---- values ---- */
 
-static PyObject *new_text(const columns *from, unsigned number, uint32_t row) {
+static PyObject *new_text(const columns *from, unsigned number, uint64_t row) {
     sf_slice text;
     if (!cut_text(from, number, row, &text)) {
         sf_out_of_bounds();
@@ -142,7 +138,7 @@ static PyObject *new_text(const columns *from, unsigned number, uint32_t row) {
 }
 
 /* A document that is stored as JSON text.  It is copied first: orjson looks at it twice. */
-static PyObject *new_document(const columns *from, unsigned number, uint32_t row) {
+static PyObject *new_document(const columns *from, unsigned number, uint64_t row) {
     sf_slice text;
     if (!cut_text(from, number, row, &text)) {
         sf_out_of_bounds();
@@ -154,7 +150,7 @@ static PyObject *new_document(const columns *from, unsigned number, uint32_t row
     return made;
 }
 
-static PyObject *new_dynamodb(const columns *from, uint32_t row, const sf_change_templates *templates) {
+static PyObject *new_dynamodb(const columns *from, uint64_t row, const sf_change_templates *templates) {
     bool with_new = has(from, SF_NEW_IMAGE, row), with_old = has(from, SF_OLD_IMAGE, row);
     double creation_s = (double)load_int64(from, SF_CREATION, row) / 1000.0;
     PyObject *made = PyDict_Copy(templates->dynamodb[with_new * SF_WITH_NEW | with_old * SF_WITH_OLD]);
@@ -174,7 +170,11 @@ static PyObject *new_dynamodb(const columns *from, uint32_t row, const sf_change
     return made;
 }
 
-static PyObject *new_record(const columns *from, uint32_t row, const sf_change_templates *templates) {
+static PyObject *new_record(const columns *from, uint64_t row, const sf_change_templates *templates) {
+    if (row >= from->rows) {
+        sf_out_of_bounds();
+        return NULL;
+    }
     bool with_user = has(from, SF_USER_IDENTITY, row);
     PyObject *made = PyDict_Copy(templates->record[with_user]);
     if (made == NULL) {
@@ -191,18 +191,18 @@ static PyObject *new_record(const columns *from, uint32_t row, const sf_change_t
     return made;
 }
 
-int sf_dynamodb_fill(PyObject *records, Py_ssize_t at, const sf_extent *extent, sf_span segment,
+int sf_dynamodb_fill(PyObject *records, Py_ssize_t at, const sf_extent *extent, sf_rows rows, sf_span segment,
                      const sf_change_templates *templates) {
     columns from;
     if (!open_columns(&from, extent, segment)) {
         return sf_out_of_bounds();
     }
-    for (uint32_t row = 0; row < extent->rows; row++) {
-        PyObject *record = new_record(&from, row, templates);
+    for (uint32_t i = 0; i < extent->rows; i++) {
+        PyObject *record = new_record(&from, sf_row(rows, i), templates);
         if (record == NULL) {
             return -1;
         }
-        PyList_SET_ITEM(records, at + row, record);
+        PyList_SET_ITEM(records, at + i, record);
     }
     return 0;
 }

@@ -28,9 +28,9 @@ int sf_dynamodb_init(void);
 int sf_change_templates_init(sf_change_templates *templates, PyObject *arn, PyObject *region);
 void sf_change_templates_clear(sf_change_templates *templates);
 
-/* Sets items `at .. at + extent->rows` of the new list `records`, which must have room.  -1 with an exception set (ValueError: a
-   buffer would leave the segment, offsets decrease, a text is not UTF-8 or a document not JSON); items from the failed row
-   on are then still NULL. */
-int sf_dynamodb_fill(PyObject *records, Py_ssize_t at, const sf_extent *extent, sf_span segment,
+/* Sets items `at .. at + extent->rows` of the new list `records`, which must have room, from `rows` of the message.  -1 with an
+   exception set (ValueError: a buffer would leave the segment, offsets decrease, a text is not UTF-8 or a document not JSON);
+   items from the failed row on are then still NULL. */
+int sf_dynamodb_fill(PyObject *records, Py_ssize_t at, const sf_extent *extent, sf_rows rows, sf_span segment,
                      const sf_change_templates *templates);
 #endif

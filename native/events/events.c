@@ -171,23 +171,47 @@ static segment_object *find_segment(PyObject *segments, uint64_t id) {
     return (segment_object *)found;
 }
 
-static int fill(PyObject *records, Py_ssize_t at, const sf_extent *extent, const segment_object *segment) {
+/* Row numbers that are still to be used, 4 bytes each. */
+typedef struct {
+    const uint8_t *numbers;
+    Py_ssize_t left;
+} selection;
+
+/* Takes the rows of an extent; -1 with an exception set where the selection has not so many. */
+static int take_rows(const sf_extent *extent, selection *from, sf_rows *rows) {
+    *rows = (sf_rows){extent->first_row, NULL};
+    if (extent->first_row != SF_SELECTED) {
+        return 0;
+    }
+    if ((Py_ssize_t)extent->rows > from->left) {
+        PyErr_SetString(PyExc_ValueError, "the selection has fewer row numbers than its extents want");
+        return -1;
+    }
+    rows->selected = from->numbers;
+    from->numbers += (size_t)extent->rows * 4;
+    from->left -= extent->rows;
+    return 0;
+}
+
+static int fill(PyObject *records, Py_ssize_t at, const sf_extent *extent, sf_rows rows, const segment_object *segment) {
     sf_span span = {(const uint8_t *)(uintptr_t)segment->address, segment->size};
     const source_object *source = segment->source;
     if (source->changes) {
-        return sf_dynamodb_fill(records, at, extent, span, &source->templates.dynamodb);
+        return sf_dynamodb_fill(records, at, extent, rows, span, &source->templates.dynamodb);
     }
-    return sf_kinesis_fill(records, at, extent, span, &source->templates.kinesis);
+    return sf_kinesis_fill(records, at, extent, rows, span, &source->templates.kinesis);
 }
 
 /* The extents may lie where a handler can write: each is copied before it is looked at, and the sum is not trusted. */
-static PyObject *build_records(const char *extents, Py_ssize_t count, PyObject *segments, Py_ssize_t rows) {
+static PyObject *build_records(const char *extents, Py_ssize_t count, PyObject *segments, selection selected,
+                               Py_ssize_t rows) {
     PyObject *records = PyList_New(rows);
     segment_object *segment = NULL;
     uint64_t segment_id = 0;
     Py_ssize_t at = 0;
     for (Py_ssize_t i = 0; records != NULL && i < count; i++) {
         sf_extent extent;
+        sf_rows of_extent;
         memcpy(&extent, extents + (size_t)i * sizeof(extent), sizeof(extent));
         if (segment == NULL || extent.segment_id != segment_id) {
             segment = find_segment(segments, extent.segment_id);
@@ -197,10 +221,15 @@ static PyObject *build_records(const char *extents, Py_ssize_t count, PyObject *
             PyErr_SetString(PyExc_ValueError, "the extents changed while they were read");
             segment = NULL;
         }
-        if (segment == NULL || fill(records, at, &extent, segment) < 0) {
+        if (segment == NULL || take_rows(&extent, &selected, &of_extent) < 0 ||
+            fill(records, at, &extent, of_extent, segment) < 0) {
             Py_CLEAR(records);
         }
         at += extent.rows;
+    }
+    if (records != NULL && selected.left != 0) {
+        PyErr_SetString(PyExc_ValueError, "the selection has more row numbers than its extents want");
+        Py_CLEAR(records);
     }
     if (records != NULL && at != rows) {
         PyErr_SetString(PyExc_ValueError, "the extents changed while they were read");
@@ -209,7 +238,7 @@ static PyObject *build_records(const char *extents, Py_ssize_t count, PyObject *
     return records;
 }
 
-static PyObject *build_event(const char *extents, Py_ssize_t count, PyObject *segments) {
+static PyObject *build_event(const char *extents, Py_ssize_t count, PyObject *segments, selection selected) {
     Py_ssize_t rows = 0;
     for (Py_ssize_t i = 0; i < count; i++) {
         uint32_t of_extent;
@@ -221,7 +250,7 @@ static PyObject *build_event(const char *extents, Py_ssize_t count, PyObject *se
         return NULL;
     }
     PyObject *event = PyDict_New();
-    PyObject *records = event == NULL ? NULL : build_records(extents, count, segments, rows);
+    PyObject *records = event == NULL ? NULL : build_records(extents, count, segments, selected, rows);
     if (records == NULL || PyDict_SetItem(event, records_key, records) < 0) {
         Py_CLEAR(event);
     }
@@ -229,27 +258,40 @@ static PyObject *build_event(const char *extents, Py_ssize_t count, PyObject *se
     return event;
 }
 
-static PyObject *build(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
-    (void)module;
-    if (nargs != 3 || !PyDict_Check(args[2])) {
-        PyErr_SetString(PyExc_TypeError, "build takes an address, a count and a dict of segments");
-        return NULL;
-    }
+/* An address and how many things lie there; false with an exception set. */
+static bool read_place(PyObject *const *args, const uint8_t **at, Py_ssize_t *count) {
     unsigned long long address = PyLong_AsUnsignedLongLong(args[0]);
     if (address == (unsigned long long)-1 && PyErr_Occurred()) {
+        return false;
+    }
+    *count = PyLong_AsSsize_t(args[1]);
+    if (*count == -1 && PyErr_Occurred()) {
+        return false;
+    }
+    if (*count < 0 || *count > INT32_MAX || (address == 0 && *count > 0)) {
+        PyErr_SetString(PyExc_ValueError, "there are no such extents or row numbers");
+        return false;
+    }
+    *at = (const uint8_t *)(uintptr_t)address;
+    return true;
+}
+
+static PyObject *build(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
+    (void)module;
+    const uint8_t *extents;
+    Py_ssize_t count;
+    selection selected = {NULL, 0};
+    if ((nargs != 3 && nargs != 5) || !PyDict_Check(args[2])) {
+        PyErr_SetString(PyExc_TypeError,
+                        "build takes an address, a count, a dict of segments, and perhaps a selection's address and count");
         return NULL;
     }
-    Py_ssize_t count = PyLong_AsSsize_t(args[1]);
-    if (count == -1 && PyErr_Occurred()) {
-        return NULL;
-    }
-    if (count < 0 || count > INT32_MAX || (address == 0 && count > 0)) {
-        PyErr_SetString(PyExc_ValueError, "there are no such extents");
+    if (!read_place(args, &extents, &count) || (nargs == 5 && !read_place(args + 3, &selected.numbers, &selected.left))) {
         return NULL;
     }
     /* Nothing made here can be garbage before it is returned, so collections in between would only cost time. */
     int collecting = PyGC_Disable();
-    PyObject *event = build_event((const char *)(uintptr_t)address, count, args[2]);
+    PyObject *event = build_event((const char *)extents, count, args[2], selected);
     if (collecting) {
         PyGC_Enable();
     }

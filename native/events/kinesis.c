@@ -85,37 +85,37 @@ void sf_templates_clear(sf_templates *templates) {
 
 /* ---- columns ---- */
 
+/* The columns of the message, and for how many rows their offsets and values lie in the segment: the message's own number
+   of rows is not told. */
 typedef struct {
     sf_texts sequence, key, data;
     const uint8_t *arrivals;
+    uint64_t rows;
 } columns;
 
-static bool open_column(sf_texts *to, const sf_extent *extent, int offsets, sf_span segment) {
-    /* first_row and rows are 32 bits wide: no overflow in 64. */
-    uint64_t skipped = (uint64_t)extent->first_row * 4;
-    uint64_t needed = skipped + ((uint64_t)extent->rows + 1) * 4;
+static bool open_column(columns *from, sf_texts *to, const sf_extent *extent, int offsets, sf_span segment) {
     uint64_t at = extent->column[offsets], bytes_at = extent->column[offsets + 1];
-    if (at > segment.size || needed > segment.size - at || bytes_at > segment.size) {
+    if (at > segment.size || segment.size - at < 4 || bytes_at > segment.size) {
         return false;
     }
-    uint64_t limit = segment.size - bytes_at;
-    to->offsets = segment.base + at + skipped;
+    uint64_t limit = segment.size - bytes_at, rows = (segment.size - at) / 4 - 1;
+    to->offsets = segment.base + at;
     to->bytes = segment.base + bytes_at;
     to->limit = limit < INT32_MAX ? (uint32_t)limit : INT32_MAX;
+    from->rows = rows < from->rows ? rows : from->rows;
     return true;
 }
 
 static bool open_columns(columns *to, const sf_extent *extent, sf_span segment) {
-    uint64_t skipped = (uint64_t)extent->first_row * 8;
-    uint64_t needed = skipped + (uint64_t)extent->rows * 8;
     uint64_t at = extent->column[SF_ARRIVAL];
-    if (at > segment.size || needed > segment.size - at) {
+    if (at > segment.size) {
         return false;
     }
-    to->arrivals = segment.base + at + skipped;
-    return open_column(&to->sequence, extent, SF_SEQUENCE_OFFSETS, segment) &&
-           open_column(&to->key, extent, SF_KEY_OFFSETS, segment) &&
-           open_column(&to->data, extent, SF_DATA_OFFSETS, segment);
+    to->arrivals = segment.base + at;
+    to->rows = (segment.size - at) / 8;
+    return open_column(to, &to->sequence, extent, SF_SEQUENCE_OFFSETS, segment) &&
+           open_column(to, &to->key, extent, SF_KEY_OFFSETS, segment) &&
+           open_column(to, &to->data, extent, SF_DATA_OFFSETS, segment);
 }
 
 /* ---- values ---- */
@@ -144,10 +144,10 @@ static PyObject *new_kinesis(const sf_templates *templates, sf_slice sequence, s
     return made;
 }
 
-static PyObject *new_record(const columns *from, uint32_t row, const sf_templates *templates) {
+static PyObject *new_record(const columns *from, uint64_t row, const sf_templates *templates) {
     sf_slice sequence, key, data;
     int64_t arrival_ms;
-    if (!sf_cut(&from->sequence, row, &sequence) || !sf_cut(&from->key, row, &key) || !sf_cut(&from->data, row, &data)) {
+    if (row >= from->rows || !sf_cut(&from->sequence, row, &sequence) || !sf_cut(&from->key, row, &key) || !sf_cut(&from->data, row, &data)) {
         sf_out_of_bounds();
         return NULL;
     }
@@ -155,7 +155,7 @@ static PyObject *new_record(const columns *from, uint32_t row, const sf_template
         PyErr_SetString(PyExc_ValueError, "a sequence number is not ASCII");
         return NULL;
     }
-    memcpy(&arrival_ms, from->arrivals + (size_t)row * 8, 8);
+    memcpy(&arrival_ms, from->arrivals + row * 8, 8);
     PyObject *made = PyDict_Copy(templates->record);
     if (made == NULL) {
         return NULL;
@@ -168,18 +168,18 @@ static PyObject *new_record(const columns *from, uint32_t row, const sf_template
     return made;
 }
 
-int sf_kinesis_fill(PyObject *records, Py_ssize_t at, const sf_extent *extent, sf_span segment,
+int sf_kinesis_fill(PyObject *records, Py_ssize_t at, const sf_extent *extent, sf_rows rows, sf_span segment,
                     const sf_templates *templates) {
     columns from;
     if (!open_columns(&from, extent, segment)) {
         return sf_out_of_bounds();
     }
-    for (uint32_t row = 0; row < extent->rows; row++) {
-        PyObject *record = new_record(&from, row, templates);
+    for (uint32_t i = 0; i < extent->rows; i++) {
+        PyObject *record = new_record(&from, sf_row(rows, i), templates);
         if (record == NULL) {
             return -1;
         }
-        PyList_SET_ITEM(records, at + row, record);
+        PyList_SET_ITEM(records, at + i, record);
     }
     return 0;
 }

@@ -32,9 +32,9 @@ int sf_kinesis_init(const sf_base64_encoder *encoder);
 int sf_templates_init(sf_templates *templates, PyObject *arn, PyObject *region, PyObject *shard_id, PyObject *identity_arn);
 void sf_templates_clear(sf_templates *templates);
 
-/* Sets items `at .. at + extent->rows` of the new list `records`, which must have room.  -1 with an exception set (ValueError: a
+/* Sets items `at .. at + extent->rows` of the new list `records`, which must have room, from `rows` of the message.  -1 with an exception set (ValueError: a
    buffer would leave the segment, offsets decrease, a sequence number is not ASCII or a partition key not UTF-8); items
    from the failed row on are then still NULL. */
-int sf_kinesis_fill(PyObject *records, Py_ssize_t at, const sf_extent *extent, sf_span segment,
+int sf_kinesis_fill(PyObject *records, Py_ssize_t at, const sf_extent *extent, sf_rows rows, sf_span segment,
                     const sf_templates *templates);
 #endif

@@ -17,7 +17,7 @@ typedef struct sf_span {
     uint64_t size;
 } sf_span;
 
-/* A column of variable-length values: `offsets` of the first row wanted, and how far `bytes` may be read. */
+/* A column of variable-length values: `offsets` of the message's first row, and how far `bytes` may be read. */
 typedef struct sf_texts {
     const uint8_t *offsets;
     const uint8_t *bytes;
@@ -29,13 +29,29 @@ typedef struct sf_slice {
     uint32_t length;
 } sf_slice;
 
+/* Which rows of a message: from `first` on, or those whose numbers `selected` has, 4 bytes each, where that is not NULL. */
+typedef struct sf_rows {
+    uint32_t first;
+    const uint8_t *selected;
+} sf_rows;
+
+/* The row in place `i`.  A selection may be written to by someone else: each number is to be looked at once, and checked. */
+static inline uint64_t sf_row(sf_rows rows, uint32_t i) {
+    uint32_t number;
+    if (rows.selected == NULL) {
+        return (uint64_t)rows.first + i;
+    }
+    memcpy(&number, rows.selected + (size_t)i * 4, sizeof(number));
+    return number;
+}
+
 static inline int sf_out_of_bounds(void) {
     PyErr_SetString(PyExc_ValueError, "a column leaves its segment, or its offsets decrease");
     return -1;
 }
 
 /* One value; false where offsets decrease or lead past the limit.  A negative offset reads as one above every limit. */
-static inline bool sf_cut(const sf_texts *from, uint32_t row, sf_slice *to) {
+static inline bool sf_cut(const sf_texts *from, uint64_t row, sf_slice *to) {
     uint32_t ends[2];
     memcpy(ends, from->offsets + (size_t)row * 4, sizeof(ends));
     if (ends[0] > ends[1] || ends[1] > from->limit) {

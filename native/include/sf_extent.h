@@ -15,6 +15,10 @@
  *      4 approximate arrival time
  *      5 data, offsets                 6 data, bytes
  *
+ * Rows need not follow each other: where filters or lanes leave some out, an extent has SF_SELECTED in place of its first row,
+ * and its rows are the next `rows` numbers of the batch's *selection*, the row numbers of all such extents of the batch one
+ * after the other.  Those of one extent are rows of one message, ascending.
+ *
  * Of a DynamoDB shard log only two are set: where the message's body begins, and how many rows the message has.  Its columns
  * are found from there (sf_layout.h).
  *
@@ -35,12 +39,13 @@ enum {
     SF_COLUMN_BUFFERS = 7
 };
 enum { SF_BODY = 0, SF_BODY_ROWS = 1 };
+#define SF_SELECTED 4294967295
 
-/* Rows `first_row .. first_row + rows` of one message of one segment, complete in itself. */
+/* Rows `first_row .. first_row + rows` of one message of one segment, complete in itself; or selected ones. */
 typedef struct sf_extent {
     uint64_t segment_id;   /* given by the runtime when it hands the segment's descriptor over */
-    uint64_t first_offset; /* the shard offset of `first_row` */
-    uint32_t first_row;
+    uint64_t first_offset; /* the shard offset of the first of them */
+    uint32_t first_row;    /* SF_SELECTED (no message has so many): see above */
     uint32_t rows;
     uint64_t column[7];
 } sf_extent;

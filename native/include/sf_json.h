@@ -1,12 +1,14 @@
 #ifndef SF_JSON_H
 #define SF_JSON_H
 /*
- * How long the JSON of an event is, without writing it: Lambda's 6 MB rule is about that length.
+ * What is to be known of JSON without writing or building it: how long an event's is, because Lambda's 6 MB rule is about that
+ * length, and whether two texts mean the same.
  *
  * JSON means what orjson writes: no white space, UTF-8, and of escapes only what must be one.  A document that is stored as
  * text is walked: what orjson would write of what it reads there may be shorter (\/, \u00e9, white space), and equal names in
  * an object are one.
  */
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "sf_extent.h"
@@ -31,5 +33,9 @@ int sf_dynamodb_document(const uint8_t *base, const sf_message *message, uint64_
    SF_JSON_BROKEN: it is not JSON.  SF_JSON_ODD: it may be, but the walk cannot tell the length: a number with a fraction, an
    exponent or more than 18 digits, thousands of names, equal ones in an object, more than 128 levels. */
 int64_t sf_json_length(const uint8_t *text, uint64_t length);
+
+/* Two texts of JSON that mean the same have the same hash, but for how numbers are written; false, and the hash of the bytes, for
+   what is no JSON, or nested over 128 levels. */
+bool sf_json_hash(const uint8_t *text, uint64_t length, uint64_t *hash);
 /* cdef: end */
 #endif

@@ -69,7 +69,8 @@
  *              the system, so neither a burst nor a runtime that is always a little behind makes the file grow for ever.
  *
  * Arena        The port's alone: spans are taken in a circle, each contiguous, and come back with the entry's release.  An
- *              empty arena starts anew, so a batch of arena_bytes always fits it.
+ *              empty arena starts anew, so a batch of arena_bytes always fits it.  A batch has one span at most: its extents,
+ *              if it has more than one, and behind them its selection, if it has any (sf_extent.h), as uint32.
  *
  * Fork         The mapping is MADV_DONTFORK on both sides: children of a handler, or of the runtime, cannot touch the rings.
  *
@@ -86,7 +87,7 @@
  *         extents       capacity x 128                  the one extent of a batch, beside its entry
  *         completions   capacity x  64
  *         replies       capacity x 256                  short responses, beside their completion
- *         arena         arena_bytes                     extents of batches that have more than one
+ *         arena         arena_bytes                     extents of batches that have more than one, and row numbers
  *
  * Crashes      A worker killed before (E) has answered nothing: the port sees the entry CLAIMED, or READY and free to
  *              be handed to another.  A runtime that dies leaves nothing: the memfd goes with the last mapping.
@@ -114,10 +115,11 @@ enum {
 
 /* What sf_desk_next returns. */
 enum {
-    SF_NEXT_INVOKE = 0, /* `work` describes a claimed batch */
+    SF_NEXT_INVOKE = 0, /* `work` describes a claimed batch, all of whose extents are runs of rows */
     SF_NEXT_RETIRE = 1, /* drop the mapping of work->segment_id, then sf_desk_retired */
     SF_NEXT_AGAIN = 2,  /* nothing within the slice, or a signal: run Python's handlers and call again */
-    SF_NEXT_LOST = 3    /* the rings' descriptors are not ours any more: exit */
+    SF_NEXT_LOST = 3,   /* the rings' descriptors are not ours any more: exit */
+    SF_NEXT_SELECTED = 4 /* as SF_NEXT_INVOKE, and the batch has selected rows */
 };
 
 typedef struct sf_port sf_port;
@@ -132,6 +134,8 @@ typedef struct sf_work {
     uintptr_t extents;      /* address of `extent_count` sf_extent */
     uint32_t extent_count;
     uint32_t records;
+    uintptr_t selection;    /* address of `selected` row numbers (uint32), those of its SF_SELECTED extents */
+    uint64_t selected;
 } sf_work;
 
 /* One answer, or a run of plain successes of one lane and epoch folded into one. */
@@ -176,10 +180,19 @@ uint32_t sf_port_in_flight(const sf_port *port);
 uint32_t sf_port_submit_run(sf_port *port, uint32_t lane, uint32_t epoch, const sf_extent *first, uint32_t rows_per_batch,
                             uint32_t batches, uint64_t first_invocation, uint64_t now_ns, sf_histogram *latency,
                             sf_histogram *duration);
-/* Submits one batch of `extent_count` >= 1 extents.  False, and nothing changed, when the ring or the arena has no room for
-   it; of one extent alone it needs no arena. */
+/* The same of selected rows of one message: each batch has the next `rows_per_batch` numbers of `rows`, which ascend and are enough
+   for all.  Of `message` the segment, the columns and first_offset are used, which is the shard offset of the message's row 0.
+   What `rows` holds is copied.  Fewer than there is room for in the ring are submitted when the arena is full; batches of
+   consecutive rows need none. */
+uint32_t sf_port_submit_rows(sf_port *port, uint32_t lane, uint32_t epoch, const sf_extent *message, const uint32_t *rows,
+                             uint32_t rows_per_batch, uint32_t batches, uint64_t first_invocation, uint64_t now_ns,
+                             sf_histogram *latency, sf_histogram *duration);
+/* Submits one batch of `extent_count` >= 1 extents, whose selection is the `selected` numbers at `selection`: as many as its
+   SF_SELECTED extents have rows; NULL and 0 where there are none.  All of it is copied.  False, and nothing changed, when the
+   ring or the arena has no room for it; of one extent alone, without a selection, it needs no arena. */
 bool sf_port_submit(sf_port *port, uint32_t lane, uint32_t epoch, const sf_extent *extents, uint32_t extent_count,
-                    uint64_t invocation, uint64_t now_ns, sf_histogram *latency, sf_histogram *duration);
+                    const uint32_t *selection, uint32_t selected, uint64_t invocation, uint64_t now_ns,
+                    sf_histogram *latency, sf_histogram *duration);
 /* Asks the worker to unmap a segment.  False when the ring is full. */
 bool sf_port_retire(sf_port *port, uint64_t segment_id);
 /* Makes what was submitted visible, and wakes the worker if it sleeps. */

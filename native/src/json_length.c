@@ -1,8 +1,8 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "message_columns.h"
 #include "sf_json.h"
-#include "sf_layout.h"
 
 
 /* What the JSON of a string has beyond its UTF-8 bytes, without the quotes: one byte for a short escape, five for \u00xx. */
@@ -84,13 +84,6 @@ void sf_kinesis_json_prefix(const uint8_t *base, const sf_message *message, uint
 static const uint8_t documents[] = {SF_KEYS, SF_NEW_IMAGE, SF_OLD_IMAGE, SF_USER_IDENTITY};
 static const uint8_t texts[] = {SF_EVENT_ID, SF_EVENT_NAME, SF_EVENT_VERSION, SF_CHANGE_SEQUENCE, SF_VIEW_TYPE};
 
-static void find_change_columns(const uint8_t *base, const sf_message *message, sf_column *columns) {
-    bool found = sf_find_columns(base, message->position + message->length, message->column[SF_BODY], message->rows,
-                                 &sf_layout_table[SF_DYNAMODB], columns);
-    assert(found);
-    (void)found;
-}
-
 static uint64_t name_bytes(uint8_t document) {
     switch (document) {
     case SF_NEW_IMAGE: return sizeof "\"NewImage\":," - 1;
@@ -119,7 +112,7 @@ static bool find_document(const uint8_t *base, const sf_column *columns, uint64_
 
 int sf_dynamodb_document(const uint8_t *base, const sf_message *message, uint64_t row, int document, uint64_t *place) {
     sf_column columns[SF_COLUMNS_MAX];
-    find_change_columns(base, message, columns);
+    sf_message_columns(base, message, columns);
     return find_document(base, columns, row, documents[document], place);
 }
 
@@ -138,7 +131,7 @@ static int64_t load_int64(const uint8_t *base, const sf_column *column, uint64_t
 uint64_t sf_dynamodb_json_prefix(const uint8_t *base, const sf_message *message, uint64_t fixed_bytes, uint64_t *prefix) {
     sf_column columns[SF_COLUMNS_MAX];
     uint64_t sum = 0, unknown = 0, place[2];
-    find_change_columns(base, message, columns);
+    sf_message_columns(base, message, columns);
     prefix[0] = 0;
     for (uint64_t row = 0; row < message->rows; row++) {
         sum += fixed_bytes + arrival_bytes(load_int64(base, &columns[SF_CREATION], row)) +

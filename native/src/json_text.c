@@ -210,6 +210,103 @@ static int step(walk *w, int expected) {
     return wrong != 0 ? wrong : NEXT;
 }
 
+/* ---- what a text means ---- */
+
+static uint64_t stir(uint64_t hash) {
+    hash ^= hash >> 32;
+    hash *= 0xd6e8feb86659fd93;
+    return hash ^ hash >> 32;
+}
+
+/* The values that are open, with the hash of what was in them so far: in an object the sum over its members, so that their
+   order makes no difference. */
+typedef struct meaning {
+    uint64_t name[LEVELS_MAX + 1]; /* of the member that is being read */
+    uint64_t sum[LEVELS_MAX + 1];
+} meaning;
+
+static void take_in(walk *w, meaning *m, uint64_t hash) {
+    uint64_t *sum = &m->sum[w->level];
+    if (w->object[w->level] != 0) {
+        *sum += stir(m->name[w->level] + stir(hash));
+    } else {
+        *sum = stir(*sum * 31 + hash);
+    }
+}
+
+/* The hash of a value that is neither object nor array; of what is no string, that of its text. */
+static int hash_scalar(walk *w, uint64_t *hash) {
+    const uint8_t *start = w->at;
+    if (*start == '"') {
+        *hash = 0x9ae16a3b2f90404f;
+        return string(w, true, hash) ? 0 : SF_JSON_BROKEN;
+    }
+    *hash = 0xc3a5c85c97cb3127;
+    if (*start == '-' || (*start >= '0' && *start <= '9')) {
+        while (w->at < w->end && (*w->at == '-' || *w->at == '+' || *w->at == '.' || (*w->at >= '0' && *w->at <= '9') ||
+                                  (*w->at | 0x20) == 'e'))
+            w->at++;
+    } else if (scalar(w) != 0) {
+        return SF_JSON_BROKEN;
+    }
+    for (const uint8_t *at = start; at < w->at; at++) *hash = mix(*hash, *at);
+    return 0;
+}
+
+/* As `step`, with hashes instead of lengths. */
+static int hash_step(walk *w, meaning *m, int expected) {
+    uint8_t c = *w->at;
+    bool in_object = w->object[w->level] != 0;
+    uint64_t hash = 0;
+    if (c == (in_object ? '}' : ']') && w->level > 0 && expected != VALUE && expected != NAME) {
+        hash = m->sum[w->level--] + c;
+        w->at++;
+        take_in(w, m, hash);
+        return NEXT;
+    }
+    if (expected == NEXT) {
+        if (c != ',' || w->level == 0) return SF_JSON_BROKEN;
+        w->at++;
+        return in_object ? NAME : VALUE;
+    }
+    if (expected == NAME || expected == NAME_OR_END) {
+        m->name[w->level] = 0xcbf29ce484222325;
+        if (c != '"' || !string(w, true, &m->name[w->level])) return SF_JSON_BROKEN;
+        skip_blanks(w);
+        return w->at == w->end || *w->at++ != ':' ? SF_JSON_BROKEN : VALUE;
+    }
+    if (c == '{' || c == '[') {
+        int inside = open_level(w, c == '{');
+        if (inside >= 0) m->sum[w->level] = 0;
+        return inside;
+    }
+    if (hash_scalar(w, &hash) != 0) return SF_JSON_BROKEN;
+    take_in(w, m, hash);
+    return NEXT;
+}
+
+bool sf_json_hash(const uint8_t *text, uint64_t length, uint64_t *hash) {
+    walk w;
+    meaning m;
+    w.at = text;
+    w.end = text + length;
+    w.written = 0;
+    w.level = w.objects = 0;
+    w.object[0] = 0;
+    m.sum[0] = 0;
+    int expected = VALUE;
+    for (skip_blanks(&w); w.at < w.end && expected >= 0; skip_blanks(&w)) expected = hash_step(&w, &m, expected);
+    if (expected == NEXT && w.level == 0) {
+        *hash = m.sum[0];
+        return true;
+    }
+    *hash = 0xcbf29ce484222325;
+    for (uint64_t i = 0; i < length; i++) *hash = mix(*hash, text[i]);
+    return false;
+}
+
+/* ---- how long it is written ---- */
+
 int64_t sf_json_length(const uint8_t *text, uint64_t length) {
     walk w;
     w.at = text;

@@ -3,6 +3,7 @@
  */
 #include <string.h>
 
+#include "message_columns.h"
 #include "sf_log.h"
 
 enum { COUNTER_DIGITS = 20, SEQUENCE_DIGITS_MAX = 129 };
@@ -37,22 +38,13 @@ void sf_rebase_offsets(const int32_t *offsets, size_t count, int32_t *out) {
     for (size_t i = 0; i <= count; i++) out[i] = offsets[i] - first;
 }
 
-/* The columns of a scanned message: its body begins where column[0] says, in every layout. */
-static void find_columns(const uint8_t *base, const sf_message *message, sf_column *columns) {
-    static_assert(SF_BODY == 0 && SF_SEQUENCE_OFFSETS == 0, "the first buffer is no longer the body's first");
-    const sf_layout *layout = &sf_layout_table[message->layout];
-    bool found = sf_find_columns(base, message->position + message->length, message->column[0], message->rows, layout, columns);
-    assert(found);
-    (void)found;
-}
-
 /* Where the buffers of a scanned message lie, in canonical order; `space` is used where the message does not say. */
 static const uint64_t *find_buffers(const uint8_t *base, const sf_message *message, uint64_t *space) {
     if (message->layout == SF_KINESIS) return message->column;
     const sf_layout *layout = &sf_layout_table[message->layout];
     sf_column columns[SF_COLUMNS_MAX];
     uint64_t *buffer = space;
-    find_columns(base, message, columns);
+    sf_message_columns(base, message, columns);
     for (unsigned i = 0; i < layout->columns; i++) {
         if (layout->form[i] & SF_NULLABLE) *buffer++ = columns[i].validity;
         if (!(layout->form[i] & SF_FIXED)) *buffer++ = columns[i].offsets;
@@ -116,7 +108,7 @@ void sf_gather(const uint8_t *base, const sf_message *messages, size_t count, ui
 static const int64_t *arrivals(const uint8_t *base, const sf_message *message) {
     sf_column columns[SF_COLUMNS_MAX];
     if (message->layout != SF_DYNAMODB) return (const int64_t *)(const void *)(base + message->column[SF_ARRIVAL]);
-    find_columns(base, message, columns);
+    sf_message_columns(base, message, columns);
     return (const int64_t *)(const void *)(base + columns[sf_layout_table[message->layout].time].values);
 }
 

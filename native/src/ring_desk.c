@@ -314,24 +314,33 @@ static bool wait_for_entry(sf_desk *desk, const struct timespec *deadline)
     }
 }
 
-/* Fills `work`.  False if the extents would not lie in the rings. */
+/* Fills `work`.  False if the extents or the selection would not lie in the rings. */
 static bool describe(const sf_desk *desk, const struct sf_submission *entry, sf_work *work)
 {
-    uint64_t extent_bytes = (uint64_t)entry->extent_count * sizeof(sf_extent);
+    uint32_t extent_count = entry->extent_count, selected = entry->selected;
+    uint64_t extent_bytes = extent_count > 1 ? (uint64_t)extent_count * sizeof(sf_extent) : 0;
+    uint64_t bytes = extent_bytes + (uint64_t)selected * sizeof(uint32_t);
+    uint64_t offset = entry->arena_offset;
     work->invocation = entry->invocation;
     work->submitted_ns = entry->submitted_ns;
     work->started_ns = desk->started_ns;
     work->segment_id = entry->segment_id;
-    work->extent_count = entry->extent_count;
+    work->extent_count = extent_count;
     work->records = entry->records;
     work->extents = (uintptr_t)&desk->rings.extents[(uint32_t)desk->head & desk->mask].extent;
-    if (entry->extent_count <= 1)
+    work->selection = 0;
+    work->selected = selected;
+    if (bytes == 0)
         return true;
-    work->extents = (uintptr_t)(desk->rings.arena + entry->arena_offset);
-    return extent_bytes <= desk->arena_bytes && entry->arena_offset <= desk->arena_bytes - extent_bytes;
+    if (bytes > desk->arena_bytes || offset > desk->arena_bytes - bytes)
+        return false;
+    if (extent_count > 1)
+        work->extents = (uintptr_t)(desk->rings.arena + offset);
+    work->selection = (uintptr_t)(desk->rings.arena + offset + extent_bytes);
+    return true;
 }
 
-/* Takes the entry at head: SF_NEXT_INVOKE or _RETIRE, or SF_NEXT_AGAIN when it has been answered without running. */
+/* Takes the entry at head: SF_NEXT_INVOKE, _SELECTED or _RETIRE, or SF_NEXT_AGAIN when it has been answered without running. */
 static int take_entry(sf_desk *desk, sf_work *work)
 {
     struct sf_submission *entry = &desk->rings.submissions[(uint32_t)desk->head & desk->mask];
@@ -358,7 +367,7 @@ static int take_entry(sf_desk *desk, sf_work *work)
     }
     if (!describe(desk, entry, work))
         return SF_NEXT_LOST;
-    return is_invoke ? SF_NEXT_INVOKE : SF_NEXT_RETIRE;
+    return !is_invoke ? SF_NEXT_RETIRE : work->selected != 0 ? SF_NEXT_SELECTED : SF_NEXT_INVOKE;
 }
 
 int sf_desk_next(sf_desk *desk, sf_work *work, uint64_t slice_ns)

@@ -42,8 +42,9 @@ struct sf_submission {
     uint64_t invocation;
     uint64_t submitted_ns;
     uint64_t segment_id;   /* of a retire entry */
-    uint64_t arena_offset;
-    uint64_t reserved;
+    uint64_t arena_offset; /* of the batch's span: its extents if there are several, then its selection */
+    uint32_t selected;     /* how many row numbers that has */
+    uint32_t reserved;
 };
 
 struct sf_extent_slot {

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "ring_layout.h"
+#include "sf_rows.h"
 
 /* What the port remembers of an entry, out of the worker's reach. */
 struct shadow {
@@ -130,7 +131,8 @@ uint32_t sf_port_in_flight(const sf_port *port)
 /* ---- submitting ---- */
 
 /* Writes the next entry.  It is not visible before sq_tail moves. */
-static void put_entry(sf_port *port, const struct shadow *shadow, uint32_t extent_count, uint64_t arena_offset)
+static void put_entry(sf_port *port, const struct shadow *shadow, uint32_t extent_count, uint32_t selected,
+                      uint64_t arena_offset)
 {
     uint32_t slot = (uint32_t)port->submitted & port->mask;
     struct sf_submission *entry = &port->rings.submissions[slot];
@@ -144,6 +146,7 @@ static void put_entry(sf_port *port, const struct shadow *shadow, uint32_t exten
     entry->submitted_ns = shadow->submitted_ns;
     entry->segment_id = shadow->kind == SF_KIND_RETIRE ? shadow->invocation : 0;
     entry->arena_offset = arena_offset;
+    entry->selected = selected;
     atomic_store_explicit(&entry->state, SF_STATE_READY, memory_order_relaxed);
     port->submitted += 1;
 }
@@ -169,7 +172,7 @@ uint32_t sf_port_submit_run(sf_port *port, uint32_t lane, uint32_t epoch, const 
     extent.rows = rows_per_batch;
     for (uint32_t i = 0; i < count; i++) {
         port->rings.extents[(uint32_t)port->submitted & port->mask].extent = extent;
-        put_entry(port, &shadow, 1, 0);
+        put_entry(port, &shadow, 1, 0, 0);
         shadow.invocation += 1;
         extent.first_offset += rows_per_batch;
         extent.first_row += rows_per_batch;
@@ -177,10 +180,11 @@ uint32_t sf_port_submit_run(sf_port *port, uint32_t lane, uint32_t epoch, const 
     return count;
 }
 
-/* Takes `bytes` contiguous bytes of the arena.  An empty arena starts anew, so that the largest batch always fits it. */
+/* Takes `bytes` contiguous bytes of the arena, from a multiple of 8 on.  An empty arena starts anew, so that the largest batch always fits it. */
 static bool arena_take(sf_port *port, uint64_t bytes, uint64_t *offset)
 {
     uint64_t size = port->arena_bytes;
+    bytes = (bytes + 7) & ~UINT64_C(7);
     if (bytes > size)
         return false;
     if (port->arena_head == port->arena_tail)
@@ -194,16 +198,52 @@ static bool arena_take(sf_port *port, uint64_t bytes, uint64_t *offset)
     return true;
 }
 
+uint32_t sf_port_submit_rows(sf_port *port, uint32_t lane, uint32_t epoch, const sf_extent *message, const uint32_t *rows,
+                             uint32_t rows_per_batch, uint32_t batches, uint64_t first_invocation, uint64_t now_ns,
+                             sf_histogram *latency, sf_histogram *duration)
+{
+    assert(lane < port->capacity);
+    assert(rows_per_batch > 0);
+    uint32_t room = sf_port_room(port);
+    uint32_t count = batches < room ? batches : room;
+    uint64_t bytes = (uint64_t)rows_per_batch * sizeof *rows;
+    struct shadow shadow = {.invocation = first_invocation,
+                            .submitted_ns = now_ns,
+                            .latency = latency,
+                            .duration = duration,
+                            .lane = lane,
+                            .epoch = epoch,
+                            .records = rows_per_batch,
+                            .kind = SF_KIND_INVOKE};
+    for (uint32_t i = 0; i < count; i++) {
+        sf_extent *extent = &port->rings.extents[(uint32_t)port->submitted & port->mask].extent;
+        uint64_t offset = 0;
+        bool selected = sf_aim(message, rows, rows_per_batch, extent);
+        if (selected && !arena_take(port, bytes, &offset))
+            return i;
+        if (selected)
+            memcpy(port->rings.arena + offset, rows, bytes);
+        shadow.arena_end = selected ? port->arena_tail : 0;
+        put_entry(port, &shadow, 1, selected ? rows_per_batch : 0, offset);
+        shadow.invocation += 1;
+        rows += rows_per_batch;
+    }
+    return count;
+}
+
 bool sf_port_submit(sf_port *port, uint32_t lane, uint32_t epoch, const sf_extent *extents, uint32_t extent_count,
-                    uint64_t invocation, uint64_t now_ns, sf_histogram *latency, sf_histogram *duration)
+                    const uint32_t *selection, uint32_t selected, uint64_t invocation, uint64_t now_ns,
+                    sf_histogram *latency, sf_histogram *duration)
 {
     assert(lane < port->capacity);
     assert(extent_count > 0);
     uint64_t offset = 0;
-    uint64_t bytes = (uint64_t)extent_count * sizeof(sf_extent);
+    uint64_t extent_bytes = extent_count > 1 ? (uint64_t)extent_count * sizeof(sf_extent) : 0;
+    uint64_t selection_bytes = (uint64_t)selected * sizeof *selection;
+    bool in_arena = extent_bytes + selection_bytes != 0;
     if (sf_port_room(port) == 0)
         return false;
-    if (extent_count > 1 && !arena_take(port, bytes, &offset))
+    if (in_arena && !arena_take(port, extent_bytes + selection_bytes, &offset))
         return false;
     struct shadow shadow = {.invocation = invocation,
                             .submitted_ns = now_ns,
@@ -212,15 +252,21 @@ bool sf_port_submit(sf_port *port, uint32_t lane, uint32_t epoch, const sf_exten
                             .lane = lane,
                             .epoch = epoch,
                             .kind = SF_KIND_INVOKE};
-    for (uint32_t i = 0; i < extent_count; i++)
+    uint64_t wanted = 0;
+    for (uint32_t i = 0; i < extent_count; i++) {
         shadow.records += extents[i].rows;
-    if (extent_count > 1) {
-        memcpy(port->rings.arena + offset, extents, bytes);
-        shadow.arena_end = port->arena_tail;
-    } else {
-        port->rings.extents[(uint32_t)port->submitted & port->mask].extent = extents[0];
+        wanted += extents[i].first_row == SF_SELECTED ? extents[i].rows : 0;
     }
-    put_entry(port, &shadow, extent_count, offset);
+    assert(wanted == selected);
+    if (extent_count > 1)
+        memcpy(port->rings.arena + offset, extents, extent_bytes);
+    else
+        port->rings.extents[(uint32_t)port->submitted & port->mask].extent = extents[0];
+    if (selected != 0)
+        memcpy(port->rings.arena + offset + extent_bytes, selection, selection_bytes);
+    if (in_arena)
+        shadow.arena_end = port->arena_tail;
+    put_entry(port, &shadow, extent_count, selected, offset);
     return true;
 }
 
@@ -229,7 +275,7 @@ bool sf_port_retire(sf_port *port, uint64_t segment_id)
     if (sf_port_room(port) == 0)
         return false;
     struct shadow shadow = {.invocation = segment_id, .lane = UINT32_MAX, .kind = SF_KIND_RETIRE};
-    put_entry(port, &shadow, 0, 0);
+    put_entry(port, &shadow, 0, 0, 0);
     return true;
 }
 

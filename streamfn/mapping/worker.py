@@ -34,6 +34,9 @@ from streamfn.pool.request_id import request_id
 from streamfn.pool.seat import Seat
 from streamfn.types import Fault
 
+Event = dict[str, list[dict[str, object]]]
+Build = Callable[[int, int, dict[int, _events.Segment]], Event]  # of the extents at an address, so many of them
+
 # How long the desk sleeps at a stretch: signal handlers of the user's module run in between.
 SLICE_NS = 100_000_000
 
@@ -139,11 +142,15 @@ def main(state: State, seat: Seat) -> NoReturn:
     segments = Segments(seat)
     desk, work = seat.desk, ffi.new("sf_work *")
     next_entry = lib.sf_desk_next
-    invoke = _invoker(state, seat, segments, context_type)
+    invoke = _invoker(state, seat, segments, context_type, _events.build)
+    invoke_selected = _invoker(state, seat, segments, context_type, _build_selected(work))
     while True:
         kind = next_entry(desk, work, SLICE_NS)
         if kind == 0:  # SF_NEXT_INVOKE
             if not invoke(work):
+                os._exit(1)
+        elif kind == 4:  # SF_NEXT_SELECTED
+            if not invoke_selected(work):
                 os._exit(1)
         elif kind == 1:  # SF_NEXT_RETIRE
             segments.retire(work.segment_id)
@@ -162,10 +169,18 @@ def _rebind_logging() -> None:
             handler.setStream(sys.stdout)
 
 
-def _invoker(state: State, seat: Seat, segments: Segments, context_type: type[LambdaContext]) -> Any:
+def _build_selected(work: Any) -> Build:
+    """Return what builds the event of a batch with selected rows, `work` being the entry that has been claimed."""
+    build = _events.build
+    return lambda extents, count, segments: build(extents, count, segments, work.selection, work.selected)
+
+
+def _invoker(
+    state: State, seat: Seat, segments: Segments, context_type: type[LambdaContext], build: Build
+) -> Callable[[Any], bool]:
     """One invocation as a closure over everything that does not change between two of them."""
     handler, timeout_ns, base = state.handler, state.timeout_ns, state.request_base
-    desk, finish, build, flush = seat.desk, lib.sf_desk_finish, _events.build, seat.flush_stdio
+    desk, finish, flush = seat.desk, lib.sf_desk_finish, seat.flush_stdio
     identify, outcome_of = RequestIdFilter, _outcomes(state.judge)
 
     def invoke(work: Any) -> bool:
@@ -175,7 +190,7 @@ def _invoker(state: State, seat: Seat, segments: Segments, context_type: type[La
         try:
             event = build(extents, count, segments)
         except KeyError as missing:
-            event = _event_after_receiving(missing.args[0], extents, count, segments)
+            event = _event_after_receiving(missing.args[0], extents, count, segments, build)
         try:
             result = handler(event, context_type(invocation, work.started_ns + timeout_ns))
             answer = marshal(result)
@@ -219,12 +234,12 @@ def _outcomes(judge: str | None) -> Callable[[bytes], int] | None:
     return None
 
 
-def _event_after_receiving(segment_id: int, extents: int, count: int, segments: Segments) -> Any:
+def _event_after_receiving(segment_id: int, extents: int, count: int, segments: Segments, build: Build) -> Event:
     """Build an event whose segments have not all been mapped yet."""
     while True:
         segments.receive(segment_id)
         try:
-            return _events.build(extents, count, segments)
+            return build(extents, count, segments)
         except KeyError as missing:
             segment_id = missing.args[0]
 

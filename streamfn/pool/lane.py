@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from streamfn._native import lib
+from streamfn._native import ffi, lib
 
 if TYPE_CHECKING:
     from streamfn.pool.reaper import Reaper
@@ -137,14 +137,58 @@ class LaneSeat:
             self._note(worker, first, count, now_ns)
         return count
 
-    def submit(self, extents: Any, count: int, now_ns: int) -> bool:
-        """Stage one batch of `count` extents (`sf_extent *`).  False when there is no room for it now."""
+    def submit_rows(self, extent: Any, rows: Any, rows_per_batch: int, batches: int, now_ns: int) -> int:
+        """Stage up to `batches` batches of selected rows of one message; returns how many there was room for.
+
+        `rows` is a buffer of uint32, the row numbers of all these batches, ascending.  Of `extent` (`sf_extent *`)
+        segment, columns and `first_offset` are used, the last being that of the message's first row.  Else as
+        `submit_run`.
+        """
+        worker = self.worker
+        if not worker.ready:
+            return 0
+        numbers = ffi.from_buffer("uint32_t[]", rows)
+        assert len(numbers) >= rows_per_batch * batches, "fewer row numbers than the batches have rows"
+        first = self._reaper.next_invocation
+        count: int = lib.sf_port_submit_rows(
+            self._port,
+            self._slot,
+            self.epoch,
+            extent,
+            numbers,
+            rows_per_batch,
+            batches,
+            first,
+            now_ns,
+            self._latency,
+            self._duration,
+        )
+        if count:
+            self._note(worker, first, count, now_ns)
+        return count
+
+    def submit(self, extents: Any, count: int, now_ns: int, selection: Any = b"") -> bool:
+        """Stage one batch of `count` extents (`sf_extent *`).  False when there is no room for it now.
+
+        `selection` is a buffer of uint32: the row numbers of those extents whose rows are selected (sf_extent.h).
+        """
         worker = self.worker
         if not worker.ready:
             return False
         first = self._reaper.next_invocation
+        numbers = ffi.from_buffer("uint32_t[]", selection)
         taken = lib.sf_port_submit(
-            self._port, self._slot, self.epoch, extents, count, first, now_ns, self._latency, self._duration
+            self._port,
+            self._slot,
+            self.epoch,
+            extents,
+            count,
+            numbers,
+            len(numbers),
+            first,
+            now_ns,
+            self._latency,
+            self._duration,
         )
         if taken:
             self._note(worker, first, 1, now_ns)

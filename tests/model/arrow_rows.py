@@ -99,6 +99,12 @@ class MappedRows:
         return build(self.extents(*runs), {7: self.segment(source)})
 
 
-def build(extents: Any, segments: dict[int, _events.Segment]) -> dict[str, list[dict[str, object]]]:
-    """Call the native builder with a cffi array of extents."""
-    return _events.build(int(ffi.cast("uintptr_t", extents)), len(extents), segments)
+def build(
+    extents: Any, segments: dict[int, _events.Segment], selection: Sequence[int] | None = None
+) -> dict[str, list[dict[str, object]]]:
+    """Call the native builder with a cffi array of extents, and perhaps the row numbers of selected ones."""
+    address = int(ffi.cast("uintptr_t", extents))
+    if selection is None:
+        return _events.build(address, len(extents), segments)
+    numbers = ffi.new("uint32_t[]", list(selection))  # an exact allocation, so that AddressSanitizer sees too many
+    return _events.build(address, len(extents), segments, int(ffi.cast("uintptr_t", numbers)), len(numbers))

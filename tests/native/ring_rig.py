@@ -103,7 +103,7 @@ class Rig:
     def drain(self) -> list[int]:
         """Runs all there is; the invocation numbers."""
         ran = []
-        while self.next() == lib.SF_NEXT_INVOKE:
+        while self.next() in (lib.SF_NEXT_INVOKE, lib.SF_NEXT_SELECTED):
             ran.append(int(self.work.invocation))
             assert self.finish()
         return ran
@@ -112,6 +112,10 @@ class Rig:
         """(first_offset, first_row, rows) of the claimed batch."""
         at = ffi.cast("sf_extent *", self.work.extents)
         return [(at[i].first_offset, at[i].first_row, at[i].rows) for i in range(self.work.extent_count)]
+
+    def selection(self) -> list[int]:
+        """The row numbers of the claimed batch."""
+        return list(ffi.cast("uint32_t *", self.work.selection)[0 : self.work.selected])
 
     # ---- the runtime
 
@@ -140,7 +144,44 @@ class Rig:
         for i in range(count):
             extents[i].first_offset, extents[i].first_row, extents[i].rows = first_offset + i, i, 1
         now, null = time.monotonic_ns(), ffi.NULL
-        done = lib.sf_port_submit(self.port, lane, 0, extents, count, self.invocation, now, null, null)
+        done = lib.sf_port_submit(self.port, lane, 0, extents, count, null, 0, self.invocation, now, null, null)
+        self.invocation += done
+        lib.sf_port_publish(self.port)
+        return bool(done)
+
+    def submit_rows(self, rows: list[int], rows_per_batch: int, batches: int) -> int:
+        """Batches of selected rows of a message whose first row has shard offset 1000."""
+        message = ffi.new("sf_extent *", {"segment_id": 1, "first_offset": 1000})
+        now, null = time.monotonic_ns(), ffi.NULL
+        done = lib.sf_port_submit_rows(
+            self.port,
+            0,
+            0,
+            message,
+            ffi.new("uint32_t[]", rows),
+            rows_per_batch,
+            batches,
+            self.invocation,
+            now,
+            null,
+            null,
+        )
+        self.invocation += done
+        lib.sf_port_publish(self.port)
+        return int(done)
+
+    def submit_mixed(self, *parts: int | list[int]) -> bool:
+        """One batch with an extent for each part: so many rows from row 0 on, or selected ones."""
+        extents, selection = ffi.new("sf_extent[]", len(parts)), []
+        for extent, part in zip(extents, parts, strict=True):
+            extent.rows = part if isinstance(part, int) else len(part)
+            if isinstance(part, list):
+                extent.first_row = lib.SF_SELECTED
+                selection += part
+        numbers, now, null = ffi.new("uint32_t[]", selection), time.monotonic_ns(), ffi.NULL
+        done = lib.sf_port_submit(
+            self.port, 0, 0, extents, len(parts), numbers, len(selection), self.invocation, now, null, null
+        )
         self.invocation += done
         lib.sf_port_publish(self.port)
         return bool(done)

@@ -3,7 +3,7 @@
  *
  *      ring_threads ITEMS SEED
  *
- * The runtime submits runs, batches of many extents and retire entries on several lanes, revokes at times, and sleeps on
+ * The runtime submits runs, batches of many extents, of selected rows and retire entries on several lanes, revokes at times, and sleeps on
  * the eventfd with changing low-water marks.  The worker's outcomes and payloads are functions of the invocation number,
  * so both sides know what has to arrive.  Checked: every entry is answered once and in order, by the worker that saw
  * that very entry; what follows a failure in its lane and epoch is skipped; nothing runs behind a batch revoked with it;
@@ -24,7 +24,7 @@
 
 #include "sf_ring.h"
 
-enum { CAPACITY = 64, LANES = 4, EXTENTS_MAX = 40, ARENA = 80 * EXTENTS_MAX + 900, PAYLOAD_MAX = 1500 };
+enum { CAPACITY = 64, LANES = 4, EXTENTS_MAX = 40, ROWS_MAX = 2 * EXTENTS_MAX, ARENA = 84 * EXTENTS_MAX + 900, PAYLOAD_MAX = 1500 };
 
 #define STOP UINT64_MAX
 #define SLEEP_MS 10000
@@ -80,6 +80,18 @@ static size_t payload_size(uint64_t invocation)
     return 8 + (dice % 53 == 0 ? SF_REPLY_BYTES + dice % 1000 : dice % 40);
 }
 
+/* The number of the batch's row in place `i`, where it is selected; those of a batch ascend, and do not follow each other. */
+static uint32_t row_number(uint64_t invocation, uint32_t i)
+{
+    return (uint32_t)(mix(invocation) % 1000) + 3 * i;
+}
+
+/* Whether the extent that begins with the row in place `i` has selected rows. */
+static bool is_selected(uint64_t invocation, uint32_t i)
+{
+    return mix(invocation + i) % 4 == 0;
+}
+
 static void make_payload(uint64_t invocation, char *payload, size_t bytes)
 {
     memcpy(payload, &invocation, 8);
@@ -101,13 +113,19 @@ struct shared {
 static void check_extents(const sf_work *work)
 {
     const sf_extent *extents = (const sf_extent *)work->extents;
-    uint64_t records = 0;
+    const uint32_t *selection = (const uint32_t *)work->selection;
+    uint32_t records = 0;
+    uint64_t selected = 0;
     for (uint32_t i = 0; i < work->extent_count; i++) {
         CHECK(extents[i].segment_id == work->invocation);
         CHECK(extents[i].first_offset == mix(work->invocation) + records);
+        bool wanted = extents[i].rows > 1 && is_selected(work->invocation, records);
+        CHECK(wanted == (extents[i].first_row == SF_SELECTED));
+        for (uint32_t row = 0; wanted && row < extents[i].rows; row++)
+            CHECK(selection[selected++] == row_number(work->invocation, records + row));
         records += extents[i].rows;
     }
-    CHECK(records == work->records);
+    CHECK(records == work->records && selected == work->selected);
 }
 
 static void *work(void *argument)
@@ -118,7 +136,7 @@ static void *work(void *argument)
     for (;;) {
         sf_work item;
         int kind = sf_desk_next(shared->desk, &item, (uint64_t)SLEEP_MS * 1000000u);
-        CHECK(kind == SF_NEXT_INVOKE || kind == SF_NEXT_RETIRE); /* AGAIN: a wake-up was lost */
+        CHECK(kind == SF_NEXT_INVOKE || kind == SF_NEXT_SELECTED || kind == SF_NEXT_RETIRE); /* AGAIN: a wake-up was lost */
         if (kind == SF_NEXT_RETIRE) {
             CHECK(sf_desk_retired(shared->desk));
             if (item.segment_id == STOP)
@@ -127,6 +145,7 @@ static void *work(void *argument)
         }
         CHECK(item.invocation > last);
         last = item.invocation;
+        CHECK((kind == SF_NEXT_SELECTED) == (item.selected != 0));
         check_extents(&item);
         size_t bytes = payload_size(item.invocation);
         make_payload(item.invocation, payload, bytes);
@@ -182,8 +201,16 @@ static void submit_single(struct runtime *runtime, uint32_t lane)
     uint32_t rows = 1 + (uint32_t)roll(runtime, 9);
     uint64_t invocation = ++runtime->invocation;
     sf_extent extent = extent_of(invocation, 0, rows);
-    uint32_t done = sf_port_submit_run(runtime->shared->port, lane, runtime->epoch[lane], &extent, rows, 1, invocation, 1,
-                                       NULL, NULL);
+    sf_port *port = runtime->shared->port;
+    uint32_t epoch = runtime->epoch[lane], done, numbers[9];
+    if (rows > 1 && is_selected(invocation, 0)) {
+        for (uint32_t i = 0; i < rows; i++)
+            numbers[i] = row_number(invocation, i);
+        extent.first_offset -= numbers[0];
+        done = sf_port_submit_rows(port, lane, epoch, &extent, numbers, rows, 1, invocation, 1, NULL, NULL);
+    } else {
+        done = sf_port_submit_run(port, lane, epoch, &extent, rows, 1, invocation, 1, NULL, NULL);
+    }
     CHECK(done <= 1);
     if (done == 1)
         expect(runtime, invocation, lane, rows);
@@ -193,13 +220,19 @@ static void submit_many_extents(struct runtime *runtime, uint32_t lane)
 {
     sf_extent extents[EXTENTS_MAX];
     uint32_t count = 1 + (uint32_t)roll(runtime, EXTENTS_MAX);
-    uint32_t records = 0;
+    uint32_t records = 0, selected = 0, selection[ROWS_MAX];
     uint64_t invocation = runtime->invocation + 1;
     for (uint32_t i = 0; i < count; i++) {
         extents[i] = extent_of(invocation, records, i % 3);
+        if (extents[i].rows > 1 && is_selected(invocation, records)) {
+            extents[i].first_row = SF_SELECTED;
+            for (uint32_t row = 0; row < extents[i].rows; row++)
+                selection[selected++] = row_number(invocation, records + row);
+        }
         records += i % 3;
     }
-    if (sf_port_submit(runtime->shared->port, lane, runtime->epoch[lane], extents, count, invocation, 1, NULL, NULL)) {
+    if (sf_port_submit(runtime->shared->port, lane, runtime->epoch[lane], extents, count, selection, selected, invocation, 1,
+                       NULL, NULL)) {
         expect(runtime, invocation, lane, records);
         runtime->invocation += 1;
     }
