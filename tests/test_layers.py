@@ -99,7 +99,7 @@ def test_third_party_packages_stay_where_the_table_has_them(path):
     assert outside <= allowed, f"{path.name} imports {outside - allowed}"
 
 
-PURE = sorted((PACKAGE / "core").glob("*.py")) + [
+PURE = sorted((PACKAGE / "core").rglob("*.py")) + [
     PACKAGE / "capture" / f"{name}.py" for name in ("source", "pace", "reading", "lineage")
 ]
 

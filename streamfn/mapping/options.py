@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from streamfn import limits
+from streamfn.core.filter import check as check_filters
 from streamfn.errors import RefusedError
 
 STARTING_POSITIONS = ("LATEST", "AT_TIMESTAMP", "TRIM_HORIZON")  # in the order of Lambda's own error text
@@ -222,11 +223,7 @@ def _check_failures(options: RunOptions) -> None:
             f"'parallelizationFactor' of 1, not {options.parallelization_factor}: "
             "a window's state goes from one invocation to the next"
         )
-    if len(options.filters) > options.filters_max:
-        raise RefusedError(
-            f"a mapping has at most {options.filters_max} filters, not {len(options.filters)}"
-            + ("" if options.filters_max == limits.FILTERS_MAX else f"; up to {limits.FILTERS_MAX} can be allowed")
-        )
+    check_filters(options.filters, at_most=options.filters_max)
     _check_destination(options)
 
 

@@ -49,8 +49,8 @@ def test_kinesis_pattern_may_ask_for_the_partition_key():
 @pytest.mark.conformance(
     "filters/unknown-fields",
     source="inferred",
-    rule="A field that records of that kind do not have for filters is a missing one: it never matches, except `exists: "
-    "false`.",
+    rule="A field that records of that kind do not have for filters is a missing one: it never matches, except for "
+    "`exists: false`.",
 )
 def test_fields_that_filters_do_not_see_are_missing():
     assert kinesis({"kinesis": {"partitionKey": ["1"]}}).expression is False
@@ -162,8 +162,8 @@ def test_json_without_a_data_pattern_is_filtered_by_metadata():
 @pytest.mark.conformance(
     "filters/json-scalars",
     source="ours",
-    rule="Data that is JSON but no object (a number, a text, an array) is JSON: it has no fields, and an array's objects "
-    "are looked at one by one.",
+    rule="Data that is JSON but no object (a number, a text, an array) is JSON: it has no fields, and the objects of an "
+    "array are looked at one by one.",
 )
 def test_data_that_is_json_and_no_object():
     assert not kinesis({"data": {"a": ["x"]}}).matches({"data": "x"})

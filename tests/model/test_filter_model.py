@@ -7,6 +7,7 @@ An event's leaf knows in which object of which array it lies, so that two leaves
 from __future__ import annotations
 
 import json
+import operator
 from fnmatch import fnmatchcase
 from ipaddress import ip_address, ip_network
 from itertools import count, product
@@ -17,6 +18,8 @@ from hypothesis import strategies as st
 from streamfn.core.filter import FilterError, check, compile_filters
 
 # ---- the oracle
+
+COMPARED = {"=": operator.eq, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 
 
 def leaves(event):
@@ -47,7 +50,7 @@ def alternatives(pattern, path=""):
             continue
         here = f"{path}.{key}" if path else key
         parts.append(alternatives(value, here) if isinstance(value, dict) else [[(here, value)]])
-    return [sum(chosen, []) for chosen in product(*parts)]
+    return [[each for part in chosen for each in part] for chosen in product(*parts)]
 
 
 def passes(expression, value):
@@ -57,17 +60,14 @@ def passes(expression, value):
         if isinstance(expression, (int, float)) and not isinstance(expression, bool):
             return number and expression == value
         return type(expression) is type(value) and expression == value
-    ((operator, argument),) = expression.items()
+    ((name, argument),) = expression.items()
     text = value if isinstance(value, str) else None
-    if operator == "exists":
+    if name == "exists":
         return argument
-    if operator == "numeric":
+    if name == "numeric":
         pairs = zip(argument[::2], argument[1::2], strict=True)
-        return number and all(
-            {"=": value == bound, "<": value < bound, "<=": value <= bound, ">": value > bound, ">=": value >= bound}[sign]
-            for sign, bound in pairs
-        )
-    if operator == "anything-but":
+        return number and all(COMPARED[sign](value, bound) for sign, bound in pairs)
+    if name == "anything-but":
         if isinstance(argument, dict):
             ((inner, texts),) = argument.items()
             return not any(passes({inner: each}, value) for each in (texts if isinstance(texts, list) else [texts]))
@@ -76,13 +76,13 @@ def passes(expression, value):
         return False
     if isinstance(argument, dict):
         text, argument = text.lower(), argument["equals-ignore-case"].lower()
-    if operator == "prefix":
+    if name == "prefix":
         return text[: len(argument)] == argument
-    if operator == "suffix":
+    if name == "suffix":
         return argument == "" or text[-len(argument) :] == argument
-    if operator == "equals-ignore-case":
+    if name == "equals-ignore-case":
         return text.lower() == argument.lower()
-    if operator == "wildcard":
+    if name == "wildcard":
         return argument != "" and fnmatchcase(text, argument.replace("[", "[[]").replace("?", "[?]"))
     try:
         address = ip_address(text)
@@ -140,7 +140,8 @@ OPERATORS = st.one_of(
     st.fixed_dictionaries({"numeric": st.tuples(st.sampled_from(["=", "<", "<=", ">", ">="]), NUMBERS).map(list)}),
     st.just({"numeric": [">", 0, "<=", 300]}),
     st.fixed_dictionaries({"anything-but": TEXTS | NUMBERS}),
-    st.fixed_dictionaries({"anything-but": st.lists(TEXTS, min_size=1, max_size=2) | st.lists(NUMBERS, min_size=1, max_size=2)}),
+    st.fixed_dictionaries({"anything-but": st.lists(TEXTS, min_size=1, max_size=2)}),
+    st.fixed_dictionaries({"anything-but": st.lists(NUMBERS, min_size=1, max_size=2)}),
     st.just({"anything-but": {"prefix": ["a", "b"]}}),
     st.just({"anything-but": {"equals-ignore-case": "ab"}}),
     st.fixed_dictionaries({"anything-but": st.fixed_dictionaries({"wildcard": WILDCARDS})}),
@@ -178,7 +179,7 @@ def asked_twice(pattern):
     return any(len(asked) > 1 for asked in seen.values())
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(PATTERNS, EVENTS)
 def test_compiled_pattern_equals_the_oracle(pattern, event):
     if asked_twice(pattern):
@@ -187,14 +188,14 @@ def test_compiled_pattern_equals_the_oracle(pattern, event):
     assert compile_filters([text], "kinesis").matches({"data": event}) is oracle(pattern, event)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.text(max_size=40) | st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(
     st.sampled_from(["a", "$or", "prefix", "numeric", "anything-but", "cidr", "exists", ">", "wildcard"]), inner)
 ).map(json.dumps))  # fmt: skip
 def test_any_text_is_compiled_or_refused(text):
     try:
         check([text])
-    except FilterError as error:
-        assert error.reason
-    else:
-        compile_filters([text], "kinesis").matches({"data": {"a": "x"}, "partitionKey": "k"})
+    except FilterError:
+        return
+    filters = compile_filters([text], "kinesis")
+    assert filters.matches({"data": {"a": "x"}, "partitionKey": "k"}) in (True, False)

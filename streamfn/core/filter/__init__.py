@@ -7,11 +7,9 @@ compile_filters   patterns into one expression over the fields of a record
 from __future__ import annotations
 
 from streamfn.core.filter.expression import Filters, check, compile_filters
-from streamfn.core.filter.pattern import FILTERS_MAX, FILTERS_MAX_BY_OPTION, LAMBDA_TEXT, FilterError
+from streamfn.core.filter.pattern import LAMBDA_TEXT, FilterError
 
 __all__ = [
-    "FILTERS_MAX",
-    "FILTERS_MAX_BY_OPTION",
     "LAMBDA_TEXT",
     "FilterError",
     "Filters",

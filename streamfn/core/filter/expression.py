@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from streamfn.core.filter.pattern import FILTERS_MAX, PATTERN_CHARS_MAX, FilterError, Node, parse
+from streamfn.core.filter.pattern import FilterError, Node, parse
 from streamfn.core.filter.predicate import MISSING, Predicate, predicate
+from streamfn.errors import RefusedError
+from streamfn.limits import FILTER_CHARS_MAX, FILTERS_MAX, FILTERS_MAX_DEFAULT
 
 KINESIS, DYNAMODB = "kinesis", "dynamodb"
 
@@ -86,24 +88,25 @@ class Filters:
         return evaluate(self.expression, lambda field: record.get(field, MISSING))
 
 
-def check(patterns: Sequence[str], kind: str | None = None, at_most: int = FILTERS_MAX) -> None:
+def check(patterns: Sequence[str], kind: str | None = None, at_most: int = FILTERS_MAX_DEFAULT) -> None:
     """Check filter criteria, as Lambda does at creation; `kind` is the stream's if it is known.
 
     Raises:
-        FilterError: they are refused.
+        RefusedError: there are too many, or one is too long.
+        FilterError: one is not valid.
     """
     _trees(patterns, kind, at_most)
 
 
 def compile_filters(
-    patterns: Sequence[str], kind: str, constants: Mapping[str, Any] | None = None, at_most: int = FILTERS_MAX
+    patterns: Sequence[str], kind: str, constants: Mapping[str, Any] | None = None, at_most: int = FILTERS_MAX_DEFAULT
 ) -> Filters:
     """Compile filter criteria for a stream of a kind; `constants` are fields that all its records have alike.
 
     Without patterns nothing is filtered.
 
     Raises:
-        FilterError: they are refused.
+        RefusedError: as `check`.
     """
     trees = _trees(patterns, kind, at_most)
     if not trees:
@@ -114,19 +117,15 @@ def compile_filters(
 
 def _trees(patterns: Sequence[str], kind: str | None, at_most: int) -> list[Node]:
     if len(patterns) > at_most:
-        text = (
-            "1 validation error detected: Value at 'filterCriteria.filters' failed to satisfy constraint: "
-            f"Member must have length less than or equal to {at_most}"
-        )
-        raise FilterError(f"there are {len(patterns)} patterns", "", text=text)
+        more = "" if at_most == FILTERS_MAX else f"; up to {FILTERS_MAX} can be allowed"
+        raise RefusedError(f"a mapping has at most {at_most} filters, not {len(patterns)}{more}")
     trees = []
     for number, pattern in enumerate(patterns, 1):
-        if len(pattern) > PATTERN_CHARS_MAX:
-            text = (
-                f"1 validation error detected: Value at 'filterCriteria.filters.{number}.member.pattern' failed to "
-                f"satisfy constraint: Member must have length less than or equal to {PATTERN_CHARS_MAX}"
+        if len(pattern) > FILTER_CHARS_MAX:
+            raise RefusedError(
+                f"1 validation error detected: Value '{pattern}' at 'filterCriteria.filters.{number}.member.pattern' "
+                f"failed to satisfy constraint: Member must have length less than or equal to {FILTER_CHARS_MAX}"
             )
-            raise FilterError(f"it has {len(pattern)} characters", "", number=number, text=text)
         tree = parse(pattern, number)
         _check_data(tree, kind, number)
         trees.append(tree)

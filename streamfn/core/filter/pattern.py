@@ -18,11 +18,6 @@ from streamfn.errors import RefusedError
 LAMBDA_TEXT = "Invalid filter pattern definition."
 OR = "$or"
 
-# What Lambda takes (API model, FilterCriteria); more filters than 5 are given on request.
-PATTERN_CHARS_MAX = 4096
-FILTERS_MAX = 5
-FILTERS_MAX_BY_OPTION = 10
-
 # Deeper patterns fit into 4,096 characters, but nobody means them.
 _DEPTH_MAX = 200
 
@@ -33,11 +28,11 @@ class FilterError(RefusedError):
     `lambda_text` is Lambda's alone, `reason` the reason that event-ruler has for it, `where` the place in the pattern.
     """
 
-    def __init__(self, reason: str, where: str, *, number: int | None = None, text: str = LAMBDA_TEXT) -> None:
+    def __init__(self, reason: str, where: str, *, number: int | None = None) -> None:
         place = [f"pattern {number}"] if number is not None else []
         place += [f"at {where}"] if where else []
-        super().__init__(f"{text} ({', '.join(place)}: {reason})" if place else f"{text} ({reason})")
-        self.lambda_text = text
+        super().__init__(f"{LAMBDA_TEXT} ({', '.join(place)}: {reason})" if place else f"{LAMBDA_TEXT} ({reason})")
+        self.lambda_text = LAMBDA_TEXT
         self.reason = reason
         self.where = where
 
