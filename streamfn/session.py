@@ -46,7 +46,7 @@ from streamfn.mapping.deletion import delete_mapping, delete_stream
 from streamfn.mapping.handler import Handler
 from streamfn.mapping.logs import LogWriter
 from streamfn.mapping.mapping import RunResult
-from streamfn.mapping.runtime import Runtime, open_runtime
+from streamfn.mapping.runtime import Runtime, judge_of, open_runtime
 from streamfn.types import NewChange, NewRecord
 
 if TYPE_CHECKING:
@@ -307,8 +307,8 @@ class Session:
                 await session.run_until_caught_up(function, "clicks")
                 await session.run_until_caught_up(function, "orders")
 
-        Cancelling a mapping's run kills the workers that it is using; what other mappings have running on those counts
-        as failed, and is tried again.
+        Cancelling a mapping's run kills the workers that it is using; what other mappings have running on those is
+        tried again, which costs none of its attempts.
 
         Raises:
             RefusedError: an option is unknown or out of range; or a callable cannot be run in a forked process.
@@ -421,6 +421,9 @@ class Session:
         if function._inner not in self._runtime.pool.functions:
             raise PoolClosed(f"the function {function.name!r} is closed")
         wanted = mapping_options(function.name, stream, options)
+        if judge_of(wanted) != function._inner.config.settings["judge"]:
+            option = "tumbling_window_in_seconds" if wanted.tumbling_window_in_seconds else "function_response_types"
+            raise RefusedError(f"option {option} does not go with a shared function: give the mapping its handler")
         return await self._runtime.mapping(
             wanted, code_dir=Path(function._inner.config.code_dir), shared=function._inner
         )

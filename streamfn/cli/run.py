@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import click
 
 from streamfn import limits
+from streamfn.cli.features import Features, feature_options
 from streamfn.cli.options import Settings, common_options
 from streamfn.errors import RefusedError
 from streamfn.mapping.options import LOGS, ON_DAMAGE, RunOptions, validate
@@ -101,7 +102,9 @@ discarded or lost, 130 and 143 interrupted before it was done.
 )
 @click.option("--debug", is_flag=True, help="One worker on this terminal, no timeout: breakpoint() works.")
 @common_options
+@feature_options
 def run(
+    features: Features,
     settings: Settings,
     handler: str,
     stream: str,
@@ -138,6 +141,7 @@ def run(
         logs=logs,
         on_damage=on_damage,
         debug=debug,
+        **features,
     )
     validate(options, now_ms=time.time_ns() // 1_000_000)
     if debug and not sys.stdin.isatty():

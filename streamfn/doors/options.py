@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, TypedDict
@@ -41,6 +41,12 @@ class MappingOptions(FunctionOptions, total=False):
         maximum_batching_window_in_seconds: how long a batch may wait to become full; 0 to 300.
         starting_position: where the mapping's first run begins; later ones go on from the checkpoint.
         starting_position_timestamp: with AT_TIMESTAMP: a datetime, ISO 8601, or seconds since 1970; UTC without a zone.
+        maximum_retry_attempts: deliveries of a failed batch beyond the first, 0 to 10,000; then it is discarded. For
+            ever (-1) where nothing is said.
+        maximum_record_age_in_seconds: records that are older are discarded, not delivered; 60 to 604,800. -1 where
+            nothing is said: none is too old.
+        bisect_batch_on_function_error: deliver a failed batch in halves, down to single records.
+        function_response_types: `["ReportBatchItemFailures"]` where the handler says which records of a batch failed.
         logs: which invocations write Lambda's log lines: those that failed or printed, all, or none.
         on_damage: a damaged shard stops (strict, where nothing is said), or goes on behind what cannot be read and
             counts it as lost (salvage).
@@ -51,11 +57,25 @@ class MappingOptions(FunctionOptions, total=False):
     maximum_batching_window_in_seconds: int
     starting_position: Literal["TRIM_HORIZON", "LATEST", "AT_TIMESTAMP"]
     starting_position_timestamp: datetime | str | float
+    maximum_retry_attempts: int
+    maximum_record_age_in_seconds: int
+    bisect_batch_on_function_error: bool
+    function_response_types: Sequence[Literal["ReportBatchItemFailures"]]
     logs: Literal["failed", "all", "none"]
     on_damage: Literal["strict", "salvage"]
 
 
-_WHOLE = ("workers", "timeout", "batch_size", "maximum_batching_window_in_seconds", "limit")
+_WHOLE = (
+    "workers",
+    "timeout",
+    "batch_size",
+    "maximum_batching_window_in_seconds",
+    "maximum_retry_attempts",
+    "maximum_record_age_in_seconds",
+    "limit",
+)
+_FLAGS = ("bisect_batch_on_function_error",)
+_LISTS = ("function_response_types",)
 _TEXT = ("name", "starting_position", "logs", "on_damage")
 
 
@@ -117,6 +137,9 @@ def _checked(handler: str, stream: str, given: Mapping[str, Any], known: Mapping
         wanted["timeout_s"] = wanted.pop("timeout")
     if wanted.get("starting_position_timestamp") is not None:
         wanted["starting_position_timestamp"] = time_ms("starting_position_timestamp", given) / 1000
+    for option in _LISTS:
+        if option in wanted:
+            wanted[option] = tuple(wanted[option])
     options = RunOptions(handler=handler, stream=stream, **wanted)
     validate(options, now_ms=SystemClock().unix_ms())
     return options
@@ -141,6 +164,10 @@ def _unknown(option: str, known: Mapping[str, Any]) -> str:
 def _check_type(option: str, value: object) -> None:
     if option in _WHOLE and (not isinstance(value, int) or isinstance(value, bool)):
         raise RefusedError(f"option {option} takes a whole number, not {value!r}")
+    if option in _FLAGS and not isinstance(value, bool):
+        raise RefusedError(f"option {option} takes True or False, not {value!r}")
+    if option in _LISTS and not (isinstance(value, list | tuple) and all(isinstance(each, str) for each in value)):
+        raise RefusedError(f"option {option} takes a list of texts, not {value!r}")
     if option in _TEXT and not isinstance(value, str):
         raise RefusedError(f"option {option} takes a text, not {value!r}")
     if option == "environment":

@@ -16,6 +16,7 @@ import trio
 
 from streamfn.core.batcher import Chunk
 from streamfn.core.lane import Lane
+from streamfn.events.rows import arrivals
 from streamfn.mapping.lane import ShardLane
 from streamfn.mapping.pieces import Piece
 from streamfn.mapping.poller import Poller
@@ -135,7 +136,8 @@ class ShardFeed:
             if skipped < message.rows:
                 self._retain(message.segment, end)
                 lane.hold(Piece(message, first, end, 0, None))
-                self._work.offer(Chunk(first + skipped, prefix[skipped:]))
+                times = arrivals(message.segment.address, message.cdata)[skipped:] if self.owner.dated else None
+                self._work.offer(Chunk(first + skipped, prefix[skipped:], times))
         self._gap = self._poller.gap
         if self._gap is not None:
             self._work.meet_gap()

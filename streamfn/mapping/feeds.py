@@ -16,6 +16,7 @@ from streamfn.errors import FailedError, LogDamaged
 from streamfn.log.shard.reader import ShardReader
 from streamfn.mapping.feed import ShardFeed
 from streamfn.mapping.position import committed_end
+from streamfn.pool.lane import FailureKind
 
 if TYPE_CHECKING:
     from streamfn.log.catalog.stream import Shard, Stream
@@ -249,7 +250,7 @@ class Feeds:
         for feed in self.active:
             for lane in feed.lanes:
                 if lane.busy and lane.seat is not None:
-                    lane.seat.worker.kill()
+                    lane.seat.worker.kill(FailureKind.KILLED)
         with trio.move_on_after(ABANDON_S, shield=True):
             while self.busy:
                 await self._runtime.next_round()

@@ -17,14 +17,16 @@ import trio
 
 from streamfn._native import ffi
 from streamfn.core.lane import Lane
+from streamfn.events.partial import Failed, Partly, judge
 from streamfn.limits import EVENT_BYTES_MAX, RING_CAPACITY
-from streamfn.mapping.outcome import Outcome, fault_of
-from streamfn.mapping.pieces import Piece, Span
-from streamfn.types import Run
+from streamfn.mapping.outcome import Outcome, fault_of, reported
+from streamfn.mapping.pieces import Piece, Span, sequence_numbers
+from streamfn.pool.lane import FailureKind
+from streamfn.types import Fault, Run
 
 if TYPE_CHECKING:
     from streamfn.mapping.feed import ShardFeed
-    from streamfn.pool.lane import Answer, FailureKind, LaneSeat
+    from streamfn.pool.lane import Answer, LaneSeat
     from streamfn.pool.worker import Worker
 
 # How much work is staged on a worker. Each wake-up of the runtime costs some 100 µs of a core that the workers could
@@ -46,8 +48,8 @@ class ShardLane:
     def __init__(self, feed: ShardFeed, machine: Lane) -> None:
         self.feed = feed
         self.machine = machine
-        self.high = machine.watermark  # everything below was handed over at least once
-        self._spent = machine.cut_offset  # less what was never handed over: what the limit has been told of
+        self.high = machine.watermark  # everything below was handed over at least once, or is not going to be
+        self._spent = machine.cut_offset - machine.undelivered
         self.seat: LaneSeat | None = None
         self.queued = False  # already in the runtime's queue of lanes to pump
         self._owner = feed.owner
@@ -55,6 +57,8 @@ class ShardLane:
         self._cursor = 0  # index in `_pieces` where the last batch began
         self._moving: Worker | None = None  # the worker that this lane is about to leave
         self._try_again_ns: int | None = None  # something found no room, and no answer will come to tell of any
+        self._last_request = ""  # the last invocation that failed, and whether by an error
+        self._unhandled = True
 
     @property
     def busy(self) -> bool:
@@ -69,7 +73,9 @@ class ShardLane:
 
     def skipped(self) -> None:
         """The machine went on behind a gap."""
-        self.high = self.machine.watermark
+        machine = self.machine
+        self.high = machine.watermark
+        self._spent = machine.cut_offset - machine.undelivered
 
     def wake_at(self) -> int | None:
         """When time alone changes anything; an answer or the next round of the pool pumps the lane anyway."""
@@ -190,21 +196,24 @@ class ShardLane:
         return min(worker.room, max(STAGED_MIN, depth) - self.machine.in_flight)
 
     def _take(self, room: int) -> list[Run]:
-        machine = self.machine
-        runs = machine.take(self._owner.now_ns(), room, self._owner.budget)
+        machine, owner = self.machine, self._owner
+        runs = machine.take(owner.now_ns(), room, owner.budget, time_ms=owner.record_ms())
         if machine.cut_offset > self.high:
             self.high = machine.cut_offset
-            handed_over = self.high - machine.undelivered
-            if handed_over > self._spent:
-                self._owner.spend(handed_over - self._spent)
-                self._spent = handed_over
-        self._discard()
+            handed_over = machine.cut_offset - machine.undelivered
+            owner.spend(handed_over - self._spent)
+            self._spent = handed_over
+        self._give_up()
         return runs
 
-    def _discard(self) -> None:
-        """What the machine has discarded is counted, and durable with the checkpoint that passes it."""
-        if discards := self.machine.take_discards():
-            self._owner.discarded(self.feed, discards)
+    def _give_up(self) -> None:
+        """Keep what the machine has given up, and where it lies; the watermark is behind it already."""
+        discards = self.machine.take_discards()
+        if discards:
+            for each in discards:
+                spans = self.spans(each.first_offset, each.records)
+                self._owner.discarded(self.feed, each, spans, self._last_request, unhandled=self._unhandled)
+            self._owner.moved(self.feed)
             self._forget()
 
     def _sit(self, worker: Worker) -> bool:
@@ -314,21 +323,51 @@ class ShardLane:
 
     def completed(self, answer: Answer) -> None:
         """The oldest in flight succeeded, and said something on the way, or is being watched."""
-        first, attempt, pid = self.machine.watermark, self.machine.attempts + 1, self._pid()
+        offset, attempt, pid = self.offset_of(self.machine.watermark), self.machine.attempts + 1, self._pid()
         self.succeeded(1, answer.finished_ns)
-        request_id = self._owner.request_id(answer.invocation)
-        self._owner.report(self, Outcome.of(self, answer, request_id, first, attempt, None), answer, pid)
+        self._report(answer, offset, attempt, pid, None)
 
     def failed(self, answer: Answer, kind: FailureKind) -> None:
-        """The oldest in flight failed; the machine decides when it is sent again."""
-        first, attempt, pid = self.machine.watermark, self.machine.attempts + 1, self._pid()
-        request_id = self._owner.request_id(answer.invocation)
-        fault = fault_of(answer, kind, request_id, self._owner.timeout_s)
-        self.machine.failed(self._owner.now_ns(), fault)
-        self._owner.failed(self)
-        self._discard()
-        self._owner.report(self, Outcome.of(self, answer, request_id, first, attempt, fault), answer, pid)
+        """The oldest in flight was no certain success; the machine decides what becomes of its records."""
+        machine, owner = self.machine, self._owner
+        first, attempt, pid = machine.watermark, machine.attempts + 1, self._pid()
+        offset = self.offset_of(first)
+        self._last_request = owner.request_id(answer.invocation)
+        self._unhandled = kind is not FailureKind.RESPONSE
+        fault: Fault | None
+        if kind is FailureKind.RESPONSE:
+            fault = self._judge(answer, first)
+        else:
+            fault = fault_of(answer, kind, self._last_request, owner.timeout_s)
+            machine.failed(owner.now_ns(), fault, charged=kind is not FailureKind.KILLED)
+        if fault is not None:
+            owner.failed(self)
+        self._report(answer, offset, attempt, pid, fault)
+        self._give_up()
         self._settle()
+
+    def _judge(self, answer: Answer, first: int) -> Fault | None:
+        """Tell the machine what a response says of the batch; why it is no success, or None if it is one after all."""
+        machine, now = self.machine, self._owner.now_ns()
+        numbers = sequence_numbers(self.spans(first, answer.records))
+        verdict = judge(answer.payload, numbers)
+        if isinstance(verdict, Partly):
+            fault = reported(f"the record {numbers[verdict.done]} was reported", answer.payload)
+            machine.partly(verdict.done, now, fault)
+            self._owner.succeeded(self.feed, 0, verdict.done)
+            return fault
+        if isinstance(verdict, Failed):
+            fault = reported(verdict.reason, answer.payload)
+            machine.partly(0, now, fault)
+            return fault
+        machine.succeeded(1, now)
+        self._owner.succeeded(self.feed, 1, answer.records)
+        return None
+
+    def _report(self, answer: Answer, offset: int, attempt: int, pid: int, fault: Fault | None) -> None:
+        request_id = self._owner.request_id(answer.invocation)
+        shard_id = self.feed.shard.id
+        self._owner.report(Outcome.of(shard_id, answer, request_id, offset, attempt, fault), answer, pid)
 
     def returned(self, batches: int) -> None:
         """The oldest `batches` in flight were not run."""

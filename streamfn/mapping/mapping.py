@@ -19,13 +19,17 @@ from streamfn.core.verdict import Discarded, FailurePolicy
 from streamfn.errors import FailedError, Fenced, HandlerImportError
 from streamfn.events.size import EVENT_FRAME_BYTES, fixed_bytes
 from streamfn.limits import EVENT_BYTES_MAX
+from streamfn.log.segment.rows import rows
 from streamfn.log.shard.gaps import TRIMMED, Gap
+from streamfn.mapping.discarding import discard_of
 from streamfn.mapping.feed import ShardFeed
 from streamfn.mapping.feeds import Feeds
 from streamfn.mapping.histogram import new_histogram
 from streamfn.mapping.logs import LogLines, peak_memory_mb
+from streamfn.mapping.options import FOR_EVER, RunOptions
 from streamfn.mapping.outcome import Outcome
 from streamfn.mapping.pace import Pace
+from streamfn.mapping.pieces import Span, offsets_of
 from streamfn.mapping.poller import Poller
 from streamfn.mapping.source import event_source, source_header
 from streamfn.state.discards import Discard
@@ -99,10 +103,8 @@ class EventSourceMapping:
         stream: Stream,
         function: Function,
         shares_function: bool,
-        rules: BatchRules,
-        timeout_s: float | None,
+        options: RunOptions,
         logs: LogLines,
-        salvage: bool = False,
     ) -> None:
         self.runtime = runtime
         self.name: str = binding.mapping.name
@@ -111,7 +113,8 @@ class EventSourceMapping:
         self.stream = stream
         self.function = function
         self.shares_function = shares_function
-        self.timeout_s = timeout_s
+        self.timeout_s = function.config.timeout_s
+        self.destination = options.on_failure
         self.counts = Counts()
         self.pace = Pace()
         self.latency, self.duration = new_histogram(), new_histogram()
@@ -120,9 +123,11 @@ class EventSourceMapping:
         self.damage: list[FailedError] = []
         self._ownership = ownership
         self._epoch = epoch
-        self._rules = rules
+        self._rules = batch_rules(options.batch_size, options.maximum_batching_window_in_seconds)
+        self._policy = failure_policy(options)
+        self.dated = self._policy.maximum_record_age_ms is not None  # lanes need to know when records arrived
         self._logs = logs
-        self.salvage = salvage  # go on behind damage
+        self.salvage = options.on_damage == "salvage"  # go on behind damage
         self._watchers: list[Callable[[Outcome], None]] = []
         self._headers: dict[str, bytes] = {}
         self._feeds = Feeds(self)
@@ -249,7 +254,7 @@ class EventSourceMapping:
 
     def make_feed(self, shard: Shard, reader: ShardReader) -> ShardFeed:
         """A feed that goes on where the reader stands."""
-        machine = Lane(self._rules, FailurePolicy(), reader.position, self.now_ns(), self.runtime.random)
+        machine = Lane(self._rules, self._policy, reader.position, self.now_ns(), self.runtime.random)
         fixed = fixed_bytes(event_source(self.stream, shard, ROLE_ARN))
         return ShardFeed(self, shard, machine, Poller(reader, fixed))
 
@@ -267,6 +272,14 @@ class EventSourceMapping:
     def now_ns(self) -> int:
         """The runtime's monotonic clock."""
         return time.monotonic_ns()
+
+    def time_ms(self) -> int:
+        """The present, in milliseconds since 1970, UTC."""
+        return time.time_ns() // 1_000_000
+
+    def record_ms(self) -> int | None:
+        """The present that the age of a record is counted to; None where nobody asks for it."""
+        return self.time_ms() if self.dated else None
 
     def choose_worker(self) -> Worker | None:
         """The ready worker with the fewest lanes, then the least in flight; None while there is none."""
@@ -322,9 +335,44 @@ class EventSourceMapping:
         self.counts.batches += batches
         self.counts.records += records
         self.pace.done(batches, self.now_ns(), sum(worker.lanes > 0 for worker in self.function.workers))
+        self.moved(feed)
+
+    def moved(self, feed: ShardFeed) -> None:
+        """A lane of the shard has disposed of records: the shard's checkpoint follows."""
         self.runtime.checkpointer.moved(self.uuid, feed.shard.id, feed.watermark, None)
         if feed.finished or self.budget == 0:
             self.look()
+
+    def discarded(
+        self, feed: ShardFeed, gone: Discarded, spans: list[Span], request_id: str, *, unhandled: bool
+    ) -> None:
+        """A lane of the shard gave these records up: said, counted, and durable with the checkpoint.
+
+        `request_id` is that of the lane's last invocation that failed, `unhandled` whether it did by an error.
+        """
+        self.counts.discarded += gone.records
+        (message, (row, *_)), (last_message, (*_, last_row)) = spans[0], spans[-1]
+        discard = discard_of(
+            feed.shard.id,
+            offsets_of(spans),
+            rows(message, row, 1)[0],
+            rows(last_message, last_row, 1)[0],
+            condition=str(gone.condition),
+            attempts=gone.attempts,
+            fault=gone.fault,
+            unhandled=unhandled,
+            request_id=request_id if gone.attempts else None,
+            function_arn=str(self.function.config.settings["function_arn"]),
+            destination=self.destination,
+            now_ms=self.time_ms(),
+        )
+        why = str(gone.condition)
+        if gone.attempts:
+            why += " after 1 attempt" if gone.attempts == 1 else f" after {gone.attempts} attempts"
+        what = "1 record at" if gone.records == 1 else f"{gone.records} records from"
+        text = f"{feed.shard.id} discards {what} offset {discard.first_offset}, {why}"
+        self.runtime.say(f"{self.name}: {text}{discard.detail and ': '}{discard.detail}")
+        self.runtime.checkpointer.discarded(self.uuid, discard)
 
     def skipped(self, feed: ShardFeed, gap: Gap) -> None:
         """The shard's watermark moved over records that are gone: said, counted, and durable with the checkpoint."""
@@ -341,22 +389,11 @@ class EventSourceMapping:
         if feed.finished:
             self.look()
 
-    def discarded(self, feed: ShardFeed, discards: list[Discarded]) -> None:
-        """The shard's watermark moved over records without a success: counted, and durable with the checkpoint."""
-        name = feed.shard.id
-        for first, records, condition, _, _ in discards:
-            self.counts.discarded += records
-            discard = Discard(name, first, first + records, str(condition), f"{condition}, from offset {first} on")
-            self.runtime.checkpointer.discarded(self.uuid, discard)
-        self.runtime.checkpointer.moved(self.uuid, name, feed.watermark, None)
-        if feed.finished or self.budget == 0:
-            self.look()
-
     def failed(self, lane: ShardLane) -> None:
         """An invocation of the lane failed."""
         self.counts.errors += 1
 
-    def report(self, lane: ShardLane, outcome: Outcome, answer: Answer, pid: int) -> None:
+    def report(self, outcome: Outcome, answer: Answer, pid: int) -> None:
         """An invocation ended that printed, failed or is watched."""
         if self._deaf:
             return
@@ -449,4 +486,14 @@ def batch_rules(batch_size: int, window_s: float) -> BatchRules:
         window_ns=int(window_s * 1e9),
         event_bytes_max=EVENT_BYTES_MAX,
         frame_bytes=EVENT_FRAME_BYTES,
+    )
+
+
+def failure_policy(options: RunOptions) -> FailurePolicy:
+    """What a mapping's options say about failures."""
+    age_s = options.maximum_record_age_in_seconds
+    return FailurePolicy(
+        maximum_retry_attempts=None if options.maximum_retry_attempts == FOR_EVER else options.maximum_retry_attempts,
+        maximum_record_age_ms=None if age_s == FOR_EVER else age_s * 1000,
+        bisect=options.bisect_batch_on_function_error,
     )

@@ -10,16 +10,19 @@ from streamfn.events import document
 from streamfn.types import Fault
 
 if TYPE_CHECKING:
-    from streamfn.mapping.lane import ShardLane
     from streamfn.pool.lane import Answer, FailureKind
+
+
+# Ours: a response with failures is no error to Lambda, so it has no name for it.
+REPORTED = "BatchItemFailures"
 
 
 class Outcome(NamedTuple):
     """One invocation's outcome.
 
     `request_id` is what the handler saw as `context.aws_request_id`; `attempt` counts deliveries of the same batch from
-    1. Times are nanoseconds on CLOCK_MONOTONIC; `response` is the handler's answer as JSON (empty when it failed),
-    `fault` says why it failed.
+    1. Times are nanoseconds on CLOCK_MONOTONIC; `response` is the handler's answer as JSON (empty when it raised),
+    `fault` says why it is no success: of a response that reports failures its type is `BatchItemFailures`.
     """
 
     request_id: str
@@ -36,22 +39,22 @@ class Outcome(NamedTuple):
 
     @property
     def succeeded(self) -> bool:
-        """The handler returned, and its response could be marshalled."""
+        """The handler returned, its response could be marshalled, and reports no failures."""
         return self.fault is None
 
     @property
     def result(self) -> Any:
-        """What the handler returned, as it comes out of JSON; None when it failed."""
+        """What the handler returned, as it comes out of JSON; None when it raised."""
         return orjson.loads(self.response) if self.response else None
 
     @classmethod
     def of(
-        cls, lane: ShardLane, answer: Answer, request_id: str, first: int, attempt: int, fault: Fault | None
+        cls, shard_id: str, answer: Answer, request_id: str, first: int, attempt: int, fault: Fault | None
     ) -> Outcome:
-        """From the pool's answer about the batch that begins at `first`."""
+        """From the pool's answer about the batch that begins at the offset `first`."""
         return cls(
             request_id,
-            lane.feed.shard.id,
+            shard_id,
             first,
             answer.records,
             attempt,
@@ -59,7 +62,7 @@ class Outcome(NamedTuple):
             answer.submitted_ns,
             answer.started_ns,
             answer.finished_ns,
-            answer.payload if fault is None else b"",
+            answer.payload if fault is None or fault.error_type == REPORTED else b"",
             fault,
         )
 
@@ -76,3 +79,8 @@ def fault_of(answer: Answer, kind: FailureKind, request_id: str, timeout_s: floa
     except (orjson.JSONDecodeError, KeyError, TypeError):
         # A handler can write anything into its own rings, so even this document is not to be trusted.
         return document.exited(request_id, "an unreadable error document")
+
+
+def reported(reason: str, response: bytes) -> Fault:
+    """What a response says that reports failures."""
+    return Fault(REPORTED, reason, response)

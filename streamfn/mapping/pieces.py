@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from streamfn._native import ffi, lib
+from streamfn.events import rows
 from streamfn.log.shard.reader import Message
 
 
@@ -71,3 +72,21 @@ def extent_of(message: Message) -> Any:
     extent.segment_id = message.segment.id
     ffi.memmove(extent.column, message.cdata.column, 8 * lib.SF_COLUMN_BUFFERS)
     return extent
+
+
+def offsets_of(spans: Sequence[Span]) -> Sequence[int]:
+    """The shard offsets of some rows, ascending; a range if there is none between them."""
+    count = sum(len(chosen) for _, chosen in spans)
+    first = spans[0].message.first_offset + spans[0].rows[0]
+    end = spans[-1].message.first_offset + spans[-1].rows[-1] + 1
+    if end - first == count:
+        return range(first, end)
+    return [message.first_offset + row for message, chosen in spans for row in chosen]
+
+
+def sequence_numbers(spans: Sequence[Span]) -> list[str]:
+    """The sequence numbers of some rows."""
+    numbers: list[str] = []
+    for message, chosen in spans:
+        numbers += rows.sequence_numbers(message.segment.address, message.cdata, chosen)
+    return numbers

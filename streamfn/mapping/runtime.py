@@ -27,7 +27,7 @@ from streamfn.mapping.feed import ShardFeed
 from streamfn.mapping.handler import Handler
 from streamfn.mapping.lane import ShardLane
 from streamfn.mapping.logs import LogLines, LogSink
-from streamfn.mapping.mapping import EventSourceMapping, batch_rules
+from streamfn.mapping.mapping import EventSourceMapping
 from streamfn.mapping.options import RunOptions
 from streamfn.mapping.position import starting_offsets
 from streamfn.pool.function import Function, FunctionConfig
@@ -126,10 +126,8 @@ class Runtime:
             stream=stream,
             function=started,
             shares_function=shared is not None,
-            rules=batch_rules(options.batch_size, options.maximum_batching_window_in_seconds),
-            timeout_s=started.config.timeout_s,
+            options=options,
             logs=logs,
-            salvage=options.on_damage == "salvage",
         )
         self._open.append(mapping)
         return mapping
@@ -202,6 +200,7 @@ class Runtime:
             "function_arn": f"arn:aws:lambda:{region}:000000000000:function:{function_name}",
             "request_base": self.pool.request_base,
             "timeout_s": timeout_s,
+            "judge": judge_of(options),
         }
         config = FunctionConfig(
             name=function_name,
@@ -350,6 +349,13 @@ async def open_runtime(data: DataDir, sink: LogSink) -> AsyncIterator[Runtime]:
 def function_name_of(handler: str) -> str:
     """The function's name: the handler's, with `.`, `:` and `/` turned into `-`."""
     return handler.translate(str.maketrans(".:/", "---"))
+
+
+def judge_of(options: RunOptions) -> str | None:
+    """What a worker does with a response beside marshalling it; see `mapping.worker`."""
+    if options.tumbling_window_in_seconds:
+        return "window"
+    return "batch_item_failures" if options.function_response_types else None
 
 
 def _named(error: HandlerImportError, handler: str) -> HandlerImportError:

@@ -7,7 +7,7 @@ from library_rig import FUNCTIONS, children, count_fds, wait_for
 from trio.testing import trio_test
 
 import streamfn
-from streamfn.errors import BusyError, FailedError
+from streamfn.errors import BusyError
 from streamfn.mapping.lane import ShardLane
 from streamfn.state.store import Store
 
@@ -27,12 +27,14 @@ async def test_a_failed_batch_is_retried_until_caught_up(tmp_path):
 
 
 @trio_test
-async def test_a_record_that_cannot_be_sent_ends_the_run_when_all_before_it_is_done(tmp_path):
-    records = [*some(150), streamfn.NewRecord(b"y" * 5_000_000, "key")]
-    async with one_mapping(tmp_path, "noop", records) as (_, mapping):
-        with trio.fail_after(PATIENCE_S), pytest.raises(FailedError, match="stops at offset 150"):
-            await mapping.run_until_caught_up()
-        assert mapping._inner.counts.records == 150
+async def test_a_record_that_cannot_be_sent_is_discarded_and_what_is_behind_it_goes_on(tmp_path):
+    records = [*some(150), streamfn.NewRecord(b"y" * 5_000_000, "key"), *some(7)]
+    async with one_mapping(tmp_path, "noop", records, log=Log()) as (_, mapping):
+        with trio.fail_after(PATIENCE_S):
+            result = await mapping.run_until_caught_up()
+        (kept,) = await trio.to_thread.run_sync(lambda: mapping._inner.runtime.store.discards(mapping._inner.uuid))
+    assert (result.records, result.discarded, result.errors) == (157, 1, 0)
+    assert (kept.discard.first_offset, kept.discard.end_offset, kept.discard.reason) == (150, 151, "RecordTooLarge")
 
 
 @trio_test

@@ -308,7 +308,7 @@ async def test_a_limit_hands_over_so_many_records(tmp_path):
 REFUSED = [
     ({"batchsize": 1}, "unknown option 'batchsize': did you mean batch_size"),
     ({"BatchSize": 1}, "unknown option 'BatchSize': did you mean batch_size"),
-    ({"colour": "red"}, "unknown option 'colour': there is batch_size, code_dir"),
+    ({"colour": "red"}, "unknown option 'colour': there is batch_size, bisect_batch_on"),
     ({"handler": "x.y"}, "multiple values|unknown option 'handler'"),
     ({"timeout_s": 3}, "unknown option 'timeout_s': did you mean timeout"),
     ({"batch_size": "10"}, "option batch_size takes a whole number, not '10'"),
@@ -324,6 +324,10 @@ REFUSED = [
     ({"environment": {"_HANDLER": "x"}}, "reserved keys"),
     ({"code_dir": "/does/not/exist"}, "is not a directory"),
     ({"logs": "some"}, "at 'logs' failed to satisfy constraint"),
+    ({"maximum_retry_attempts": -2}, "at 'maximumRetryAttempts' failed to satisfy constraint"),
+    ({"bisect_batch_on_function_error": 1}, "takes True or False, not 1"),
+    ({"function_response_types": "ReportBatchItemFailures"}, "takes a list of texts"),
+    ({"function_response_types": ["All"]}, "Member must satisfy enum value set"),
 ]
 
 

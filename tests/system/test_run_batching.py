@@ -73,13 +73,14 @@ def test_a_batch_closes_before_its_event_would_be_over_6_mb(place):
     check_all(place)
 
 
-def test_a_record_whose_event_is_over_6_mb_is_discarded_and_the_others_are_delivered(place):
+def test_a_record_whose_event_is_over_6_mb_is_discarded_and_its_shard_goes_on(place):
     place.stream(shards=2)
     place.put(["a", "b", b"x" * 5_000_000, "c"], shard=0)
     place.put(range(10), shard=1)
     done = place.caught_up("seen.handler")
     assert done.code == 3
-    assert done.summary["discarded"] == 1
+    assert "shardId-000000000000 discards 1 record at offset 2, RecordTooLarge" in done.err
+    assert (done.summary["records"], done.summary["discarded"], done.summary["errors"]) == (13, 1, 0)
     assert {shard: len(numbers) for shard, numbers in deliveries(place.seen).items()} == {
         "shardId-000000000000": 3, "shardId-000000000001": 10,
     }  # fmt: skip
