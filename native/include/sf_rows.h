@@ -19,6 +19,10 @@
    are compared as bytes.  O(bytes of the keys). */
 void sf_lanes(const uint8_t *base, const sf_message *message, uint32_t factor, uint8_t *lanes);
 
+/* The lane of one partition key, and of the item with this key (JSON): what `sf_lanes` says of rows. */
+uint8_t sf_key_lane(const uint8_t *key, uint64_t bytes, uint32_t factor);
+uint8_t sf_item_lane(const uint8_t *keys, uint64_t bytes, uint32_t factor);
+
 /* Sorts row numbers by lane, ascending in each: `rows` (`count` of them), or 0 .. count - 1 where it is NULL.  grouped[starts[i]
    .. starts[i + 1]] are those of lane i; `grouped` has room for `count`, `starts` for factor + 1. */
 void sf_group(const uint8_t *lanes, const uint32_t *rows, uint32_t count, uint32_t factor, uint32_t *grouped, uint32_t *starts);

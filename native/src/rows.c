@@ -25,17 +25,28 @@ static uint64_t hash_bytes(const uint8_t *bytes, uint64_t count) {
 
 static inline uint8_t lane_of(uint64_t hash, uint32_t factor) { return (uint8_t)((spread(hash) >> 32) * factor >> 32); }
 
+uint8_t sf_key_lane(const uint8_t *key, uint64_t bytes, uint32_t factor) {
+    return bytes == 0 ? 0 : lane_of(hash_bytes(key, bytes), factor);
+}
+
 static void kinesis_lanes(const uint8_t *base, const sf_message *message, uint32_t factor, uint8_t *lanes) {
     const uint8_t *keys = base + message->column[SF_KEY_BYTES];
     uint64_t offsets = message->column[SF_KEY_OFFSETS];
     for (uint64_t row = 0; row < message->rows; row++) {
         uint32_t start = (uint32_t)sf_offset(base, offsets, row), end = (uint32_t)sf_offset(base, offsets, row + 1);
-        lanes[row] = start == end ? 0 : lane_of(hash_bytes(keys + start, end - start), factor);
+        lanes[row] = sf_key_lane(keys + start, end - start, factor);
     }
 }
 
 static bool has_no_attribute(const uint8_t *text, uint64_t length) {
     return length <= 2 || (length == 4 && memcmp(text, "null", 4) == 0);
+}
+
+uint8_t sf_item_lane(const uint8_t *keys, uint64_t bytes, uint32_t factor) {
+    uint64_t hash = 0;
+    if (has_no_attribute(keys, bytes)) return 0;
+    (void)sf_json_hash(keys, bytes, &hash);
+    return lane_of(hash, factor);
 }
 
 static void item_lanes(const uint8_t *base, const sf_message *message, uint32_t factor, uint8_t *lanes) {
@@ -44,12 +55,8 @@ static void item_lanes(const uint8_t *base, const sf_message *message, uint32_t 
     const sf_column *keys = &columns[SF_KEYS];
     for (uint64_t row = 0; row < message->rows; row++) {
         uint64_t start = (uint64_t)sf_offset(base, keys->offsets, row);
-        uint64_t length = (uint64_t)sf_offset(base, keys->offsets, row + 1) - start, hash = 0;
-        const uint8_t *text = base + keys->values + start;
-        lanes[row] = 0;
-        if (has_no_attribute(text, length)) continue;
-        (void)sf_json_hash(text, length, &hash);
-        lanes[row] = lane_of(hash, factor);
+        uint64_t end = (uint64_t)sf_offset(base, keys->offsets, row + 1);
+        lanes[row] = sf_item_lane(base + keys->values + start, end - start, factor);
     }
 }
 
