@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 
@@ -69,6 +70,21 @@ class Change(NamedTuple):
     size_bytes: int
     stream_view_type: str
     user_identity: bytes | None
+
+
+class Part(NamedTuple):
+    """The records of one message that fall into one lane, in order.
+
+    `rows` are their row numbers, ascending, and `first_offset` is the offset of the message's row 0; where `rows` is
+    None the records follow one another from `first_offset` on. `prefix_bytes` and `arrivals` are those of these records
+    alone, as `core.batcher.Chunk` has them.
+    """
+
+    lane: int
+    first_offset: int
+    rows: Sequence[int] | None
+    prefix_bytes: Sequence[int]
+    arrivals: Sequence[int] | None = None
 
 
 class Run(NamedTuple):

@@ -211,11 +211,12 @@ class Lane:
         """The next batch window begins now."""
         self._batcher.begin_window(now_ns)
 
-    def finish_at(self, end_offset: int) -> None:
+    def finish_at(self, end_offset: int, complete_ms: int = -1) -> None:
         """Read no further than `end_offset`; the last batch before it is closed, whatever its size.
 
-        May be at or below the watermark: then the lane is `finished` at once.  Chunks may reach behind it;
-        what lies there is dropped.  `next_offset` may go back, never below what has been cut.
+        May be at or below the watermark: then the lane is `finished` at once.  Chunks may reach behind it; what
+        lies there is dropped.  `next_offset` may go back, never below what has been cut.  `complete_ms` is for
+        lanes with windows (tumbling.py).
         """
         self._finish = end_offset
         if self._gap is not None and end_offset <= self._gap:
