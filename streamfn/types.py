@@ -144,3 +144,16 @@ class Window(NamedTuple):
     start_ms: int
     end_ms: int
     state: bytes | None
+
+
+class Envelope(NamedTuple):
+    """What an invocation is told of its tumbling window, beside the records.
+
+    The bounds are milliseconds since 1970, UTC; `state` is JSON.
+    """
+
+    start_ms: int
+    end_ms: int
+    state: bytes
+    is_final: bool
+    is_terminated_early: bool

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 _DYNAMODB = "dynamodb"
 
+# Introduces a descriptor to a worker that is not a segment's: what stands beside an event's records, as JSON.
+DOCUMENT_HEADER = b'{"kind":"document"}'
+
 
 def event_source(stream: Stream, shard: Shard, role_arn: str) -> KinesisSource | DynamoDBSource:
     """Return what the oracle of the stream's kind needs to know of a shard."""

@@ -12,6 +12,7 @@ invocation does not need.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import sys
@@ -28,7 +29,7 @@ from streamfn.events.response import MarshalError, marshal
 from streamfn.limits import RESPONSE_BYTES_MAX
 from streamfn.mapping.context import LambdaContext, context_class, log_stream_name
 from streamfn.mapping.handler import Handler, InitError, load_handler
-from streamfn.mapping.source import native_source
+from streamfn.mapping.source import DOCUMENT_HEADER, native_source
 from streamfn.pool.protocol import InitFailed
 from streamfn.pool.request_id import request_id
 from streamfn.pool.seat import Seat
@@ -103,21 +104,29 @@ def _prepare_logging() -> None:
 
 
 class Segments(dict[int, _events.Segment]):
-    """The segments this worker has mapped, by id; one that is missing is on its way through the socket."""
+    """The segments this worker has mapped, by id; one that is missing is on its way through the socket.
+
+    `documents` are JSON (`DOCUMENT_HEADER`); they come and go the same way.
+    """
 
     def __init__(self, seat: Seat) -> None:
         super().__init__()
+        self.documents: dict[int, bytes] = {}
         self._seat = seat
         self._mapped: dict[int, tuple[int, int]] = {}
 
     def receive(self, segment_id: int) -> None:
-        """Take descriptors from the socket until `segment_id` is mapped.
+        """Take descriptors from the socket until `segment_id` is there.
 
         The runtime sends a descriptor before it submits the first extent that needs it, so this does not wait.
         """
-        while segment_id not in self:
+        while segment_id not in self and segment_id not in self.documents:
             received_id, header, descriptor = self._seat.receive_segment()
             size = os.fstat(descriptor).st_size
+            if header == DOCUMENT_HEADER:
+                self.documents[received_id] = os.pread(descriptor, size, 0)
+                os.close(descriptor)
+                continue
             address = lib.sf_map(descriptor, size)
             os.close(descriptor)
             if not address:
@@ -129,6 +138,8 @@ class Segments(dict[int, _events.Segment]):
     def retire(self, segment_id: int) -> None:
         """Let a mapping go; one that never arrived is taken from the socket first, so that it does not stay there."""
         self.receive(segment_id)
+        if self.documents.pop(segment_id, None) is not None:
+            return
         address, size = self._mapped.pop(segment_id)
         del self[segment_id]
         lib.sf_unmap(ffi.cast("void *", address), size)
@@ -142,8 +153,12 @@ def main(state: State, seat: Seat) -> NoReturn:
     segments = Segments(seat)
     desk, work = seat.desk, ffi.new("sf_work *")
     next_entry = lib.sf_desk_next
-    invoke = _invoker(state, seat, segments, context_type, _events.build)
-    invoke_selected = _invoker(state, seat, segments, context_type, _build_selected(work))
+    build: Build = _events.build
+    build_selected = _build_selected(work)
+    if state.judge == "window":
+        build, build_selected = _with_document(build, segments), _with_document(build_selected, segments)
+    invoke = _invoker(state, seat, segments, context_type, build)
+    invoke_selected = _invoker(state, seat, segments, context_type, build_selected)
     while True:
         kind = next_entry(desk, work, SLICE_NS)
         if kind == 0:  # SF_NEXT_INVOKE
@@ -173,6 +188,22 @@ def _build_selected(work: Any) -> Build:
     """Return what builds the event of a batch with selected rows, `work` being the entry that has been claimed."""
     build = _events.build
     return lambda extents, count, segments: build(extents, count, segments, work.selection, work.selected)
+
+
+def _with_document(build: Build, segments: Segments) -> Build:
+    """Return what builds events whose first extent, without rows, names the document of what stands beside `Records`.
+
+    It raises KeyError, as `build` does, where that or a segment has not come yet.
+    """
+
+    def build_both(extents: int, count: int, mapped: dict[int, _events.Segment]) -> Event:
+        first = ffi.cast("sf_extent *", extents)
+        beside = json.loads(segments.documents[first.segment_id])
+        event = build(int(ffi.cast("uintptr_t", first + 1)) if count > 1 else 0, count - 1, mapped)
+        event.update(beside)
+        return event
+
+    return build_both
 
 
 def _invoker(
