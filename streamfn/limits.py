@@ -19,6 +19,7 @@ FILTERS_MAX_DEFAULT = 5
 FILTERS_MAX = 10  # AWS raises the quota to that
 FILTER_CHARS_MAX = 4096
 DESTINATION_CHARS_MAX = 350
+FUNCTION_NAME_CHARS_MAX = 256
 EVENT_BYTES_MAX = 6 * MIB  # "6 MB" of event JSON
 FUNCTION_TIMEOUT_S_MAX = 900
 FUNCTION_TIMEOUT_S_DEFAULT = 3
@@ -28,6 +29,7 @@ RESPONSE_BYTES_MAX = 6 * MIB + 100  # 6291556: recorded from the service's own e
 PARTITION_KEY_CHARS_MAX = 256
 RECORD_BYTES_MAX = 10 * MIB
 SEQUENCE_DIGITS_MAX = 129
+SEQUENCE_DIGITS_TOLD = 16  # ours: so many digits are a sequence number, and fewer a time (year 9999 in ms: 15)
 SHARDS_MAX = 1_000  # ours: what one directory and one runtime are tested with
 STREAM_NAME_PATTERN = r"[a-zA-Z0-9_.-]{1,128}"
 

@@ -14,11 +14,8 @@ import pyarrow.compute as pc
 from streamfn.errors import RefusedError
 from streamfn.formats.log_columns import CREATED, TIME
 from streamfn.formats.times import parse_time_ms
-from streamfn.limits import SEQUENCE_DIGITS_MAX
+from streamfn.limits import SEQUENCE_DIGITS_MAX, SEQUENCE_DIGITS_TOLD
 from streamfn.log.catalog.stream import DYNAMODB, Stream
-
-# So many digits are a sequence number, and fewer a time: milliseconds of the year 9999 have 15.
-_NUMBER_DIGITS = 16
 
 Mask: TypeAlias = Callable[[pa.RecordBatch], pa.Array]
 
@@ -85,7 +82,7 @@ class Filter:
 
     def _bound(self, text: str, option: str, *, from_here: bool) -> Mask:
         """Return the mask of what lies at or behind a bound, or before it."""
-        if text.isascii() and text.isdigit() and _NUMBER_DIGITS <= len(text) <= SEQUENCE_DIGITS_MAX:
+        if text.isascii() and text.isdigit() and SEQUENCE_DIGITS_TOLD <= len(text) <= SEQUENCE_DIGITS_MAX:
             number = text.lstrip("0") or "0"
             behind: Mask = lambda batch: _at_or_behind(batch.column("sequence_number"), number)  # noqa: E731
         else:

@@ -111,6 +111,15 @@ def validate(options: RunOptions, *, now_ms: int) -> None:
         RefusedError: with every violation that Lambda would list, or the first of the others.
     """
     check_ranges(options)
+    check_meaning(options, now_ms=now_ms)
+
+
+def check_meaning(options: RunOptions, *, now_ms: int) -> None:
+    """Refuse what each value's range allows, and what cannot be meant.
+
+    Raises:
+        RefusedError: with the first of them.
+    """
     _check_names(options)
     _check_position(options, now_ms)
     _check_failures(options)

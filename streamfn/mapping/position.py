@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from streamfn.log.catalog.stream import Shard, Stream
+from streamfn.errors import RefusedError
+from streamfn.log.catalog.stream import DYNAMODB, Shard, Stream
 from streamfn.log.shard.reader import ShardReader, horizon
 from streamfn.log.shard.seek import offset_at_time
+
+
+def check_position(stream: Stream, position: str) -> None:
+    """Refuse a starting position that a stream of this kind does not have, in the words that were recorded.
+
+    Raises:
+        RefusedError: AT_TIMESTAMP on a DynamoDB stream.
+    """
+    if position == "AT_TIMESTAMP" and stream.kind == DYNAMODB:
+        raise RefusedError(f"Unsupported starting position for arn type: {stream.arn}")
 
 
 def starting_offsets(stream: Stream, position: str, timestamp: float | None) -> dict[str, int]:

@@ -21,19 +21,20 @@ from streamfn.errors import BusyError, HandlerImportError, RefusedError
 from streamfn.log.catalog.datadir import DataDir
 from streamfn.log.catalog.stream import Shard, Stream
 from streamfn.log.shard.watch import CommitWatch
+from streamfn.mapping import configuration
 from streamfn.mapping.checkpointer import Checkpointer
 from streamfn.mapping.context import function_environment
 from streamfn.mapping.feed import ShardFeed
-from streamfn.mapping.handler import Handler
+from streamfn.mapping.handler import Handler, function_name_of
 from streamfn.mapping.lane import ShardLane
 from streamfn.mapping.logs import LogLines, LogSink
 from streamfn.mapping.mapping import EventSourceMapping
 from streamfn.mapping.options import RunOptions
-from streamfn.mapping.position import starting_offsets
+from streamfn.mapping.position import check_position, starting_offsets
 from streamfn.pool.function import Function, FunctionConfig
 from streamfn.pool.pool import Pool, open_pool
 from streamfn.state.owner import Ownership
-from streamfn.state.store import Binding, Store
+from streamfn.state.store import Binding, Store, made_text
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -84,6 +85,7 @@ class Runtime:
             HandlerImportError: the handler cannot be loaded.
         """
         stream = self.data.stream(options.stream)
+        check_position(stream, options.starting_position)
         directory = str((code_dir or Path.cwd()).resolve())
         name = options.name
         existing = await self.disk(self.store.mapping, name)
@@ -93,6 +95,8 @@ class Runtime:
                 f"choose another --name for {stream.name!r}"
             )
         # Owned before anything is changed: a second `run` must not touch what the first one runs by.
+        if existing is not None and await self.disk(self.store.managed, existing.uuid) is not None:
+            raise RefusedError(made_text(name))
         ownership = self._own(name, existing.uuid) if existing is not None else None
         started = shared
         try:
@@ -161,7 +165,7 @@ class Runtime:
             stream_name=stream.name,
             handler=options.handler,
             code_dir=directory,
-            options=_stored(options),
+            options=configuration.stored(options),
             starts=starts,
         )
 
@@ -346,11 +350,6 @@ async def open_runtime(data: DataDir, sink: LogSink) -> AsyncIterator[Runtime]:
         store.close()
 
 
-def function_name_of(handler: str) -> str:
-    """The function's name: the handler's, with `.`, `:` and `/` turned into `-`."""
-    return handler.translate(str.maketrans(".:/", "---"))
-
-
 def judge_of(options: RunOptions) -> str | None:
     """What a worker does with a response beside marshalling it; see `mapping.worker`."""
     if options.tumbling_window_in_seconds:
@@ -363,13 +362,3 @@ def _named(error: HandlerImportError, handler: str) -> HandlerImportError:
     kind = str(error.document.get("errorType", ""))
     text = str(error) if kind.startswith(("Runtime.", "Sandbox.")) else f"{kind}: {error}"
     return HandlerImportError(f"cannot load handler {handler!r}: {text}", error.document, error.log)
-
-
-def _stored(options: RunOptions) -> dict[str, object]:
-    """The options that belong to the mapping, under Lambda's own names."""
-    return {
-        "BatchSize": options.batch_size,
-        "MaximumBatchingWindowInSeconds": options.maximum_batching_window_in_seconds,
-        "StartingPosition": options.starting_position,
-        "StartingPositionTimestamp": options.starting_position_timestamp,
-    }

@@ -12,11 +12,15 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from streamfn.errors import BusyError, FailedError
+
+# How long somebody who only looks may hold a lock: a few microseconds, unless it is put to sleep in between.
+_LOOK_S = (0.001, 0.005, 0.02)
 
 
 class Ownership:
@@ -41,7 +45,7 @@ class Ownership:
         except OSError as error:
             raise FailedError(f"cannot open the lock {path}: {error.strerror}") from error
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(fd)
         except BlockingIOError:
             owner = _owner(fd)
             os.close(fd)
@@ -66,6 +70,34 @@ class Ownership:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+
+def is_owned(path: Path) -> bool:
+    """Whether somebody holds the lock file at `path` just now.  Changes nothing, and needs no right to write."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False  # nobody ever took it, or it cannot be seen from here
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def _lock(fd: int) -> None:
+    """Take the lock; whoever only looks whether it is taken (`is_owned`) holds it for a moment, which is waited for."""
+    for pause_s in (*_LOOK_S, None):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if pause_s is None:
+                raise
+            time.sleep(pause_s)
+        else:
+            return
 
 
 def _owner(fd: int) -> str:

@@ -61,8 +61,3 @@ def select(connection: sqlite3.Connection, uuid: str) -> dict[str, Window]:
         (uuid,),
     ).fetchall()
     return {shard_id: Window(*values) for shard_id, *values in rows}
-
-
-def delete(connection: sqlite3.Connection, uuid: str) -> None:
-    """Forget the windows of a mapping: its checkpoints are set anew."""
-    connection.execute("DELETE FROM windows WHERE mapping = ?", (uuid,))

@@ -14,6 +14,7 @@ from streamfn.log.shard import gaps
 from streamfn.log.shard.chain import read_chain
 from streamfn.log.shard.compact import compact
 from streamfn.log.shard.gaps import DAMAGED, Gap
+from streamfn.log.shard.numbers import offset_of, sequence_numbers
 from streamfn.log.shard.reader import ShardReader
 from streamfn.log.shard.seek import offset_at_time
 from streamfn.log.shard.writer import ShardWriter
@@ -95,3 +96,21 @@ def test_a_reader_enters_a_sealed_segment_at_its_row_group(shard: Shard, monkeyp
     group = link.footer.groups[-1]
     with ShardReader.open(shard, group.first_offset + 1) as reader:
         assert reader.poll(1)[0].first_offset == group.first_offset
+
+
+@pytest.mark.parametrize("form", ["sealed", "awaiting sealing"])
+def test_a_record_is_found_by_its_sequence_number(shard: Shard, form: str) -> None:
+    times = [LATER_MS] * 60
+    fill(shard, times, seal=form == "sealed")
+    numbers: list[str] = []
+    while len(numbers) < 60:
+        with ShardReader.open(shard, len(numbers)) as reader:
+            numbers += [number for message in reader.poll(1 << 30) for number in sequence_numbers(message)]
+    assert [offset_of(shard, number) for number in numbers] == list(range(60))
+    assert offset_of(shard, str(int(numbers[-1]) + 1)) is None
+    assert offset_of(shard, str(int(numbers[0]) - 1)) is None
+    assert offset_of(shard, numbers[0] + "0") is None
+
+
+def test_an_empty_shard_has_no_sequence_number(shard: Shard) -> None:
+    assert offset_of(shard, "4" * 56) is None

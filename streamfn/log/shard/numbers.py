@@ -1,4 +1,4 @@
-"""The sequence numbers that a shard holds: the last one, and whether some are among them."""
+"""The sequence numbers that a shard holds: the last one, where one is, and whether some are among them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from streamfn.log.catalog.stream import Shard, Stream, sequence_order
 from streamfn.log.format.layout import DYNAMODB, LAYOUTS
 from streamfn.log.segment import rows
 from streamfn.log.shard import gaps
-from streamfn.log.shard.reader import Message, ShardReader, horizon
+from streamfn.log.shard.chain import read_chain
+from streamfn.log.shard.reader import Message, ShardReader, horizon, poll_or_skip
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,15 +30,48 @@ def last_sequence_number(shard: Shard) -> str | None:
     last = ledger.start_before(end) - 1  # what was lost may stand at the log's end
     if last < ledger.horizon:
         return None
-    with ShardReader.open(shard, last) as reader:
-        message = reader.poll(1)[0]
-        return sequence_numbers(message, last - message.first_offset)[0]
+    return _number_at(shard, last)
 
 
 def sequence_numbers(message: Message, first_row: int = 0) -> list[str]:
     """Return the sequence numbers of a message from a row on."""
     read = rows.changes if LAYOUTS[message.cdata.layout] is DYNAMODB else rows.records
     return [record.sequence_number for record in read(message, first_row)]
+
+
+def offset_of(shard: Shard, number: str) -> int | None:
+    """Return the offset of the record with a sequence number, None if the shard has none with it (any more).
+
+    Reads the last record of some segments, and of one segment what lies before the record.
+
+    Raises:
+        LogDamaged: the log is damaged on the way.
+        LogError: a file cannot be read.
+    """
+    wanted = sequence_order(number)
+    first = horizon(shard)
+    ends = [
+        link.end_offset
+        for link in read_chain(shard).links
+        if link.end_offset is not None and link.end_offset > max(first, link.file.first_offset)
+    ]
+    passed = bisect_left(ends, wanted, key=lambda end: sequence_order(_number_at(shard, end - 1)))
+    with ShardReader.open(shard, ends[passed - 1] if passed else first) as reader:
+        committed = reader.committed().end_offset
+        while reader.position < committed:
+            for message in poll_or_skip(reader, committed):
+                if sequence_order(sequence_numbers(message, message.rows - 1)[0]) < wanted:
+                    continue
+                numbers = sequence_numbers(message)
+                row = bisect_left(numbers, wanted, key=sequence_order)
+                return message.first_offset + row if numbers[row] == number else None
+    return None
+
+
+def _number_at(shard: Shard, offset: int) -> str:
+    with ShardReader.open(shard, offset) as reader:
+        message = reader.poll(1)[0]
+        return sequence_numbers(message, offset - message.first_offset)[0]
 
 
 class Membership:

@@ -1,0 +1,140 @@
+"""The work behind `streamfn mapping`: from options to requests, and answers printed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import click
+
+from streamfn.cli import shorthand
+from streamfn.cli.options import Settings
+from streamfn.cli.output import print_json
+from streamfn.errors import RefusedError
+from streamfn.formats.times import parse_seconds_ms
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.mapping import refusals
+from streamfn.mapping.managing import DELETE, GET, UPDATE, Mappings
+from streamfn.mapping.resetting import RESET, reset_checkpoint
+from streamfn.state.store import Store
+
+# Options that are structures, and the one that is a list; the others are plain values.
+_STRUCTURES = ("filter_criteria", "destination_config", "metrics_config", "tags")
+_WORDS = {"arn": "Arn", "uuid": "UUID"}
+
+
+def create(settings: Settings, given: Mapping[str, Any]) -> None:
+    """Make a mapping and print it; see `Mappings.create` for what is refused."""
+    with _opened(settings, writing=True, make=True) as place:
+        _print(settings, place.mappings.create(_timed(_request(given))))
+
+
+def list_(settings: Settings, given: Mapping[str, Any], everything: bool) -> None:
+    """Print the mappings; without a state database there are none."""
+    with _opened(settings) as place:
+        asked = _request(given)
+        if place.empty:
+            _print(settings, {"EventSourceMappings": []})
+        else:
+            _print(settings, place.mappings.list_(asked, everything=everything))
+
+
+def show(settings: Settings, which: str, metrics: bool) -> None:
+    """Print a mapping, or what it has counted."""
+    with _opened(settings) as place:
+        place.require(GET)
+        answer = place.mappings.get(which)
+        if metrics:
+            answer = {"UUID": answer["UUID"], **place.store().progress(answer["UUID"]).counts()}
+        _print(settings, answer)
+
+
+def update(settings: Settings, which: str | None, given: Mapping[str, Any]) -> None:
+    """Change a mapping and print it; see `Mappings.update` for what is refused."""
+    asked = _request(given)
+    named = asked.pop("UUID", None)
+    if which is None and not isinstance(named, str):
+        raise click.UsageError("name one mapping: its UUID or name as the argument, or --uuid")
+    with _opened(settings, writing=True) as place:
+        place.require(UPDATE)
+        _print(settings, place.mappings.update(which or str(named), asked))
+
+
+def delete(settings: Settings, which: str) -> None:
+    """Delete a mapping and print what it was."""
+    with _opened(settings, writing=True) as place:
+        place.require(DELETE)
+        _print(settings, place.mappings.delete(which))
+
+
+def reset(settings: Settings, which: str, position: str) -> None:
+    """Put a mapping elsewhere and say where."""
+    with _opened(settings, writing=True) as place:
+        place.require(RESET)
+        done = reset_checkpoint(place.data, place.store(), which, position)
+        _print(settings, {"UUID": done.uuid, "Name": done.name, "Offsets": done.offsets})
+
+
+class _Place:
+    """A data directory with its store, which is opened when it is first needed."""
+
+    def __init__(self, data: DataDir, opened: ExitStack, *, writing: bool, make: bool) -> None:
+        self.data = data
+        self.empty = not make and not data.state_path.exists()
+        self.store = cache(
+            lambda: opened.enter_context(Store.open(data.state_path, create=make, read_only=not writing))
+        )
+        self.mappings = Mappings(data, self.store, Path.cwd())
+
+    def require(self, operation: str) -> None:
+        """Refuse to look for a mapping where there is no store."""
+        if self.empty:
+            raise refusals.not_found(operation)
+
+
+@contextmanager
+def _opened(settings: Settings, *, writing: bool = False, make: bool = False) -> Iterator[_Place]:
+    data = DataDir.open(settings.data_dir, create=False)
+    if writing:
+        data.require_writable()
+    with ExitStack() as opened:
+        yield _Place(data, opened, writing=writing, make=make)
+
+
+def _request(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The request that options make; they win over `--cli-input-json`, as in the AWS CLI."""
+    text = given.get("cli_input_json")
+    asked = {} if text is None else shorthand.json_input("--cli-input-json", text)
+    for field, value in given.items():
+        option = "--" + field.replace("_", "-")
+        if value is None or value == () or field == "cli_input_json":
+            continue
+        if field in _STRUCTURES:
+            value = shorthand.structure(option, value)
+        elif field == "function_response_types":
+            value = shorthand.texts(option, value)
+        asked["".join(_WORDS.get(word, word.capitalize()) for word in field.split("_"))] = value
+    return asked
+
+
+def _timed(asked: dict[str, Any]) -> dict[str, Any]:
+    """The same, with a time that was given as a text as what it is on the wire."""
+    stamp = asked.get("StartingPositionTimestamp")
+    if isinstance(stamp, str):
+        try:
+            asked["StartingPositionTimestamp"] = parse_seconds_ms(stamp) / 1000
+        except ValueError as error:
+            raise RefusedError(f"--starting-position-timestamp: {error}") from None
+    return asked
+
+
+def _print(settings: Settings, answer: Mapping[str, Any]) -> None:
+    """As the AWS CLI does; with --json on one line."""
+    if settings.json_output:
+        print_json(answer)
+    else:
+        click.echo(json.dumps(answer, indent=4, ensure_ascii=False))

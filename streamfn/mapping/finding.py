@@ -1,0 +1,46 @@
+"""Whether a handler can be there, without running its code: whoever makes a mapping is told before it runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from importlib.machinery import all_suffixes
+from pathlib import Path
+
+from streamfn.mapping.handler import InitError, split_name
+
+
+def handler_exists(name: str, code_dir: Path) -> bool:
+    """Whether the module of `module.function`, `dir/module.function` or `module:function` can be found.
+
+    It is looked for as workers will: in the code directory first, then where Python looks. That the function is in it
+    shows only when it is imported.
+    """
+    try:
+        module, _ = split_name(name)
+    except InitError:
+        return False
+    parts = module.replace("/", ".").split(".")
+    if not all(parts):
+        return False
+    for directory in (code_dir, *map(Path, sys.path)):
+        place = directory.joinpath(*parts)
+        if (place / "__init__.py").is_file() or any(
+            place.with_name(place.name + suffix).is_file() for suffix in all_suffixes()
+        ):
+            return True
+    return _found_by_import_system(parts)
+
+
+def _found_by_import_system(parts: list[str]) -> bool:
+    """For what is in no directory: frozen modules, archives, packages that were installed to be edited."""
+    try:
+        spec = importlib.util.find_spec(parts[0])
+    except (ImportError, ValueError, AttributeError):
+        return False
+    if spec is None or spec.loader is None:
+        return False
+    places = [Path(place).joinpath(*parts[1:]) for place in spec.submodule_search_locations or ()]
+    return len(parts) == 1 or any(
+        (place / "__init__.py").is_file() or place.with_name(place.name + ".py").is_file() for place in places
+    )

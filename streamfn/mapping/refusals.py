@@ -1,0 +1,44 @@
+"""What the event source mapping API refuses, as boto3 and the AWS CLI say it."""
+
+from __future__ import annotations
+
+from streamfn.errors import RefusedError
+
+
+class ServiceRefused(RefusedError):
+    """A request that Lambda refuses.
+
+    `code` is the name of Lambda's error, `reason` its text. The whole is what boto3's ClientError and the AWS CLI say,
+    with `more`, which is ours, in parentheses behind it.
+    """
+
+    def __init__(self, operation: str, code: str, reason: str, more: str = "") -> None:
+        explained = f"{reason} ({more})" if more else reason
+        super().__init__(f"An error occurred ({code}) when calling the {operation} operation: {explained}")
+        self.operation = operation
+        self.code = code
+        self.reason = reason
+
+
+def violation(operation: str, reason: str) -> ServiceRefused:
+    """A value out of the range of the service's model."""
+    return ServiceRefused(operation, "ValidationException", reason)
+
+
+def invalid(operation: str, reason: str, more: str = "") -> ServiceRefused:
+    """A value that the service does not take."""
+    return ServiceRefused(operation, "InvalidParameterValueException", reason, more)
+
+
+def not_found(operation: str) -> ServiceRefused:
+    """There is no such mapping."""
+    return ServiceRefused(operation, "ResourceNotFoundException", "The resource you requested does not exist.")
+
+
+def duplicate(operation: str, stream_arn: str, function_name: str, uuid: str) -> ServiceRefused:
+    """There is a mapping of this function on this stream; the spaces inside the parentheses are Lambda's."""
+    reason = (
+        f'The event source arn (" {stream_arn} ") and function (" {function_name} ") provided mapping already exists. '
+        f"Please update or delete the existing mapping with UUID {uuid}"
+    )
+    return ServiceRefused(operation, "ResourceConflictException", reason)
