@@ -25,7 +25,7 @@ THIRD_PARTY = {
     "pool": {"trio", "orjson"},
     "state": {"orjson"},
     "capture": {"trio", "orjson", "boto3", "botocore"},
-    3: {"trio", "orjson", "hdrh"},
+    3: {"trio", "orjson", "hdrh", "fsspec"},
     4: {"trio", "orjson", "pyarrow", "click", "rich", "hdrh"},
 }
 # The packages inside `log`, from the lowest to the highest: imports point down here too.

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from streamfn import limits
 from streamfn.core.filter import check as check_filters
 from streamfn.errors import RefusedError
+from streamfn.mapping.destinations import check_destination
 
 STARTING_POSITIONS = ("LATEST", "AT_TIMESTAMP", "TRIM_HORIZON")  # in the order of Lambda's own error text
 LOGS = ("failed", "all", "none")
@@ -20,11 +21,7 @@ ON_DAMAGE = ("strict", "salvage")
 HANDLER_CHARS_MAX = 128  # Lambda's
 NAME_CHARS_MAX = 512  # ours; a default name, HANDLER@STREAM, is at most 257 long
 WORKERS_MAX = 256  # ours: far beyond the cores of one machine
-DESTINATION_DIRECTORIES = ("file", "s3")  # KIND:DIR
 RESPONSE_TYPES = ("ReportBatchItemFailures",)
-ARN_PATTERN = (  # the service model's
-    r"arn:(aws[a-zA-Z0-9-]*):([a-zA-Z0-9\-])+:((eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d{1})?:(\d{12})?:(.*)"
-)
 FOR_EVER = -1  # Lambda's: as often, or as long, as the stream keeps the record
 
 _RESERVED = (
@@ -54,8 +51,7 @@ class RunOptions:
         tumbling_window_in_seconds: state is carried through windows so long; 0: there are none.
         filters: event filter patterns, as JSON texts; a record that matches any of them is delivered. None: all are.
         filters_max: how many of them are allowed: Lambda's 5, or up to 10, to which AWS raises it when asked.
-        on_failure: where descriptions of discarded batches go: a stream's name, `file:DIR` or `s3:DIR`, or
-            the ARN of a queue, topic or bucket, whose last part names a stream or bucket; empty: nowhere.
+        on_failure: where descriptions of discarded batches go: see `destinations`; empty: nowhere.
         workers: worker processes.
         timeout_s: of one invocation; None, for debugging only: no timeout.
         until_caught_up: end when everything that is there at the start has a disposition.
@@ -233,26 +229,7 @@ def _check_failures(options: RunOptions) -> None:
             "a window's state goes from one invocation to the next"
         )
     check_filters(options.filters, at_most=options.filters_max)
-    _check_destination(options)
-
-
-def _check_destination(options: RunOptions) -> None:
-    destination = options.on_failure
-    kind, colon, directory = destination.partition(":")
-    if not destination:
-        return
-    if colon and kind in DESTINATION_DIRECTORIES:
-        if not directory or "\0" in directory:
-            raise RefusedError(f"on-failure destination {destination!r} is not valid: {kind}:DIR names a directory")
-    elif re.fullmatch(ARN_PATTERN, destination):
-        if destination.endswith(".fifo"):  # Developer Guide: standard queues and topics
-            raise RefusedError(f"on-failure destination {destination!r} is not valid: FIFO queues and topics are not")
-    elif not re.fullmatch(limits.STREAM_NAME_PATTERN, destination):
-        raise RefusedError(
-            f"on-failure destination {destination!r} is not valid: it is a stream's name, file:DIR or s3:DIR"
-        )
-    elif destination == options.stream:
-        raise RefusedError(f"on-failure destination {destination!r} is the stream that the mapping reads")
+    check_destination(options.on_failure, options.stream)
 
 
 def check_environment(environment: Mapping[str, str]) -> None:

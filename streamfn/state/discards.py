@@ -154,10 +154,17 @@ def select(connection: sqlite3.Connection, uuid: str) -> list[StoredDiscard]:
     return _stored(connection, "mapping = ? ORDER BY id", (uuid,))
 
 
-def select_pending(connection: sqlite3.Connection, uuid: str, limit: int) -> list[StoredDiscard]:
-    """The first `limit` that are still to be carried to their destinations, oldest first."""
-    where = "mapping = ? AND destination != '' AND delivered_ms IS NULL ORDER BY id LIMIT ?"
-    return _stored(connection, where, (uuid, limit))
+def pending_destinations(connection: sqlite3.Connection, uuid: str) -> list[str]:
+    """Where discards are still to be carried to."""
+    where = "mapping = ? AND destination != '' AND delivered_ms IS NULL"
+    rows = connection.execute(f"SELECT DISTINCT destination FROM discards WHERE {where} ORDER BY 1", (uuid,))
+    return [destination for (destination,) in rows]
+
+
+def select_pending(connection: sqlite3.Connection, uuid: str, destination: str, limit: int) -> list[StoredDiscard]:
+    """The first `limit` that are still to be carried to that destination, oldest first."""
+    where = "mapping = ? AND destination = ? AND destination != '' AND delivered_ms IS NULL ORDER BY id LIMIT ?"
+    return _stored(connection, where, (uuid, destination, limit))
 
 
 def count_pending(connection: sqlite3.Connection, uuid: str) -> int:
@@ -185,18 +192,18 @@ def _stored(connection: sqlite3.Connection, where: str, values: Sequence[object]
 
 
 def note(connection: sqlite3.Connection, ids: Iterable[int], position: str) -> None:
-    """Write down where the destination ends, for rows that have no such note."""
-    connection.executemany(
-        "UPDATE discards SET noted = ? WHERE id = ? AND noted IS NULL", [(position, each) for each in ids]
-    )
+    """Write down where the destination ends."""
+    connection.executemany("UPDATE discards SET noted = ? WHERE id = ?", [(position, each) for each in ids])
 
 
-def deliver(connection: sqlite3.Connection, ids: Iterable[int], now_ms: int) -> None:
-    """Their copies are durable."""
-    connection.executemany(
-        "UPDATE discards SET delivered_ms = ? WHERE id = ? AND delivered_ms IS NULL",
-        [(now_ms, each) for each in ids],
-    )
+def deliver(connection: sqlite3.Connection, ids: Iterable[int], now_ms: int) -> int:
+    """Their copies are durable.  Returns how many records they speak of that were not marked so before."""
+    records = 0
+    for each in ids:
+        where = "id = ? AND delivered_ms IS NULL RETURNING records"
+        for (count,) in connection.execute(f"UPDATE discards SET delivered_ms = ? WHERE {where}", (now_ms, each)):
+            records += count
+    return records
 
 
 def covered(

@@ -340,10 +340,15 @@ class Store:
         with translated(self.path):
             return discards.select(self._connection, uuid)
 
-    def pending(self, uuid: str, limit: int) -> list[StoredDiscard]:
-        """The first `limit` discards that are still to be carried to their destinations, oldest first."""
+    def pending_destinations(self, uuid: str) -> list[str]:
+        """Where discards are still to be carried to."""
         with translated(self.path):
-            return discards.select_pending(self._connection, uuid, limit)
+            return discards.pending_destinations(self._connection, uuid)
+
+    def pending(self, uuid: str, destination: str, limit: int) -> list[StoredDiscard]:
+        """The first `limit` discards that are still to be carried to that destination, oldest first."""
+        with translated(self.path):
+            return discards.select_pending(self._connection, uuid, destination, limit)
 
     def pending_count(self, uuid: str) -> int:
         """How many discards are still to be carried to their destinations."""
@@ -353,7 +358,7 @@ class Store:
     def note(self, uuid: str, epoch: int, ids: Sequence[int], position: str) -> None:
         """Write down where the destination of these discards ends, before the first copy of any of them.
 
-        Durable when this returns. A discard that has such a note keeps it.
+        Durable when this returns.
 
         Raises:
             Fenced: as `commit`.
@@ -363,14 +368,15 @@ class Store:
             discards.note(self._connection, ids, position)
 
     def delivered(self, uuid: str, epoch: int, ids: Sequence[int]) -> None:
-        """The copies of these discards are durable in their destination.
+        """The copies of these discards are durable in their destination; it counts how many records they speak of.
 
         Raises:
             Fenced: as `commit`.
         """
         with self._transaction():
             self._check_epoch(uuid, epoch)
-            discards.deliver(self._connection, ids, self._clock.unix_ms())
+            records = discards.deliver(self._connection, ids, self._clock.unix_ms())
+            progress.add(self._connection, uuid, Progress(on_failure_delivered=records))
 
     def commit(
         self,

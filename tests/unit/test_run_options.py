@@ -134,11 +134,11 @@ def test_there_are_five_filters_or_ten_when_asked() -> None:
 @pytest.mark.parametrize(
     ("destination", "reason"),
     [
-        ("file:", "names a directory"),
-        ("s3:", "names a directory"),
-        ("file:a\0b", "names a directory"),
-        ("http://x", "a stream's name, file:DIR or s3:DIR"),
-        ("a b", "a stream's name, file:DIR or s3:DIR"),
+        ("file:", "name a directory"),
+        ("s3:", "name a directory"),
+        ("file:a\0b", "name a directory"),
+        ("http://x", "a stream's name, file:DIR, s3:DIR or an ARN"),
+        ("a b", "a stream's name, file:DIR, s3:DIR or an ARN"),
         ("orders", "is the stream that the mapping reads"),
     ],
 )

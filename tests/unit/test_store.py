@@ -439,17 +439,19 @@ def test_a_discard_with_a_destination_is_pending_until_it_is_delivered(store: St
     store.commit(uuid, epoch, {"shard-0": (18, None)}, [GONE, FAILED, nowhere, later])
     gone, first, silent, second = store.discards(uuid)
     assert [gone.pending, first.pending, silent.pending, second.pending] == [False, True, False, True]
-    assert (store.pending(uuid, 10), store.pending(uuid, 1)) == ([first, second], [first])
+    assert (store.pending(uuid, "failures", 10), store.pending(uuid, "failures", 1)) == ([first, second], [first])
 
     store.note(uuid, epoch, [first.id], "at 5")
-    store.note(uuid, epoch, [first.id, second.id], "at 9")  # the first note holds
-    assert [one.noted for one in store.pending(uuid, 10)] == ["at 5", "at 9"]
+    store.note(uuid, epoch, [second.id], "at 9")
+    assert [one.noted for one in store.pending(uuid, "failures", 10)] == ["at 5", "at 9"]
     clock.ms = 7_000
     store.delivered(uuid, epoch, [first.id])
     clock.ms = 8_000
     store.delivered(uuid, epoch, [first.id])
-    assert [one.id for one in store.pending(uuid, 10)] == [second.id]
+    assert [one.id for one in store.pending(uuid, "failures", 10)] == [second.id]
     assert store.pending_count(uuid) == 1
+    assert (store.pending(uuid, "elsewhere", 10), store.pending_destinations(uuid)) == ([], ["failures"])
+    assert store.progress(uuid).on_failure_delivered == 3  # records, and once
     assert store.discards(uuid)[1].delivered_ms == 7_000
 
 
