@@ -44,6 +44,9 @@ class Owner(Protocol):
     def committed(self, shard_id: str, offset: int) -> None:
         """A checkpoint is durable."""
 
+    def kept(self) -> None:
+        """Discards are durable."""
+
     def stall(self, why: str) -> None:
         """Checkpoints cannot be written: hand nothing over."""
 
@@ -139,6 +142,8 @@ class Checkpointer:
             return True
         for shard_id, (offset, _) in positions.items():
             owner.committed(shard_id, offset)
+        if discards:
+            owner.kept()
         self._unstick()
         return True
 

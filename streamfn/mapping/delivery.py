@@ -1,9 +1,9 @@
 """Where on-failure records go, and how one gets there exactly once.
 
-A destination answers three questions about some discards, oldest first:
+A destination can do three things with some discards of a mapping, oldest first:
 
-    position    where does it end now?  Written down with the discards before the first copy of any of them
-    find        which of them lie behind such a position?  Asked where a copy may have been made, and nobody knows
+    position    say where it ends now: written down with the discards before the first copy of any of them
+    find        say which of them lie behind such a position: asked where a copy may have been made, and nobody knows
     put         copy them: durable when it returns, whole or not at all each, in order
 
 A stream's records carry no id of ours, because their data is Lambda's record and nothing else. But that record is the
@@ -79,38 +79,46 @@ class Source(NamedTuple):
 class Destination(Protocol):
     """See the module. Any call may raise FailedError, and may then be made again later."""
 
+    def check(self) -> None:
+        """Refuse, with RefusedError, what cannot take on-failure records; makes nothing."""
+
     def open(self) -> None:
-        """Make it, where there is none yet. RefusedError if it cannot take on-failure records."""
+        """Make it, where there is none yet."""
 
     def position(self) -> str:
         """Return where it ends now, as text; empty where a second copy would do no harm."""
 
-    def find(self, discards: Sequence[StoredDiscard]) -> set[int]:
+    def find(self, source: Source, discards: Sequence[StoredDiscard]) -> set[int]:
         """Return the ids of those whose copy is there, behind the position that each has noted."""
 
-    def put(self, discards: Sequence[StoredDiscard]) -> None:
+    def put(self, source: Source, discards: Sequence[StoredDiscard]) -> None:
         """Copy them, in order; durable when this returns."""
 
 
 class StreamDestination:
     """A stream of the data directory. The partition key of a record is the id of the shard it speaks of."""
 
-    def __init__(self, data: DataDir, name: str, source: Source) -> None:
+    def __init__(self, data: DataDir, name: str) -> None:
         """`name` is the stream's; it is made with one shard where there is none."""
         self._data = data
         self._name = name
-        self._source = source
+
+    def check(self) -> None:
+        """See `Destination`."""
+        existing = self._data.find(self._name)
+        if existing is not None:
+            require_kind(existing, KINESIS)
 
     def open(self) -> None:
         """See `Destination`."""
-        require_kind(self._stream(), KINESIS)
+        self._stream()
 
     def position(self) -> str:
         """The stream's id, and the end of each of its shards."""
         stream = self._stream()
         return json.dumps({"stream": stream.id, "shards": {shard.id: committed_end(shard) for shard in stream.shards}})
 
-    def find(self, discards: Sequence[StoredDiscard]) -> set[int]:
+    def find(self, source: Source, discards: Sequence[StoredDiscard]) -> set[int]:
         """See `Destination`; shards that the stream has got since are looked through from their beginning."""
         stream = self._stream()
         wanted: dict[tuple[str, bytes], int] = {}
@@ -119,7 +127,7 @@ class StreamDestination:
             noted = json.loads(stored.noted or "{}")
             if noted.get("stream") != stream.id:
                 continue  # noted of one that was deleted, and its copy with it
-            wanted[stored.discard.shard_id, self._source.record(stored.discard)] = stored.id
+            wanted[stored.discard.shard_id, source.record(stored.discard)] = stored.id
             for shard in stream.shards:
                 start = noted["shards"].get(shard.id, 0)
                 starts[shard.id] = min(start, starts.get(shard.id, start))
@@ -137,9 +145,9 @@ class StreamDestination:
                         found.add(wanted[row.partition_key, row.data])
         return found
 
-    def put(self, discards: Sequence[StoredDiscard]) -> None:
+    def put(self, source: Source, discards: Sequence[StoredDiscard]) -> None:
         """See `Destination`."""
-        records = [NewRecord(self._source.record(each.discard), each.discard.shard_id) for each in discards]
+        records = [NewRecord(source.record(each.discard), each.discard.shard_id) for each in discards]
         with Producer(self._stream(), wait_s=WAIT_S) as producer:
             producer.submit(records).result()
 
@@ -150,13 +158,21 @@ class StreamDestination:
 class FileDestination:
     """A directory with a file for each record; with `objects` they lie as in an S3 bucket, and have the event."""
 
-    def __init__(self, directory: Path, source: Source, *, objects: bool, disk: Disk = SYSTEM_DISK) -> None:
+    def __init__(self, directory: Path, *, objects: bool, disk: Disk = SYSTEM_DISK) -> None:
         """The directory is made where there is none."""
         self._directory = directory
-        self._source = source
         self._objects = objects
         self._disk = disk
         self._made: set[Path] = set()
+
+    def check(self) -> None:
+        """See `Destination`."""
+        there = next(path for path in (self._directory, *self._directory.parents) if os.path.lexists(path))
+        if not there.is_dir():
+            raise RefusedError(f"on-failure destination {self._directory} is not valid: {there} is not a directory")
+        if not os.access(there, os.W_OK | os.X_OK):
+            why = f"{there} is not writable for uid {os.geteuid()}"
+            raise RefusedError(f"on-failure destination {self._directory} is not valid: {why}")
 
     def open(self) -> None:
         """See `Destination`."""
@@ -165,24 +181,22 @@ class FileDestination:
         except OSError as error:
             why = f"{error.strerror}, as uid {os.geteuid()}"
             raise FailedError(f"cannot make the on-failure destination {self._directory}: {why}") from error
-        if not os.access(self._directory, os.W_OK | os.X_OK):
-            raise FailedError(f"on-failure destination {self._directory} is not writable for uid {os.geteuid()}")
 
     def position(self) -> str:
         """Nothing to write down: a second copy takes the first one's place."""
         return ""
 
-    def find(self, discards: Sequence[StoredDiscard]) -> set[int]:
+    def find(self, source: Source, discards: Sequence[StoredDiscard]) -> set[int]:
         """See `Destination`: nothing is ever noted."""
         return set()
 
-    def put(self, discards: Sequence[StoredDiscard]) -> None:
+    def put(self, source: Source, discards: Sequence[StoredDiscard]) -> None:
         """See `Destination`."""
         for each in discards:
-            path = self._path(each)
+            path = self._directory / file_path(source, each, objects=self._objects)
             try:
                 self._make(path.parent)
-                self._write(path, self._source.record(each.discard, payload=self._objects))
+                self._write(path, source.record(each.discard, payload=self._objects))
             except OSError as error:
                 raise FailedError(f"cannot write {path}: {error.strerror}") from error
 
@@ -212,20 +226,16 @@ class FileDestination:
         self._disk.sync_directory(directory.parent)
         self._made.add(directory)
 
-    def _path(self, stored: StoredDiscard) -> Path:
-        return self._directory / file_path(self._source, stored, objects=self._objects)
-
 
 class BucketDestination:
     """A real bucket, or a prefix in it, through fsspec. An object is there whole or not at all."""
 
-    def __init__(self, url: str, source: Source) -> None:
+    def __init__(self, url: str) -> None:
         """`url` is `s3://BUCKET` or `s3://BUCKET/PREFIX`; credentials are found as the SDK finds them."""
         self._url = url.rstrip("/")
-        self._source = source
         self._files: Any = None
 
-    def open(self) -> None:
+    def check(self) -> None:
         """See `Destination`."""
         try:
             import fsspec
@@ -236,20 +246,24 @@ class BucketDestination:
                 f"on-failure destination {self._url} needs fsspec and s3fs: pip install 'streamfn[s3]' ({error})"
             ) from None
 
+    def open(self) -> None:
+        """See `Destination`: a bucket is never made."""
+        self.check()
+
     def position(self) -> str:
         """Nothing to write down: a second copy takes the first one's place."""
         return ""
 
-    def find(self, discards: Sequence[StoredDiscard]) -> set[int]:
+    def find(self, source: Source, discards: Sequence[StoredDiscard]) -> set[int]:
         """See `Destination`: nothing is ever noted."""
         return set()
 
-    def put(self, discards: Sequence[StoredDiscard]) -> None:
+    def put(self, source: Source, discards: Sequence[StoredDiscard]) -> None:
         """See `Destination`."""
         for each in discards:
-            url = f"{self._url}/{file_path(self._source, each, objects=True)}"
+            url = f"{self._url}/{file_path(source, each, objects=True)}"
             try:
-                self._files.pipe_file(url, self._source.record(each.discard, payload=True))
+                self._files.pipe_file(url, source.record(each.discard, payload=True))
             except Exception as error:  # fsspec's implementations share no class of errors
                 raise FailedError(f"cannot write {url}: {type(error).__name__}: {error}") from error
 
@@ -269,11 +283,16 @@ def file_path(source: Source, stored: StoredDiscard, *, objects: bool) -> str:
     return f"{time}-{shard_id}-{object_id}.json"
 
 
-def destination_of(data: DataDir, text: str, source: Source) -> Destination:
+def refuse_destination(data: DataDir, text: str) -> None:
+    """Refuse, with RefusedError, a destination (as a resolved text) that cannot take on-failure records."""
+    destination_of(data, text).check()
+
+
+def destination_of(data: DataDir, text: str) -> Destination:
     """Return the destination that a resolved text names; nothing is made before `open`."""
     if text.startswith(BUCKET):
-        return BucketDestination(text, source)
+        return BucketDestination(text)
     for kind in (FILES, OBJECTS):
         if text.startswith(kind):
-            return FileDestination(Path(text.removeprefix(kind)), source, objects=kind == OBJECTS)
-    return StreamDestination(data, text, source)
+            return FileDestination(Path(text.removeprefix(kind)), objects=kind == OBJECTS)
+    return StreamDestination(data, text)

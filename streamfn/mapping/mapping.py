@@ -21,9 +21,11 @@ from streamfn.events.size import EVENT_FRAME_BYTES, fixed_bytes
 from streamfn.limits import EVENT_BYTES_MAX
 from streamfn.log.segment.rows import rows
 from streamfn.log.shard.gaps import TRIMMED, Gap
+from streamfn.mapping.delivery import Source
 from streamfn.mapping.discarding import discard_of
 from streamfn.mapping.feed import ShardFeed
 from streamfn.mapping.feeds import Feeds
+from streamfn.mapping.forwarder import Forwarder
 from streamfn.mapping.histogram import new_histogram
 from streamfn.mapping.logs import LogLines, peak_memory_mb
 from streamfn.mapping.options import FOR_EVER, RunOptions
@@ -71,7 +73,8 @@ class RunResult:
     `seconds` is from the first hand-over to the last durable checkpoint; `resumes_at` the durable checkpoint of each
     shard (an offset: the first record that the next run delivers). `why` says what ended it: `caught up`, `limit` or
     `drained`. `trimmed` and `lost` count records that were gone before they could be handed over: by retention, or by a
-    crash or damage.
+    crash or damage. `on_failure_pending` counts on-failure records that have not reached their destination yet, also
+    those of earlier runs: the next run carries them there.
     """
 
     records: int
@@ -83,6 +86,7 @@ class RunResult:
     resumes_at: dict[str, int] = field(default_factory=dict)
     trimmed: int = 0
     lost: int = 0
+    on_failure_pending: int = 0
 
     @property
     def records_per_second(self) -> float:
@@ -105,6 +109,7 @@ class EventSourceMapping:
         shares_function: bool,
         options: RunOptions,
         logs: LogLines,
+        destination: str = "",
     ) -> None:
         self.runtime = runtime
         self.name: str = binding.mapping.name
@@ -114,7 +119,6 @@ class EventSourceMapping:
         self.function = function
         self.shares_function = shares_function
         self.timeout_s = function.config.timeout_s
-        self.destination = options.on_failure
         self.counts = Counts()
         self.pace = Pace()
         self.latency, self.duration = new_histogram(), new_histogram()
@@ -128,6 +132,9 @@ class EventSourceMapping:
         self.dated = self._policy.maximum_record_age_ms is not None  # lanes need to know when records arrived
         self._logs = logs
         self.salvage = options.on_damage == "salvage"  # go on behind damage
+        self.destination = destination  # of on-failure records, resolved
+        source = Source(self.uuid, stream, ROLE_ARN)
+        self._forwarder = Forwarder(self, runtime.data, runtime.store, runtime.disk, source, self._say)
         self._watchers: list[Callable[[Outcome], None]] = []
         self._headers: dict[str, bytes] = {}
         self._feeds = Feeds(self)
@@ -167,9 +174,12 @@ class EventSourceMapping:
         self._feeds = Feeds(self)
         try:
             self.runtime.adopt(self)
+            await self._forwarder.open(self.destination)
+            self._forwarder.stir()  # an earlier run may have left something
             await self._feeds.open(until_caught_up=until_caught_up)
             self.look()
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._forwarder.run)
                 self._feeds.start(nursery)
                 await self._over.wait()
                 await self._finish()
@@ -185,6 +195,9 @@ class EventSourceMapping:
         if self.damage:
             raise self._failure()
         return self.result()
+
+    def _say(self, text: str) -> None:
+        self.runtime.say(f"{self.name}: {text}")
 
     def _failure(self) -> FailedError:
         """Everything that is damaged, as one error."""
@@ -209,14 +222,20 @@ class EventSourceMapping:
             dict(self.durable),
             counts.trimmed,
             counts.lost,
+            self._forwarder.left,
         )
 
     async def _finish(self) -> None:
-        """Take back what is staged, wait for what runs, make the last checkpoints durable."""
+        """Take back what is staged, wait for what runs, make the last checkpoints durable, carry what was discarded."""
         self._feeds.drain()
         while self._feeds.busy:
             await self.runtime.next_round()
         await self.runtime.checkpointer.flush()
+        if self._fenced is None:
+            try:
+                await self._forwarder.finish()
+            except Fenced as error:
+                self.fenced(error)
 
     def _end(self, why: str) -> None:
         if not self._why:
@@ -454,6 +473,10 @@ class EventSourceMapping:
         self.durable[shard_id] = offset
         self._feeds.committed(shard_id, offset)
         self._last_ns = self.now_ns()
+
+    def kept(self) -> None:
+        """Discards are durable."""
+        self._forwarder.stir()
 
     def stall(self, why: str) -> None:
         """Checkpoints cannot be written just now: hand nothing over until `recover`."""

@@ -24,6 +24,8 @@ from streamfn.log.shard.watch import CommitWatch
 from streamfn.mapping import configuration
 from streamfn.mapping.checkpointer import Checkpointer
 from streamfn.mapping.context import function_environment
+from streamfn.mapping.delivery import refuse_destination
+from streamfn.mapping.destinations import resolve_destination
 from streamfn.mapping.feed import ShardFeed
 from streamfn.mapping.handler import Handler, function_name_of
 from streamfn.mapping.lane import ShardLane
@@ -87,6 +89,9 @@ class Runtime:
         stream = self.data.stream(options.stream)
         check_position(stream, options.starting_position)
         directory = str((code_dir or Path.cwd()).resolve())
+        destination = resolve_destination(options.on_failure, Path(directory))
+        if destination:
+            await trio.to_thread.run_sync(refuse_destination, self.data, destination)
         name = options.name
         existing = await self.disk(self.store.mapping, name)
         if existing is not None and existing.stream_name != stream.name:
@@ -132,6 +137,7 @@ class Runtime:
             shares_function=shared is not None,
             options=options,
             logs=logs,
+            destination=destination,
         )
         self._open.append(mapping)
         return mapping

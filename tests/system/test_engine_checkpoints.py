@@ -80,6 +80,9 @@ async def test_a_flush_waits_for_the_commit_that_another_one_has_begun():
         def committed(self, shard_id, offset):
             self.durable = offset
 
+        def kept(self):
+            pass
+
     disk, owner = Disk(), Owner()
     checkpointer = Checkpointer(disk, trio.CapacityLimiter(1))
     checkpointer.own(owner)
