@@ -22,6 +22,9 @@ HANDLER_CHARS_MAX = 128  # Lambda's
 NAME_CHARS_MAX = 512  # ours; a default name, HANDLER@STREAM, is at most 257 long
 WORKERS_MAX = 256  # ours: far beyond the cores of one machine
 RESPONSE_TYPES = ("ReportBatchItemFailures",)
+ARN_PATTERN = (  # the service model's
+    r"arn:(aws[a-zA-Z0-9-]*):([a-zA-Z0-9\-])+:((eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d{1})?:(\d{12})?:(.*)"
+)
 FOR_EVER = -1  # Lambda's: as often, or as long, as the stream keeps the record
 
 _RESERVED = (
