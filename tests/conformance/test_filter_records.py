@@ -162,8 +162,8 @@ def test_json_without_a_data_pattern_is_filtered_by_metadata():
 @pytest.mark.conformance(
     "filters/json-scalars",
     source="ours",
-    rule="Data that is JSON but no object (a number, a text, an array) is JSON: it has no fields, and the objects of an "
-    "array are looked at one by one.",
+    rule="Data that is JSON but no object (a number, a text, an array) is JSON: it has no fields, and the objects of "
+    "an array are looked at one by one.",
 )
 def test_data_that_is_json_and_no_object():
     assert not kinesis({"data": {"a": ["x"]}}).matches({"data": "x"})
