@@ -132,7 +132,7 @@ class Run:
                         attempt=lane.machine.attempts,
                         reason=f"{retry.fault.error_type}: {retry.fault.message}",
                         next_attempt_s=0 if lane.busy else max(0.0, (retry.due_ns - now_ns) / 1e9),
-                        first_offset=retry.first_offset,
+                        first_offset=lane.offset_of(retry.first_offset),
                         records=retry.records,
                     )
                 )

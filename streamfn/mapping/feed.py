@@ -1,8 +1,12 @@
 """One shard of a mapping at work: reading its log, in order, into lanes.
 
-A feed is a task. It reads ahead of the lanes, as far as they can use it and memory allows, stands still before gaps
-until everything before them has a disposition, and wakes its lanes when time has passed. What the lanes do with the
-records is their own business (lane.py); how far the shard is follows from how far they are.
+A feed is a task. It reads ahead of the lanes, as far as they can use it and memory allows, has the records selected
+that the filters want, sorts them into the lanes, stands still before gaps until everything before them has a
+disposition, and wakes its lanes when time has passed. What the lanes do with the records is their own business
+(lane.py); how far the shard is follows from how far they are.
+
+Where there is one lane and no filter, the shard's records are simply the lane's, and its machine is asked directly.
+Otherwise `ShardWork` stands between: it knows which record is which.
 
 Segments are held until the watermark has passed them, because a failed batch is sent again from the same rows.
 """
@@ -10,38 +14,91 @@ Segments are held until the watermark has passed them, because a failed batch is
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
 from streamfn.core.batcher import Chunk
 from streamfn.core.lane import Lane
+from streamfn.core.shard import Reach, ShardWork
 from streamfn.events.rows import arrivals
 from streamfn.mapping.lane import ShardLane
-from streamfn.mapping.pieces import Piece
-from streamfn.mapping.poller import Poller
+from streamfn.mapping.pieces import Piece, extent_of
+from streamfn.mapping.poller import Poller, Read
+from streamfn.mapping.sorting import parts_of
+from streamfn.state.discards import Discard
+from streamfn.types import Part
 
 if TYPE_CHECKING:
     from streamfn.log.catalog.stream import Shard
     from streamfn.log.segment.segment import Segment
     from streamfn.log.shard.gaps import Gap
+    from streamfn.log.shard.reader import Message
     from streamfn.mapping.mapping import EventSourceMapping
 
 # Reading goes on until this many bytes of event JSON wait to be handed over.
 READ_AHEAD_BYTES = 16 * 1024 * 1024
 
+# How far reading may be ahead of the first record that is not done, where lanes wait for different ones: so much may be
+# delivered again after a crash, and is remembered meanwhile.
+REACH_BYTES = 64 * 1024 * 1024
+REACH_RECORDS = 1_000_000
+
+# Reads that are with the filters, or behind one that is: one more than is worked on, so that the scanners never wait.
+SELECTING_MAX = 2
+
+# Sorting more rows than this is done in a thread.
+SORT_ROWS = 4_096
+
+
+class Select(Protocol):
+    """The filters, as a shard sees them."""
+
+    async def select(self, messages: Sequence[Message]) -> list[memoryview | None]:
+        """The numbers of the rows that are wanted of each message, ascending; None for all of them."""
+
+    def close(self) -> None:
+        """Let everything go."""
+
+
+class _Selecting:
+    """Messages on their way through the filters; `rows` is None until they are back."""
+
+    def __init__(self, messages: list[Message]) -> None:
+        self.messages = messages
+        self.rows: list[memoryview | None] | None = None
+
 
 class ShardFeed:
     """The shell of one shard. `lanes` are those of its lanes, `owner` is the mapping."""
 
-    def __init__(self, owner: EventSourceMapping, shard: Shard, machine: Lane, poller: Poller) -> None:
+    def __init__(
+        self,
+        owner: EventSourceMapping,
+        shard: Shard,
+        machines: Sequence[Lane],
+        poller: Poller,
+        start: int,
+        selector: Select | None = None,
+    ) -> None:
+        """Begin at the offset `start`, where the poller stands."""
         self.owner = owner
         self.shard = shard
         self.stopping = False
         self.finish: int | None = None
-        self.lanes: list[ShardLane] = [ShardLane(self, machine)]
-        self._work = machine
+        self.lanes: list[ShardLane] = [ShardLane(self, machine) for machine in machines]
+        self._spread: ShardWork[Discard] | None = None
+        self._work: Lane | ShardWork[Discard] = machines[0]
+        if len(machines) > 1 or selector is not None:
+            reach = Reach(READ_AHEAD_BYTES // len(machines), REACH_RECORDS, REACH_BYTES)
+            self._work = self._spread = ShardWork(machines, start, reach)
+        self._start = start
         self._poller = poller
+        self._selector = selector
+        self._selecting: deque[_Selecting] = deque()
+        self._read_to = start  # behind the last message that was read
+        self._noted = start  # the watermark, as the mapping was told it
         self._segments: deque[tuple[Segment, int]] = deque()  # retained, and where the last message read from it ends
         self._wake = trio.Event()
         self._gap: Gap | None = None  # what is gone where reading stands
@@ -71,22 +128,26 @@ class ShardFeed:
 
     def oldest_arrival_ms(self) -> int | None:
         """When the first record that is not done arrived (milliseconds since 1970); None if it has not been read."""
-        arrivals = [arrival for lane in self.lanes if (arrival := lane.oldest_arrival_ms()) is not None]
-        return min(arrivals, default=None)
+        times = [arrival for lane in self.lanes if (arrival := lane.oldest_arrival_ms()) is not None]
+        return min(times, default=None)
 
     # ---- its task: reading and time
 
-    async def run(self) -> None:
-        """Read, and pump when time has passed, until cancelled.
+    async def run(self, nursery: trio.Nursery) -> None:
+        """Read, and hand over when time has passed, until cancelled; filters work in `nursery`.
 
         Raises:
             LogDamaged: the shard's log is damaged; other shards go on until the mapping ends.
         """
         while True:
             self._wake = trio.Event()
+            if self._selecting and self._selecting[0].rows is not None:
+                await self._selected(self._selecting[0])
+                self._hand_over()
+                continue
             if self.hungry:
                 self._dry = True  # taken back by `wake`: what is committed during the read counts
-                if await self._read():
+                if await self._read(nursery):
                     self._dry = False
                     self._hand_over()
                     continue
@@ -113,35 +174,115 @@ class ShardFeed:
     @property
     def hungry(self) -> bool:
         """Whether more should be read now."""
-        work = self._work
-        if self.stopping or self._dry or self._gap is not None or work.buffered_bytes >= READ_AHEAD_BYTES:
+        if self.stopping or self._dry or self._gap is not None:
             return False
-        return self.finish is None or work.next_offset < self.finish
+        if self.finish is not None and self._read_to >= self.finish:
+            return False
+        if self._spread is None:
+            return self._work.buffered_bytes < READ_AHEAD_BYTES  # type: ignore[union-attr]
+        return len(self._selecting) < SELECTING_MAX and self._spread.hungry
 
     @property
     def behind(self) -> bool:
-        """Whether the log has more, which is about to be read."""
-        return self._poller.behind and self.hungry
+        """Whether there is more, which is about to come."""
+        return bool(self._selecting) or (self._poller.behind and self.hungry)
 
     def _hand_over(self) -> None:
         for lane in self.lanes:
             lane.hand_over()
 
-    async def _read(self) -> bool:
-        start, found = self._work.next_offset, await self._poller.read(self.finish)
-        (lane,) = self.lanes
-        for message, prefix in found:
-            first, end = message.first_offset, message.first_offset + message.rows
-            skipped = max(0, start - first)
-            if skipped < message.rows:
-                self._retain(message.segment, end)
-                lane.hold(Piece(message, first, end, 0, None))
-                times = arrivals(message.segment.address, message.cdata)[skipped:] if self.owner.dated else None
-                self._work.offer(Chunk(first + skipped, prefix[skipped:], times))
+    # ---- from the log to the lanes
+
+    async def _read(self, nursery: trio.Nursery) -> bool:
+        """Read once; whether there was anything."""
+        reads = await self._poller.read(self.finish)
+        for message, _ in reads:
+            self._read_to = message.first_offset + message.rows
+            self._retain(message.segment, self._read_to)
+        if self._selector is not None and reads:
+            self._selecting.append(_Selecting([message for message, _ in reads]))
+            nursery.start_soon(self._select, self._selector, self._selecting[-1])
+        elif self._spread is not None:
+            await self._sort(self._spread, reads, [None] * len(reads))
+        else:
+            for read in reads:
+                self._offer(*read)
         self._gap = self._poller.gap
-        if self._gap is not None:
+        self._meet_gap()
+        return bool(reads) or self._gap is not None
+
+    def _offer(self, message: Message, prefix_bytes: memoryview | None) -> None:
+        """All records of the message are the one lane's; the first message may begin before the checkpoint."""
+        assert prefix_bytes is not None
+        (lane,), first = self.lanes, message.first_offset
+        skipped = max(0, self._start - first)
+        if skipped < message.rows:
+            lane.hold(Piece(message, first, first + message.rows, 0, None))
+            times = arrivals(message.segment.address, message.cdata)[skipped:] if self.owner.dated else None
+            lane.machine.offer(Chunk(first + skipped, prefix_bytes[skipped:], times))
+
+    async def _select(self, selector: Select, selecting: _Selecting) -> None:
+        selecting.rows = await selector.select(selecting.messages)
+        self._wake.set()
+
+    async def _selected(self, selecting: _Selecting) -> None:
+        """The oldest read has come through the filters."""
+        assert self._spread is not None
+        assert selecting.rows is not None
+        await self._sort(self._spread, [Read(message, None) for message in selecting.messages], selecting.rows)
+        self._selecting.popleft()
+        self._meet_gap()
+
+    async def _sort(
+        self, work: ShardWork[Discard], reads: Sequence[Read], rows: Sequence[memoryview | None]
+    ) -> None:
+        """Sort messages into the lanes."""
+        if sum(message.rows for message, _ in reads) > SORT_ROWS:
+            sorted_parts = await trio.to_thread.run_sync(self._parts, reads, rows)
+        else:
+            sorted_parts = self._parts(reads, rows)
+        for (message, _), parts in zip(reads, sorted_parts, strict=True):
+            offered = work.next_offset
+            positions = [self.lanes[part.lane].machine.next_offset for part in parts]
+            work.offer(message.first_offset + message.rows, parts)
+            wanted = self._hold(message, parts, positions)
+            self.owner.filtered(work.next_offset - offered - wanted)
+        self.settled()
+
+    def _parts(self, reads: Sequence[Read], rows: Sequence[memoryview | None]) -> list[list[Part]]:
+        factor, dated = len(self.lanes), self.owner.dated
+        return [
+            parts_of(
+                message,
+                self._poller.measure(message) if prefix_bytes is None else prefix_bytes,
+                chosen,
+                factor=factor,
+                dated=dated,
+                start=self._start,
+                stop=self.finish,
+            )
+            for (message, prefix_bytes), chosen in zip(reads, rows, strict=True)
+        ]
+
+    def _hold(self, message: Message, parts: Sequence[Part], positions: Sequence[int]) -> int:
+        """Give the lanes their pieces of a message, from these positions on; returns how many records they have."""
+        extent, wanted = extent_of(message), 0
+        for part, position in zip(parts, positions, strict=True):
+            lane = self.lanes[part.lane]
+            count = lane.machine.next_offset - position
+            if count:
+                row = part.first_offset - message.first_offset
+                chosen = None if part.rows is None else part.rows[:count]
+                lane.hold(Piece(message, position, position + count, row, chosen, extent))
+            wanted += count
+        return wanted
+
+    # ---- gaps
+
+    def _meet_gap(self) -> None:
+        """Close the batches before a gap, when everything before it is with the lanes."""
+        if self._gap is not None and not self._selecting:
             self._work.meet_gap()
-        return bool(found) or self._gap is not None
 
     def _skip(self) -> bool:
         """Go on behind a gap, once everything before it is done; its records are disposed of without a delivery."""
@@ -153,24 +294,42 @@ class ShardFeed:
         self._gap = None
         self._dry = False
         self._work.skip_gap(gap.end_offset, now)
+        self._read_to = self._noted = gap.end_offset
         for lane in self.lanes:
             lane.skipped()
         self.owner.skipped(self, gap.clipped(first, gap.end_offset))
         return True
 
-    # ---- segments
+    # ---- dispositions
+
+    def give_up(self, discard: Discard) -> None:
+        """A lane has discarded these records; call `settled` then."""
+        if self._spread is None:
+            self.owner.keep(discard)
+        else:
+            self._spread.hold(discard.first_offset, discard.end_offset - 1, discard)
+
+    def settled(self) -> None:
+        """Lanes have moved on: so may the checkpoint, and segments behind it are let go."""
+        if self._spread is not None:
+            self._spread.moved()
+            for discard in self._spread.release():
+                self.owner.keep(discard)
+        watermark = self._work.watermark
+        if watermark != self._noted:
+            self._noted = watermark
+            self.owner.moved(self)
+        elif self.owner.budget == 0:
+            self.owner.look()
+        segments = self._segments  # the newest stays, it may get more
+        while len(segments) > 1 and segments[0][1] <= watermark:
+            self._release(segments.popleft()[0])
 
     def _retain(self, segment: Segment, end: int) -> None:
         if self._segments and self._segments[-1][0] is segment:
             self._segments[-1] = (segment, end)
         else:
             self._segments.append((segment.retain(), end))
-
-    def passed(self) -> None:
-        """The watermark may have moved: let go of the segments behind it; the newest stays, it may get more."""
-        segments = self._segments
-        while len(segments) > 1 and segments[0][1] <= self._work.watermark:
-            self._release(segments.popleft()[0])
 
     def _release(self, segment: Segment) -> None:
         self.owner.retire(segment.id)
@@ -185,7 +344,7 @@ class ShardFeed:
 
     def end_here(self) -> None:
         """Read no further: what has been read is delivered, and then the shard is finished."""
-        self.finish_at(self._work.next_offset)
+        self.finish_at(self._read_to if self.finish is None else min(self.finish, self._read_to))
 
     def drain(self) -> None:
         """Hand over nothing more, and take back what no worker has started."""
@@ -198,6 +357,9 @@ class ShardFeed:
         self.stopping = True
         for lane in self.lanes:
             lane.close()
+        self._selecting.clear()
+        if self._selector is not None:
+            self._selector.close()
         while self._segments:
             self._release(self._segments.popleft()[0])
         self._poller.close()

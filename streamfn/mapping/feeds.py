@@ -68,7 +68,7 @@ class Feeds:
         """Serve what is open, and from now on what comes."""
         self._nursery = nursery
         for feed in self.active:
-            nursery.start_soon(self._serve, feed)
+            nursery.start_soon(self._serve, feed, nursery)
         nursery.start_soon(self._extend)
 
     def _look_up(self) -> tuple[Stream, dict[str, int]]:
@@ -186,17 +186,17 @@ class Feeds:
         self.active.append(feed)
         self._runtime.follow(self._mapping, feed)
         if self._nursery is not None:
-            self._nursery.start_soon(self._serve, feed)
+            self._nursery.start_soon(self._serve, feed, self._nursery)
 
     # ---- serving and letting go
 
-    async def _serve(self, feed: ShardFeed) -> None:
+    async def _serve(self, feed: ShardFeed, nursery: trio.Nursery) -> None:
         """Run a feed until its shard is finished; where it can read no further, it still delivers what it has."""
         with trio.CancelScope() as scope:
             self._scopes[feed.shard.id] = scope
             self._settle(feed.shard.id)  # it may have been finished before it was served
             try:
-                await feed.run()
+                await feed.run(nursery)
             except FailedError as damage:
                 self._mapping.damage.append(damage)
                 self._lineage.bar(feed.shard.id)
@@ -204,7 +204,7 @@ class Feeds:
                     self._runtime.say(str(damage))
                 feed.end_here()
                 self._mapping.look()
-                await feed.run()
+                await feed.run(nursery)
         if scope.cancelled_caught:  # finished, and durably
             self.active.remove(feed)
             self._let_go(feed)

@@ -18,6 +18,7 @@ import trio
 from streamfn._native import ffi
 from streamfn.core.lane import Lane
 from streamfn.events.partial import Failed, Partly, judge
+from streamfn.events.rows import aim
 from streamfn.limits import EVENT_BYTES_MAX, RING_CAPACITY
 from streamfn.mapping.outcome import Outcome, fault_of, reported
 from streamfn.mapping.pieces import Piece, Span, sequence_numbers
@@ -210,11 +211,13 @@ class ShardLane:
         """Keep what the machine has given up, and where it lies; the watermark is behind it already."""
         discards = self.machine.take_discards()
         if discards:
+            shard_id = self.feed.shard.id
             for each in discards:
                 spans = self.spans(each.first_offset, each.records)
-                self._owner.discarded(self.feed, each, spans, self._last_request, unhandled=self._unhandled)
-            self._owner.moved(self.feed)
+                row = self._owner.discarded(shard_id, each, spans, self._last_request, unhandled=self._unhandled)
+                self.feed.give_up(row)
             self._forget()
+            self.feed.settled()
 
     def _sit(self, worker: Worker) -> bool:
         owner = self._owner
@@ -257,7 +260,7 @@ class ShardLane:
             if not self._introduce(piece):
                 break
             if whole:
-                count = self.seat.submit_run(piece.aim(position, run.records), run.records, whole, now)
+                count = self._submit_whole(piece, position, run.records, whole, now)
                 done += count
                 position += count * run.records
                 if count < whole:
@@ -268,6 +271,14 @@ class ShardLane:
             else:
                 break
         return done
+
+    def _submit_whole(self, piece: Piece, position: int, records: int, batches: int, now: int) -> int:
+        """As many as fit of so many batches that lie in one piece."""
+        assert self.seat is not None
+        if piece.rows is None:
+            return self.seat.submit_run(piece.aim(position, records), records, batches, now)
+        rows = piece.numbers(position, records * batches)
+        return self.seat.submit_rows(piece.extent_of_all(), rows, records, batches, now)
 
     def _submit_across(self, index: int, position: int, records: int, now: int) -> bool:
         """One batch that begins in one message and ends in a later one."""
@@ -285,9 +296,13 @@ class ShardLane:
             index += 1
         extents = ffi.new("sf_extent[]", len(parts))
         size = ffi.sizeof("sf_extent")
+        selection: list[bytes] = []
         for place, (piece, first, count) in enumerate(parts):
-            ffi.memmove(extents + place, piece.aim(first, count), size)
-        return self.seat.submit(extents, len(parts), now)
+            if piece.rows is None:
+                ffi.memmove(extents + place, piece.aim(first, count), size)
+            elif aim(piece.extent_of_all(), rows := piece.numbers(first, count), extents + place):
+                selection.append(bytes(rows))
+        return self.seat.submit(extents, len(parts), now, b"".join(selection))
 
     def _introduce(self, piece: Piece) -> bool:
         """See that the worker has the segment. False when its socket is full: the next round tries again."""
@@ -318,7 +333,7 @@ class ShardLane:
         machine = self.machine
         first = machine.watermark
         machine.succeeded(batches, self._owner.now_ns())
-        self._owner.succeeded(self.feed, batches, machine.watermark - first)
+        self._owner.succeeded(batches, machine.watermark - first)
         self._settle()
 
     def completed(self, answer: Answer) -> None:
@@ -354,14 +369,14 @@ class ShardLane:
         if isinstance(verdict, Partly):
             fault = reported(f"the record {numbers[verdict.done]} was reported", answer.payload)
             machine.partly(verdict.done, now, fault)
-            self._owner.succeeded(self.feed, 0, verdict.done)
+            self._owner.succeeded(0, verdict.done)
             return fault
         if isinstance(verdict, Failed):
             fault = reported(verdict.reason, answer.payload)
             machine.partly(0, now, fault)
             return fault
         machine.succeeded(1, now)
-        self._owner.succeeded(self.feed, 1, answer.records)
+        self._owner.succeeded(1, answer.records)
         return None
 
     def _report(self, answer: Answer, offset: int, attempt: int, pid: int, fault: Fault | None) -> None:
@@ -386,6 +401,7 @@ class ShardLane:
     def _settle(self) -> None:
         """After answers: let go of what the watermark has passed, and of the seat when nothing is in flight."""
         self._forget()
+        self.feed.settled()
         if self.machine.in_flight == 0:
             self._stand()
         self._owner.runtime.queue(self)
@@ -396,7 +412,6 @@ class ShardLane:
         while pieces and pieces[0].end <= watermark:
             pieces.popleft()
             self._cursor = max(0, self._cursor - 1)
-        self.feed.passed()
 
     def _pid(self) -> int:
         assert self.seat is not None

@@ -55,7 +55,7 @@ class Counts:
     """What this run has done so far. `records` and `batches` are those that succeeded.
 
     `trimmed` are records that retention took before they could be handed over, `lost` those that a crash or damage
-    took.
+    took, `filtered` those that no filter wanted.
     """
 
     records: int = 0
@@ -64,6 +64,7 @@ class Counts:
     discarded: int = 0
     trimmed: int = 0
     lost: int = 0
+    filtered: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +74,8 @@ class RunResult:
     `seconds` is from the first hand-over to the last durable checkpoint; `resumes_at` the durable checkpoint of each
     shard (an offset: the first record that the next run delivers). `why` says what ended it: `caught up`, `limit` or
     `drained`. `trimmed` and `lost` count records that were gone before they could be handed over: by retention, or by a
-    crash or damage. `on_failure_pending` counts on-failure records that have not reached their destination yet, also
-    those of earlier runs: the next run carries them there.
+    crash or damage; `filtered` those that no filter wanted. `on_failure_pending` counts on-failure records that have not
+    reached their destination yet, also those of earlier runs: the next run carries them there.
     """
 
     records: int
@@ -87,6 +88,7 @@ class RunResult:
     trimmed: int = 0
     lost: int = 0
     on_failure_pending: int = 0
+    filtered: int = 0
 
     @property
     def records_per_second(self) -> float:
@@ -129,6 +131,7 @@ class EventSourceMapping:
         self._epoch = epoch
         self._rules = batch_rules(options.batch_size, options.maximum_batching_window_in_seconds)
         self._policy = failure_policy(options)
+        self._factor = options.parallelization_factor
         self.dated = self._policy.maximum_record_age_ms is not None  # lanes need to know when records arrived
         self._logs = logs
         self.salvage = options.on_damage == "salvage"  # go on behind damage
@@ -223,6 +226,7 @@ class EventSourceMapping:
             counts.trimmed,
             counts.lost,
             self._forwarder.left,
+            counts.filtered,
         )
 
     async def _finish(self) -> None:
@@ -273,9 +277,10 @@ class EventSourceMapping:
 
     def make_feed(self, shard: Shard, reader: ShardReader) -> ShardFeed:
         """A feed that goes on where the reader stands."""
-        machine = Lane(self._rules, self._policy, reader.position, self.now_ns(), self.runtime.random)
+        start, now = reader.position, self.now_ns()
+        machines = [Lane(self._rules, self._policy, start, now, self.runtime.random) for _ in range(self._factor)]
         fixed = fixed_bytes(event_source(self.stream, shard, ROLE_ARN))
-        return ShardFeed(self, shard, machine, Poller(reader, fixed))
+        return ShardFeed(self, shard, machines, Poller(reader, fixed), start)
 
     def resharded(self) -> None:
         """The stream is described anew."""
@@ -349,30 +354,29 @@ class EventSourceMapping:
             for feed in self.feeds:
                 feed.wake()
 
-    def succeeded(self, feed: ShardFeed, batches: int, records: int) -> None:
-        """A lane of the shard moved on over `batches` batches, of so many records together."""
+    def succeeded(self, batches: int, records: int) -> None:
+        """A lane moved on over `batches` batches, of so many records together."""
         self.counts.batches += batches
         self.counts.records += records
         self.pace.done(batches, self.now_ns(), sum(worker.lanes > 0 for worker in self.function.workers))
-        self.moved(feed)
 
     def moved(self, feed: ShardFeed) -> None:
-        """A lane of the shard has disposed of records: the shard's checkpoint follows."""
+        """The shard's watermark moved: its checkpoint follows."""
         self.runtime.checkpointer.moved(self.uuid, feed.shard.id, feed.watermark, None)
         if feed.finished or self.budget == 0:
             self.look()
 
     def discarded(
-        self, feed: ShardFeed, gone: Discarded, spans: list[Span], request_id: str, *, unhandled: bool
-    ) -> None:
-        """A lane of the shard gave these records up: said, counted, and durable with the checkpoint.
+        self, shard_id: str, gone: Discarded, spans: list[Span], request_id: str, *, unhandled: bool
+    ) -> Discard:
+        """A lane of the shard gave these records up: said and counted; give what is returned to `keep`.
 
         `request_id` is that of the lane's last invocation that failed, `unhandled` whether it did by an error.
         """
         self.counts.discarded += gone.records
         (message, (row, *_)), (last_message, (*_, last_row)) = spans[0], spans[-1]
         discard = discard_of(
-            feed.shard.id,
+            shard_id,
             offsets_of(spans),
             rows(message, row, 1)[0],
             rows(last_message, last_row, 1)[0],
@@ -389,9 +393,17 @@ class EventSourceMapping:
         if gone.attempts:
             why += " after 1 attempt" if gone.attempts == 1 else f" after {gone.attempts} attempts"
         what = "1 record at" if gone.records == 1 else f"{gone.records} records from"
-        text = f"{feed.shard.id} discards {what} offset {discard.first_offset}, {why}"
+        text = f"{shard_id} discards {what} offset {discard.first_offset}, {why}"
         self.runtime.say(f"{self.name}: {text}{discard.detail and ': '}{discard.detail}")
+        return discard
+
+    def keep(self, discard: Discard) -> None:
+        """Make it durable with the checkpoint that passes it: before the shard is said to have moved."""
         self.runtime.checkpointer.discarded(self.uuid, discard)
+
+    def filtered(self, records: int) -> None:
+        """These many records were looked at, and are not wanted."""
+        self.counts.filtered += records
 
     def skipped(self, feed: ShardFeed, gap: Gap) -> None:
         """The shard's watermark moved over records that are gone: said, counted, and durable with the checkpoint."""

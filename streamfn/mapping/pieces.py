@@ -31,7 +31,7 @@ class Piece:
     __slots__ = ("end", "extent", "first", "message", "row", "rows")
 
     def __init__(
-        self, message: Message, first: int, end: int, row: int, rows: memoryview | None, extent: Any = None
+        self, message: Message, first: int, end: int, row: int, rows: Sequence[int] | None, extent: Any = None
     ) -> None:
         """`extent` may be shared by the pieces of one message; without it one is made."""
         self.message = message
@@ -49,8 +49,13 @@ class Piece:
         extent.rows = records
         return extent
 
-    def numbers(self, position: int, records: int) -> Sequence[int]:
-        """The row numbers of `records` records from `position` on."""
+    def extent_of_all(self) -> Any:
+        """The extent that begins with the message's first row; valid until the next call."""
+        self.extent.first_offset = self.message.first_offset
+        return self.extent
+
+    def numbers(self, position: int, records: int) -> Any:
+        """The row numbers of `records` records from `position` on: a range, or a memoryview of format 'I'."""
         place = position - self.first
         if self.rows is None:
             return range(self.row + place, self.row + place + records)
@@ -58,7 +63,7 @@ class Piece:
 
     def offset(self, position: int) -> int:
         """The shard offset of the record at `position`."""
-        return self.message.first_offset + self.numbers(position, 1)[0]
+        return self.message.first_offset + int(self.numbers(position, 1)[0])
 
     def arrival_ms(self, position: int) -> int:
         """When that record arrived, in milliseconds since 1970."""

@@ -7,7 +7,6 @@ through a thread would cost more than the read.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import trio
@@ -23,18 +22,22 @@ FOLLOW_BYTES = 256 * 1024
 
 
 class Read(NamedTuple):
-    """One message, with the running sum of its records' sizes as JSON (rows + 1 values)."""
+    """A message, with the running sums of its records' JSON bytes (rows + 1 values) where they are wanted at once."""
 
     message: Message
-    prefix_bytes: Sequence[int]
+    prefix_bytes: memoryview | None
 
 
 class Poller:
     """Reads a shard in order, from a given offset on."""
 
-    def __init__(self, reader: ShardReader, fixed_bytes: int) -> None:
-        """`reader` stands where reading begins; `fixed_bytes` is what each record takes beside its columns."""
+    def __init__(self, reader: ShardReader, fixed_bytes: int, *, sized: bool = True) -> None:
+        """`reader` stands where reading begins; `fixed_bytes` is what each record takes beside its columns.
+
+        Without `sized` messages are not measured as they are read.
+        """
         self._reader = reader
+        self._sized = sized
         self._fixed = fixed_bytes
         self._following = False
         self.committed_end: int = reader.committed().end_offset  # as it was seen last
@@ -67,7 +70,7 @@ class Poller:
         call: who needs it longer retains it.
 
         Cancellation: a read in a thread is waited for; nothing is lost, since the reader stands behind it only when
-        it returned (a cancelled read ends the lane anyway).
+        it returned (a cancelled read ends the feed anyway).
 
         Raises:
             LogDamaged: what lies there is not what was written.
@@ -83,11 +86,17 @@ class Poller:
         return found
 
     def _poll(self, bytes_max: int, until: int | None) -> list[Read]:
-        return [
-            Read(message, json_prefix(message.segment.address, message.cdata, self._fixed))
-            for message in self._reader.poll(bytes_max, until)
-        ]
+        measure = self.measure if self._sized else _not_measured
+        return [Read(message, measure(message)) for message in self._reader.poll(bytes_max, until)]
+
+    def measure(self, message: Message) -> memoryview:
+        """The running sums of the message's records as JSON (rows + 1 values)."""
+        return json_prefix(message.segment.address, message.cdata, self._fixed)
 
     def close(self) -> None:
         """Let the reader's segment go."""
         self._reader.close()
+
+
+def _not_measured(message: Message) -> None:
+    return None

@@ -1,0 +1,55 @@
+"""Which records of a message go into which lane of their shard, and what the lanes' machines must know of them."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from collections.abc import Sequence
+
+from streamfn.events.rows import arrivals, group, lanes, select_prefix
+from streamfn.log.shard.reader import Message
+from streamfn.types import Part
+
+
+def parts_of(
+    message: Message,
+    prefix_bytes: memoryview,
+    rows: memoryview | None,
+    *,
+    factor: int,
+    dated: bool,
+    start: int,
+    stop: int | None,
+) -> list[Part]:
+    """Return the parts of a message, at most one for each lane.
+
+    Args:
+        message: the message.
+        prefix_bytes: the running sums of its records' sizes as JSON.
+        rows: the numbers of the rows that are to be delivered, ascending; None for all of them.
+        factor: how many lanes there are.
+        dated: whether the machines need to know when records arrived.
+        start: the shard offset below which nothing is to be delivered any more.
+        stop: the one from which on nothing is; None for no such offset.
+    """
+    first = message.first_offset
+    low = max(0, start - first)
+    high = message.rows if stop is None else min(message.rows, stop - first)
+    if low >= high:
+        return []
+    if rows is not None:
+        rows = rows[bisect_left(rows, low) : bisect_left(rows, high)]
+    elif factor > 1 and (low, high) != (0, message.rows):
+        rows = memoryview(array("I", range(low, high)))
+    groups: Sequence[memoryview | None] = [rows]
+    if factor > 1:
+        groups = group(lanes(message.segment.address, message.cdata, factor), factor, rows)
+    parts = []
+    for lane, chosen in enumerate(groups):
+        if chosen is None or len(chosen) == high - low:  # all that there is: they follow one another
+            times = arrivals(message.segment.address, message.cdata)[low:high] if dated else None
+            return [Part(lane, first + low, None, prefix_bytes[low : high + 1], times)]
+        if len(chosen):
+            times = arrivals(message.segment.address, message.cdata, chosen) if dated else None
+            parts.append(Part(lane, first, chosen, select_prefix(prefix_bytes, chosen), times))
+    return parts
