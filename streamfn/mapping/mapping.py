@@ -74,8 +74,8 @@ class RunResult:
     `seconds` is from the first hand-over to the last durable checkpoint; `resumes_at` the durable checkpoint of each
     shard (an offset: the first record that the next run delivers). `why` says what ended it: `caught up`, `limit` or
     `drained`. `trimmed` and `lost` count records that were gone before they could be handed over: by retention, or by a
-    crash or damage; `filtered` those that no filter wanted. `on_failure_pending` counts on-failure records that have not
-    reached their destination yet, also those of earlier runs: the next run carries them there.
+    crash or damage; `filtered` those that no filter wanted. `on_failure_pending` counts on-failure records that have
+    not reached their destination yet, also those of earlier runs: the next run carries them there.
     """
 
     records: int

@@ -30,11 +30,7 @@ def discards(place, name):
         return [row.discard for row in store.discards(store.mapping(name).uuid)]
 
 
-@pytest.mark.conformance(
-    "retries/limit",
-    source="recorded",
-    rule="With MaximumRetryAttempts N a failing batch is delivered N + 1 times and then discarded; the shard goes on.",
-)
+@pytest.mark.conformance("retries/limit")
 def test_a_batch_that_always_fails_is_discarded_after_its_retries_and_the_shard_goes_on(place):
     place.stream(contents=["a", "poison", "b", "c"])
     done = place.caught_up("failing.poison", "--batch-size", "2", RETRIES, "2")
