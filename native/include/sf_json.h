@@ -16,14 +16,17 @@
 /* cdef: begin */
 enum { SF_JSON_BROKEN = -1, SF_JSON_ODD = -2 };
 
-/* Fills `prefix` (rows + 1 values) with running sums: prefix[i + 1] - prefix[i] is the number of bytes that the record in row
-   i of `message` takes in the JSON of a Kinesis event, the comma or bracket after it included; `fixed_bytes` is what
-   every record of the stream takes for what is not in its columns (see streamfn.events.size).  prefix[0] is 0. */
-void sf_kinesis_json_prefix(const uint8_t *base, const sf_message *message, uint64_t fixed_bytes, uint64_t *prefix);
+/* Fills `prefix` (count + 1 values) with running sums: prefix[i + 1] - prefix[i] is the number of bytes that the record in row
+   rows[i] of `message` takes in the JSON of a Kinesis event, the comma or bracket after it included; `rows` NULL: in row i, and
+   `count` is at most message->rows.  `fixed_bytes` is what every record of the stream takes for what is not in its columns (see
+   streamfn.events.size).  prefix[0] is 0. */
+void sf_kinesis_json_prefix(const uint8_t *base, const sf_message *message, uint64_t fixed_bytes, const uint32_t *rows,
+                            uint64_t count, uint64_t *prefix);
 
 /* The same for a DynamoDB event.  A document whose length is not found by walking (see below) counts as nothing, and how many
    of those there are is returned. */
-uint64_t sf_dynamodb_json_prefix(const uint8_t *base, const sf_message *message, uint64_t fixed_bytes, uint64_t *prefix);
+uint64_t sf_dynamodb_json_prefix(const uint8_t *base, const sf_message *message, uint64_t fixed_bytes, const uint32_t *rows,
+                                 uint64_t count, uint64_t *prefix);
 
 /* Document 0 to 3 (keys, new image, old image, user identity) of a row: its file offset and length go to place[0] and place[1].
    Returns 0 where it is null. */

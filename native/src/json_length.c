@@ -53,7 +53,8 @@ static inline uint32_t load_offset(const uint8_t *offsets, uint64_t row) {
     return value;
 }
 
-void sf_kinesis_json_prefix(const uint8_t *base, const sf_message *message, uint64_t fixed_bytes, uint64_t *prefix) {
+void sf_kinesis_json_prefix(const uint8_t *base, const sf_message *message, uint64_t fixed_bytes, const uint32_t *rows,
+                            uint64_t count, uint64_t *prefix) {
     const uint8_t *sequences = base + message->column[SF_SEQUENCE_OFFSETS];
     const uint8_t *keys = base + message->column[SF_KEY_OFFSETS];
     const uint8_t *key_bytes = base + message->column[SF_KEY_BYTES];
@@ -64,7 +65,8 @@ void sf_kinesis_json_prefix(const uint8_t *base, const sf_message *message, uint
     uint64_t sum = 0;
 
     prefix[0] = 0;
-    for (uint64_t row = 0; row < message->rows; row++) {
+    for (uint64_t i = 0; i < count; i++) {
+        uint64_t row = rows ? rows[i] : i;
         uint64_t key_at = load_offset(keys, row), key_length = load_offset(keys, row + 1) - key_at;
         uint64_t sequence_length = load_offset(sequences, row + 1) - load_offset(sequences, row);
         uint64_t data_length = load_offset(data, row + 1) - load_offset(data, row);
@@ -75,7 +77,7 @@ void sf_kinesis_json_prefix(const uint8_t *base, const sf_message *message, uint
         if (escaping) {
             sum += escapes(key_bytes + key_at, key_length);
         }
-        prefix[row + 1] = sum;
+        prefix[i + 1] = sum;
     }
 }
 
@@ -128,22 +130,24 @@ static int64_t load_int64(const uint8_t *base, const sf_column *column, uint64_t
     return value;
 }
 
-uint64_t sf_dynamodb_json_prefix(const uint8_t *base, const sf_message *message, uint64_t fixed_bytes, uint64_t *prefix) {
+uint64_t sf_dynamodb_json_prefix(const uint8_t *base, const sf_message *message, uint64_t fixed_bytes, const uint32_t *rows,
+                                 uint64_t count, uint64_t *prefix) {
     sf_column columns[SF_COLUMNS_MAX];
     uint64_t sum = 0, unknown = 0, place[2];
     sf_message_columns(base, message, columns);
     prefix[0] = 0;
-    for (uint64_t row = 0; row < message->rows; row++) {
+    for (uint64_t i = 0; i < count; i++) {
+        uint64_t row = rows ? rows[i] : i;
         sum += fixed_bytes + arrival_bytes(load_int64(base, &columns[SF_CREATION], row)) +
                integer_bytes(load_int64(base, &columns[SF_SIZE_BYTES], row));
-        for (size_t i = 0; i < sizeof texts; i++) sum += text_bytes(base, &columns[texts[i]], row);
-        for (size_t i = 0; i < sizeof documents; i++) {
-            if (!find_document(base, columns, row, documents[i], place)) continue;
+        for (size_t k = 0; k < sizeof texts; k++) sum += text_bytes(base, &columns[texts[k]], row);
+        for (size_t k = 0; k < sizeof documents; k++) {
+            if (!find_document(base, columns, row, documents[k], place)) continue;
             int64_t length = sf_json_length(base + place[0], place[1]);
             unknown += length < 0;
-            sum += name_bytes(documents[i]) + (length < 0 ? 0 : (uint64_t)length);
+            sum += name_bytes(documents[k]) + (length < 0 ? 0 : (uint64_t)length);
         }
-        prefix[row + 1] = sum;
+        prefix[i + 1] = sum;
     }
     return unknown;
 }

@@ -10,6 +10,7 @@ from one array of running sums: ``EVENT_FRAME_BYTES + prefix[j] - prefix[i]`` fo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -41,27 +42,31 @@ def fixed_bytes(source: KinesisSource | DynamoDBSource) -> int:
     return blank + _SEPARATOR_BYTES
 
 
-def json_prefix(base: int, message: Any, fixed: int) -> memoryview:
+def json_prefix(base: int, message: Any, fixed: int, rows: memoryview | None = None) -> memoryview:
     """Return the running sums of the records' JSON bytes, shape (rows + 1,), format 'Q', the first of them 0.
 
     Args:
         base: the address at which the message's segment is mapped.
         message: cdata `sf_message *`, as the scanner verified it: nothing is checked here.
         fixed: `fixed_bytes` of the message's shard.
+        rows: the numbers of the rows that count, format 'I'; None: all of them.
 
-    O(rows); of a Kinesis log O(bytes) of the partition keys, the data is not touched; of a DynamoDB log O(bytes).
+    O(rows); of a Kinesis log O(bytes) of the partition keys, the data is not touched; of a DynamoDB log O(bytes) of
+    the rows that count.
     """
-    sums = bytearray(8 * (message.rows + 1))
+    count = message.rows if rows is None else len(rows)
+    numbers = ffi.NULL if rows is None else ffi.from_buffer("uint32_t[]", rows)
+    sums = bytearray(8 * (count + 1))
     prefix = ffi.from_buffer("uint64_t[]", sums)
     mapped = ffi.cast("uint8_t *", base)
     if message.layout != lib.SF_DYNAMODB:
-        lib.sf_kinesis_json_prefix(mapped, message, fixed, prefix)
-    elif lib.sf_dynamodb_json_prefix(mapped, message, fixed, prefix):
-        _add_odd_documents(mapped, message, prefix)
+        lib.sf_kinesis_json_prefix(mapped, message, fixed, numbers, count, prefix)
+    elif lib.sf_dynamodb_json_prefix(mapped, message, fixed, numbers, count, prefix):
+        _add_odd_documents(mapped, message, range(count) if rows is None else rows, prefix)
     return memoryview(sums).cast("Q")
 
 
-def _add_odd_documents(base: Any, message: Any, prefix: Any) -> None:
+def _add_odd_documents(base: Any, message: Any, rows: Sequence[int], prefix: Any) -> None:
     """Add what walking their text did not tell: orjson reads and writes those documents.
 
     No attribute value is odd, so this is for what somebody made by hand.
@@ -77,5 +82,5 @@ def _add_odd_documents(base: Any, message: Any, prefix: Any) -> None:
                 found += len(orjson.dumps(orjson.loads(bytes(ffi.buffer(base + place[0], place[1])))))
         return found
 
-    for row, more in enumerate(accumulate(missing(row) for row in range(message.rows)), 1):
-        prefix[row] += more
+    for place_of_row, more in enumerate(accumulate(map(missing, rows)), 1):
+        prefix[place_of_row] += more

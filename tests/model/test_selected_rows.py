@@ -70,6 +70,9 @@ def test_selected_rows_build_the_oracles_event_and_have_the_predicted_length(sel
         sums = [native.select_prefix(prefix, numbers(*rows)) for rows in selections]
         assert all(each[0] == 0 for each in sums)
         assert EVENT_FRAME_BYTES + sum(each[-1] for each in sums) == len(orjson.dumps(wanted))
+        fixed = fixed_bytes(source)
+        for rows, expected in zip(selections, sums, strict=True):
+            assert json_prefix(mapped.address, mapped.message, fixed, numbers(*rows)) == expected
 
 
 def test_only_rows_with_gaps_between_them_take_room_in_the_selection() -> None:
