@@ -52,6 +52,7 @@ COMMANDS = {
     "export": _Entry("export", "export", "Write a stream's records to a file."),
     "list": _Entry("inspecting", "list_", "List the streams."),
     "inspect": _Entry("inspecting", "inspect", "Show a stream's shards, their lineage, and its mappings."),
+    "failures": _Entry("failures", "failures", "List what a mapping discarded, with the records."),
     "split-shard": _Entry("resharding", "split_shard", "Split a shard in two."),
     "merge-shards": _Entry("resharding", "merge_shards", "Merge two adjacent shards."),
     "update-shard-count": _Entry("resharding", "update_shard_count", "Split and merge to a number of shards."),

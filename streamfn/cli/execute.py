@@ -189,6 +189,7 @@ class Run:
             discarded=result.discarded,
             trimmed=result.trimmed,
             lost=result.lost,
+            on_failure_pending=result.on_failure_pending,
             seconds=result.seconds,
             records_per_second=result.records_per_second,
             remaining=self._remaining,

@@ -8,6 +8,8 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import click
 
+from streamfn.errors import RefusedError
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -23,6 +25,7 @@ def feature_options(command: Callable[Concatenate[Features, P], R]) -> Callable[
         given: dict[str, Any] = {name: kwargs.pop(name, None) for name in _NAMES}
         if not given["function_response_types"]:
             given["function_response_types"] = None
+        given["on_failure"] = _destination(given["on_failure"], kwargs.pop("destination_config", None))
         return command({name: value for name, value in given.items() if value is not None}, *args, **kwargs)
 
     for option in reversed(_OPTIONS):
@@ -30,11 +33,37 @@ def feature_options(command: Callable[Concatenate[Features, P], R]) -> Callable[
     return wrapped
 
 
+def _destination(on_failure: str | None, config: object) -> str | None:
+    """The on-failure destination of the two options that name one.
+
+    Raises:
+        RefusedError: both do, or the structure is not Lambda's.
+    """
+    if config is None:
+        return on_failure
+    if on_failure is not None:
+        raise RefusedError("--on-failure and --destination-config name the same thing: give one of them")
+    from streamfn.cli.shorthand import structure
+
+    option = "--destination-config"
+    found = structure(option, str(config))
+    if "OnSuccess" in found:
+        raise RefusedError("Unsupported DestinationConfig parameter for given event source mapping type.")
+    failure = found.pop("OnFailure", {})
+    if found or not isinstance(failure, dict):
+        raise RefusedError(f"{option} takes OnFailure={{Destination=...}}, not {config!r}")
+    destination = failure.pop("Destination", "")
+    if failure or not isinstance(destination, str):
+        raise RefusedError(f"{option} takes OnFailure={{Destination=...}}, not {config!r}")
+    return destination
+
+
 _NAMES = (
     "bisect_batch_on_function_error",
     "maximum_retry_attempts",
     "maximum_record_age_in_seconds",
     "function_response_types",
+    "on_failure",
 )
 _OPTIONS = (
     click.option(
@@ -59,5 +88,15 @@ _OPTIONS = (
         multiple=True,
         metavar="ReportBatchItemFailures",
         help="The handler says which records of a batch failed.",
+    ),
+    click.option(
+        "--on-failure",
+        metavar="NAME|file:DIR|s3:DIR",
+        help="Where a description of each discarded batch goes: a stream, or files.",
+    ),
+    click.option(
+        "--destination-config",
+        metavar="JSON",
+        help="The same as Lambda has it: OnFailure={Destination=ARN} or JSON.",
     ),
 )

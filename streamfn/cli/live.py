@@ -99,7 +99,8 @@ class RunSummary:
     `records_per_second` counts from the first hand-over to the last durable checkpoint; `discarded` and
     `errors` are of this run.  `resumed` says that an earlier run had left a checkpoint; `position_ignored`
     that a starting position was given and therefore not looked at.  `remaining` is what is not finished;
-    `trimmed` and `lost` what was gone before it could be handed over.
+    `trimmed` and `lost` what was gone before it could be handed over; `on_failure_pending` counts on-failure
+    records, also of earlier runs, that have not reached their destination.
     """
 
     name: str
@@ -113,6 +114,7 @@ class RunSummary:
     remaining: int = 0
     trimmed: int = 0
     lost: int = 0
+    on_failure_pending: int = 0
     resumed: bool = False
     position_ignored: bool = False
 
@@ -127,6 +129,7 @@ class RunSummary:
             "discarded": self.discarded,
             "trimmed": self.trimmed,
             "lost": self.lost,
+            "on_failure_pending": self.on_failure_pending,
             "seconds": round(self.seconds, 3),
             "records_per_second": round(self.records_per_second),
             "remaining": self.remaining,
@@ -186,7 +189,8 @@ def picture(snapshot: Snapshot) -> RenderableType:
 
 def summary_text(summary: RunSummary) -> str:
     """Return what a run says at its end: one line, or two."""
-    if not any((summary.records, summary.errors, summary.remaining, summary.trimmed, summary.lost)):
+    counts = (summary.records, summary.errors, summary.discarded, summary.remaining, summary.trimmed, summary.lost)
+    if not any(counts):
         text = f"{summary.name}: nothing left to do"
     else:
         text = (
@@ -202,6 +206,9 @@ def summary_text(summary: RunSummary) -> str:
         text += f", {count_of(summary.lost, 'record')} lost"
     if summary.remaining:
         text += f"; {count_of(summary.remaining, 'record')} left, run it again to go on there"
+    if summary.on_failure_pending:
+        pending = count_of(summary.on_failure_pending, "on-failure record")
+        text += f"\n{pending} pending: the next run carries what its destination did not take"
     if summary.position_ignored:
         text += "\nthe starting position was ignored: the mapping went on from its checkpoint"
     return text

@@ -117,40 +117,45 @@ class _Printer:
 
     def __init__(self, stream: Stream, *, json_output: bool) -> None:
         self._region = stream.region
-        self._line = self._json_line if json_output else self._text_line
+        self._json = json_output
 
     def print(self, some: Iterable[tuple[Shard, Row]]) -> int:
         """Print all of `some`, flush, and return how many they were."""
         out = sys.stdout.buffer
         printed = 0
         for shard, record in some:
-            out.write(self._line(shard, record) + b"\n")
+            line = json_line(self._region, shard.id, record) if self._json else text_line(shard.id, record)
+            out.write(line + b"\n")
             printed += 1
         out.flush()
         return printed
 
-    def _json_line(self, shard: Shard, record: Row) -> bytes:
-        if isinstance(record, Change):
-            return get_records_json(record, self._region, shard.id)
-        described = {
-            "SequenceNumber": record.sequence_number,
-            "ApproximateArrivalTimestamp": record.arrival_ms / 1000,
-            "Data": base64.b64encode(record.data).decode(),
-            "PartitionKey": record.partition_key,
-            "ShardId": shard.id,
-        }
-        return orjson.dumps(described)
 
-    def _text_line(self, shard: Shard, record: Row) -> bytes:
-        if isinstance(record, Change):
-            return _change_line(shard, record)
-        key = printable(record.partition_key)
-        return f"{format_time(record.arrival_ms)}  {shard.id}  {key}  {shown_bytes(record.data)}".encode()
+def json_line(region: str, shard_id: str, record: Row) -> bytes:
+    """Return a record as one of get-records, with its shard; `region` is its stream's."""
+    if isinstance(record, Change):
+        return get_records_json(record, region, shard_id)
+    described = {
+        "SequenceNumber": record.sequence_number,
+        "ApproximateArrivalTimestamp": record.arrival_ms / 1000,
+        "Data": base64.b64encode(record.data).decode(),
+        "PartitionKey": record.partition_key,
+        "ShardId": shard_id,
+    }
+    return orjson.dumps(described)
 
 
-def _change_line(shard: Shard, change: Change) -> bytes:
+def text_line(shard_id: str, record: Row) -> bytes:
+    """Return a record as one line for people."""
+    if isinstance(record, Change):
+        return _change_line(shard_id, record)
+    key = printable(record.partition_key)
+    return f"{format_time(record.arrival_ms)}  {shard_id}  {key}  {shown_bytes(record.data)}".encode()
+
+
+def _change_line(shard_id: str, change: Change) -> bytes:
     """Time, shard, what happened to which item, and what it became, or was."""
     image = change.new_image if change.new_image is not None else change.old_image
     shown = "" if image is None else f"  {shown_bytes(image)}"
     what = f"{change.event_name}  {shown_bytes(change.keys)}"
-    return f"{format_time(change.creation_ms)}  {shard.id}  {what}{shown}".encode()
+    return f"{format_time(change.creation_ms)}  {shard_id}  {what}{shown}".encode()

@@ -47,6 +47,8 @@ class MappingOptions(FunctionOptions, total=False):
             nothing is said: none is too old.
         bisect_batch_on_function_error: deliver a failed batch in halves, down to single records.
         function_response_types: `["ReportBatchItemFailures"]` where the handler says which records of a batch failed.
+        on_failure: where a description of each discarded batch goes: a stream's name, `file:DIR`, `s3:DIR`, or an ARN
+            whose last part names one. Directories begin at the code directory. Nowhere, where nothing is said.
         logs: which invocations write Lambda's log lines: those that failed or printed, all, or none.
         on_damage: a damaged shard stops (strict, where nothing is said), or goes on behind what cannot be read and
             counts it as lost (salvage).
@@ -61,6 +63,7 @@ class MappingOptions(FunctionOptions, total=False):
     maximum_record_age_in_seconds: int
     bisect_batch_on_function_error: bool
     function_response_types: Sequence[Literal["ReportBatchItemFailures"]]
+    on_failure: str
     logs: Literal["failed", "all", "none"]
     on_damage: Literal["strict", "salvage"]
 
@@ -76,7 +79,7 @@ _WHOLE = (
 )
 _FLAGS = ("bisect_batch_on_function_error",)
 _LISTS = ("function_response_types",)
-_TEXT = ("name", "starting_position", "logs", "on_damage")
+_TEXT = ("name", "starting_position", "on_failure", "logs", "on_damage")
 
 
 def mapping_options(handler: str, stream: str, given: Mapping[str, Any]) -> RunOptions:

@@ -65,6 +65,9 @@ class Place:
     def opened(self, name="s"):
         return DataDir.open(self.data, create=False).stream(name)
 
+    def streams(self):
+        return DataDir.open(self.data, create=False).streams()
+
     def log(self, name="s"):
         """Every record's sequence number, by shard."""
         found = {}

@@ -1,0 +1,218 @@
+"""On-failure destinations, over the whole engine: what a run discards is there, once, in the form asked for."""
+
+import base64
+import json
+
+import pytest
+from run_rig import FUNCTIONS, error_line, until
+
+from streamfn.errors import RefusedError
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.catalog.stream import DYNAMODB
+from streamfn.log.shard.writer import ShardWriter
+from streamfn.state.store import Store
+from streamfn.sync import open_sync
+
+ONCE = ["--maximum-retry-attempts", "0", "--batch-size", "2"]
+NAME = "failing.poison@s"
+CHANGE = '{"eventName": "INSERT", "dynamodb": {"Keys": {"id": {"S": "1"}}, "NewImage": {"id": {"S": "1"}}}}'
+SHARD = "shardId-000000000000"
+
+
+def tailed(place, name="failed"):
+    """What a user sees of a destination stream: (partition key, Lambda's record) of each record."""
+    process = place.run("tail", name, "--from", "TRIM_HORIZON", "--json")
+    assert process.code == 0, process.err
+    rows = [json.loads(line) for line in process.out.splitlines()]
+    return [(row["PartitionKey"], json.loads(base64.b64decode(row["Data"]))) for row in rows]
+
+
+def failures(place, *options, name=NAME):
+    process = place.run("failures", name, "--json", *options)
+    assert process.code == 0, process.err
+    return [json.loads(line) for line in process.out.splitlines()]
+
+
+def pending(place, name=NAME):
+    with Store.open(place.data / "state.db", create=False) as store:
+        return store.pending_count(store.mapping(name).uuid)
+
+
+def data_of(rows):
+    return [base64.b64decode(row["Data"]).decode() for row in rows]
+
+
+@pytest.mark.conformance("discards/partition-key")
+def test_a_discarded_batch_is_one_record_of_the_destination_and_is_listed_with_its_records(place):
+    place.stream(contents=["a", "b", "c", "poison", "d"])
+    done = place.caught_up("failing.poison", *ONCE, "--on-failure", "failed")
+    assert (done.code, done.summary["discarded"], done.summary["on_failure_pending"]) == (3, 2, 0), done.err
+    ((key, record),) = tailed(place)
+    numbers = place.log()[SHARD]
+    assert key == SHARD
+    assert list(record) == ["requestContext", "responseContext", "version", "timestamp", "KinesisBatchInfo"]
+    assert record["requestContext"]["functionArn"] == "arn:aws:lambda:us-east-1:000000000000:function:failing-poison"
+    assert record["requestContext"]["condition"] == "RetryAttemptsExhausted"
+    assert record["requestContext"]["approximateInvokeCount"] == 1
+    info = record["KinesisBatchInfo"]
+    assert (info["startSequenceNumber"], info["endSequenceNumber"]) == (numbers[2], numbers[3])
+    assert (info["batchSize"], info["streamArn"]) == (2, place.opened().arn)
+
+    (listed,) = failures(place)
+    assert listed["OnFailureRecord"] == record
+    assert (listed["Destination"], listed["RecordsGone"], data_of(listed["Records"])) == ("failed", 0, ["c", "poison"])
+    assert listed["DeliveredAt"] is not None
+    assert [row["SequenceNumber"] for row in listed["Records"]] == numbers[2:4]
+    shown = place.run("failures", NAME)
+    assert "RetryAttemptsExhausted: 2 records from offset 2, 1 attempt, delivered to failed" in shown.out
+    assert "ValueError: poisoned" in shown.out
+    assert shown.out.rstrip().endswith("poison")
+    assert failures(place, "--pending") == []
+
+
+def test_a_second_run_adds_its_own_discards_and_repeats_none(place):
+    place.stream(contents=["poison"])
+    for number in range(2):
+        assert place.caught_up("failing.poison", *ONCE, "--on-failure", "failed").code == 3
+        assert len(tailed(place)) == number + 1
+        place.put(["poison"])
+    assert len({json.dumps(record) for _, record in tailed(place)}) == 2
+
+
+def test_without_a_destination_discards_are_kept_and_listed_all_the_same(place):
+    place.stream(contents=["poison"])
+    assert place.caught_up("failing.poison", *ONCE).code == 3
+    (listed,) = failures(place)
+    assert (listed["Destination"], listed["DeliveredAt"], data_of(listed["Records"])) == (None, None, ["poison"])
+    assert pending(place) == 0
+    assert [stream.name for stream in place.streams()] == ["s"]
+
+
+def test_records_that_retention_took_since_are_counted_and_not_shown(place):
+    place.stream(contents=["poison", "a", "b"])
+    assert place.caught_up("failing.poison", *ONCE).code == 3
+    place.run("compact", "s")
+    assert place.run("trim", "s", "--before-offset", "3").code == 0
+    (listed,) = failures(place)
+    assert (listed["Records"], listed["RecordsGone"]) == ([], 2)
+    assert "2 records no longer in the log" in place.run("failures", NAME).out
+
+
+@pytest.mark.conformance("discards/s3-payload")
+@pytest.mark.parametrize("kind", ["file", "s3"])
+def test_a_directory_gets_a_file_for_each_discard(place, kind):
+    place.stream(contents=["poison", "a", "b", "poison"])
+    out = place.root / "out"
+    done = place.caught_up("failing.poison", *ONCE, "--on-failure", f"{kind}:{out}")
+    assert (done.code, done.summary["on_failure_pending"]) == (3, 0), done.err
+    files = [path for path in out.rglob("*") if path.is_file()]
+    assert len(files) == 2
+    found = [json.loads(path.read_bytes()) for path in files]
+    payloads = [record.pop("payload", None) for record in found]
+    if kind == "file":
+        assert payloads == [None, None]
+        return
+    uuid = place.mapping(NAME).uuid
+    assert all(str(path.relative_to(out)).startswith(f"aws/lambda/{uuid}/{SHARD}/2") for path in files)
+    contents = sorted(
+        [base64.b64decode(record["kinesis"]["data"]).decode() for record in payload["Records"]] for payload in payloads
+    )
+    assert contents == [["b", "poison"], ["poison", "a"]]
+
+
+@pytest.mark.conformance("discards/record-of-a-dynamodb-batch")
+def test_a_batch_of_changes_is_a_ddb_stream_batch_and_its_payload_the_changes(place):
+    assert place.run("put-change", "s", CHANGE).code == 0
+    out = place.root / "bucket"
+    done = place.caught_up("unruly.raises", *ONCE, "--on-failure", f"s3:{out}")
+    assert done.code == 3, done.err
+    (path,) = (path for path in out.rglob("*") if path.is_file())
+    record = json.loads(path.read_bytes())
+    assert list(record)[-2:] == ["DDBStreamBatchInfo", "payload"]
+    (only,) = record["payload"]["Records"]
+    assert (only["eventName"], only["dynamodb"]["NewImage"]) == ("INSERT", {"id": {"S": "1"}})
+    (listed,) = failures(place, name="unruly.raises@s")
+    assert [row["eventName"] for row in listed["Records"]] == ["INSERT"]
+
+
+def test_the_destination_config_of_lambda_names_it_too(place):
+    place.stream(contents=["poison"])
+    config = "OnFailure={Destination=arn:aws:sqs:us-east-1:000000000000:failed}"
+    assert place.caught_up("failing.poison", *ONCE, "--destination-config", config).code == 3
+    assert len(tailed(place)) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--on-failure", "s"], "is the stream that the mapping reads"),
+        (["--on-failure", "changes"], "of kind dynamodb"),
+        (["--on-failure", "file:/proc/version/x"], "is not a directory"),
+        (
+            ["--destination-config", "OnSuccess={Destination=y}"],
+            "Unsupported DestinationConfig parameter for given event source mapping type.",
+        ),
+    ],
+)
+def test_a_destination_that_cannot_be_is_refused_before_anything_is_made(place, options, words):
+    place.stream(contents=["poison"])
+    DataDir.open(place.data, create=False).create_stream("changes", kind=DYNAMODB)
+    done = place.caught_up("failing.poison", *ONCE, *options)
+    assert done.code == 2
+    assert words in error_line(done)
+    assert not place.seen.exists()
+    assert [stream.name for stream in place.streams()] == ["changes", "s"]
+    assert not (place.data / "state.db").exists() or place.mapping(NAME) is None
+
+
+def test_what_a_busy_destination_does_not_take_is_pending_and_the_next_run_carries_it(place):
+    place.stream(contents=["poison"])
+    held = place.stream("failed")
+    with ShardWriter.open(held.shards[0]):  # it writes for itself alone
+        done = place.caught_up("failing.poison", *ONCE, "--on-failure", "failed")
+        assert (done.code, done.summary["discarded"], done.summary["on_failure_pending"]) == (3, 1, 1)
+        assert "on-failure records for failed wait, and are tried again: " in done.err
+        (listed,) = failures(place, "--pending")
+        assert (listed["DeliveredAt"], listed["Destination"]) == (None, "failed")
+        assert "pending to failed" in place.run("failures", NAME).out
+    done = place.caught_up("failing.poison", *ONCE)  # which names no destination any more
+    assert (done.code, done.summary["discarded"], done.summary["on_failure_pending"]) == (0, 0, 0)
+    assert len(tailed(place)) == 1
+    assert failures(place, "--pending") == []
+
+
+def test_a_run_that_goes_on_carries_what_waited_as_soon_as_it_can(place):
+    place.stream(contents=["poison"])
+    held = place.stream("failed")
+    with place.following("failing.poison", *ONCE, "--on-failure", "failed") as process:
+        with ShardWriter.open(held.shards[0]):
+            process.says("wait, and are tried again")
+            place.put(["a", "b"])  # the mapping goes on meanwhile
+            until(lambda: place.checkpoints(NAME)[SHARD] == 3, "the mapping goes on")
+        process.says("on-failure records for failed go on")
+        assert pending(place) == 0
+        assert len(tailed(place)) == 1
+        process.signal()
+        assert process.wait() == 0 or process.code == 3
+
+
+def test_the_library_takes_the_same_option(tmp_path, monkeypatch):
+    monkeypatch.setenv("NOTES", str(tmp_path))
+    with open_sync(tmp_path / "data") as session:
+        session.put("s", b"poison")
+        options = {"workers": 1, "code_dir": FUNCTIONS, "maximum_retry_attempts": 0}
+        done = session.run_until_caught_up("failing.poison", "s", on_failure="failed", **options)
+        assert (done.discarded, done.on_failure_pending) == (1, 0)
+        (record,) = session.records("failed")
+        assert json.loads(record.data)["requestContext"]["condition"] == "RetryAttemptsExhausted"
+        with pytest.raises(RefusedError, match="is the stream that the mapping reads"):
+            session.run_until_caught_up("failing.poison", "s", on_failure="s", **options)
+
+
+def test_an_unknown_mapping_is_refused_with_those_there_are(place):
+    place.stream(contents=["a"])
+    assert place.caught_up("failing.poison").code == 0
+    done = place.run("failures", "failing.poisn@s")
+    assert done.code == 2
+    assert f"unknown mapping 'failing.poisn@s' in {place.data}: did you mean {NAME}?" in error_line(done)
+    assert "has discarded nothing" in place.run("failures", NAME).err
