@@ -59,6 +59,7 @@ def _destination(on_failure: str | None, config: object) -> str | None:
 
 
 _NAMES = (
+    "parallelization_factor",
     "bisect_batch_on_function_error",
     "maximum_retry_attempts",
     "maximum_record_age_in_seconds",
@@ -66,6 +67,12 @@ _NAMES = (
     "on_failure",
 )
 _OPTIONS = (
+    click.option(
+        "--parallelization-factor",
+        type=int,
+        metavar="N",
+        help="Batches of one shard that may run at a time, in order for each partition key or item.  [default: 1]",
+    ),
     click.option(
         "--maximum-retry-attempts",
         type=int,

@@ -41,6 +41,8 @@ class MappingOptions(FunctionOptions, total=False):
         maximum_batching_window_in_seconds: how long a batch may wait to become full; 0 to 300.
         starting_position: where the mapping's first run begins; later ones go on from the checkpoint.
         starting_position_timestamp: with AT_TIMESTAMP: a datetime, ISO 8601, or seconds since 1970; UTC without a zone.
+        parallelization_factor: batches of one shard that may run at a time, in order for each partition key, or item of
+            a DynamoDB stream; 1 to 10, 1 where nothing is said.
         maximum_retry_attempts: deliveries of a failed batch beyond the first, 0 to 10,000; then it is discarded. For
             ever (-1) where nothing is said.
         maximum_record_age_in_seconds: records that are older are discarded, not delivered; 60 to 604,800. -1 where
@@ -59,6 +61,7 @@ class MappingOptions(FunctionOptions, total=False):
     maximum_batching_window_in_seconds: int
     starting_position: Literal["TRIM_HORIZON", "LATEST", "AT_TIMESTAMP"]
     starting_position_timestamp: datetime | str | float
+    parallelization_factor: int
     maximum_retry_attempts: int
     maximum_record_age_in_seconds: int
     bisect_batch_on_function_error: bool
@@ -73,6 +76,7 @@ _WHOLE = (
     "timeout",
     "batch_size",
     "maximum_batching_window_in_seconds",
+    "parallelization_factor",
     "maximum_retry_attempts",
     "maximum_record_age_in_seconds",
     "limit",

@@ -58,3 +58,12 @@ def hangs(event, context):
     note(event)
     while "poison" in contents(event):
         time.sleep(1)
+
+
+def items(event, context):
+    """Notes the item and the number of every change."""
+    changes = [record["dynamodb"] for record in event["Records"]]
+    rows = [(change["Keys"]["pk"]["S"], int(change["NewImage"]["n"]["N"])) for change in changes]
+    descriptor = os.open(os.path.join(os.environ["NOTES"], "noted"), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.write(descriptor, json.dumps({"items": rows}).encode() + b"\n")
+    os.close(descriptor)
