@@ -96,11 +96,21 @@ class Run:
             task_status.started()
             async for number in receiver:
                 self._signals.append(number)
-                if len(self._signals) > 1 or self.mapping is None:
+                if len(self._signals) > 1 or not self.can_drain:
                     self._scope.cancel()
                 else:
                     self._say("stopping at the edge of a batch; again to stop at once")
-                    self.mapping.drain()
+                    self.drain()
+
+    @property
+    def can_drain(self) -> bool:
+        """Something runs that can be asked to stop at the edge of a batch."""
+        return self.mapping is not None
+
+    def drain(self) -> None:
+        """Ask it."""
+        assert self.mapping is not None
+        self.mapping.drain()
 
     # ---- what is shown
 
@@ -117,25 +127,7 @@ class Run:
             self._writer.show(lambda snapshot=snapshot: self._display.update(snapshot))  # type: ignore[misc]
 
     def _snapshot(self, mapping: EventSourceMapping, elapsed_s: float, rate: float) -> Snapshot:
-        now_ns, now_ms = mapping.now_ns(), time.time_ns() // 1_000_000
-        ages, retrying = [], []
-        for feed in mapping.feeds:
-            arrival = feed.oldest_arrival_ms()
-            if arrival is not None:
-                ages.append(now_ms - arrival)
-        for lane in mapping.lanes:
-            retry = lane.machine.retrying
-            if retry is not None:
-                retrying.append(
-                    RetryingShard(
-                        shard_id=lane.feed.shard.id,
-                        attempt=lane.machine.attempts,
-                        reason=f"{retry.fault.error_type}: {retry.fault.message}",
-                        next_attempt_s=0 if lane.busy else max(0.0, (retry.due_ns - now_ns) / 1e9),
-                        first_offset=lane.offset_of(retry.first_offset),
-                        records=retry.records,
-                    )
-                )
+        ages = ages_ms(mapping)
         return Snapshot(
             elapsed_s=elapsed_s,
             records=mapping.counts.records,
@@ -145,7 +137,7 @@ class Run:
             errors=mapping.counts.errors,
             workers=(len(mapping.function.workers), mapping.function.config.workers),
             total_records=self._total(mapping),
-            retrying=retrying,
+            retrying=retrying_shards(mapping),
             paused=mapping.stuck,
             draining=bool(self._signals),
         )
@@ -210,6 +202,33 @@ class Run:
         if self.interrupted:
             return 128 + self._signals[-1]
         return EXIT_DISCARDED if result is not None and (result.discarded or result.lost) else 0
+
+
+def ages_ms(mapping: EventSourceMapping) -> list[int]:
+    """How old the oldest record of each shard is that is not finished."""
+    now_ms = time.time_ns() // 1_000_000
+    arrivals = [feed.oldest_arrival_ms() for feed in mapping.feeds]
+    return [now_ms - arrival for arrival in arrivals if arrival is not None]
+
+
+def retrying_shards(mapping: EventSourceMapping) -> list[RetryingShard]:
+    """What waits to be delivered again."""
+    now_ns = mapping.now_ns()
+    found = []
+    for lane in mapping.lanes:
+        retry = lane.machine.retrying
+        if retry is not None:
+            found.append(
+                RetryingShard(
+                    shard_id=lane.feed.shard.id,
+                    attempt=lane.machine.attempts,
+                    reason=f"{retry.fault.error_type}: {retry.fault.message}",
+                    next_attempt_s=0 if lane.busy else max(0.0, (retry.due_ns - now_ns) / 1e9),
+                    first_offset=lane.offset_of(retry.first_offset),
+                    records=retry.records,
+                )
+            )
+    return found
 
 
 def resume_text(offsets: dict[str, int]) -> str:

@@ -6,8 +6,10 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from streamfn import limits
 from streamfn.cli.features import Features, feature_options
@@ -21,12 +23,18 @@ Examples:
   streamfn run src/app.handler --stream orders --batch-size 500 --workers 4
   streamfn run app:handler --stream orders --starting-position LATEST --logs all
   streamfn run app.handler --stream orders --debug --limit 1     (breakpoint() works)
+  streamfn run                       (all mappings that `mapping create` made)
 
 \b
 HANDLER is module.function as in Lambda, or module:function, from the current
 directory. The mapping remembers how far it is under its name (default
 HANDLER@STREAM): run it again and it goes on from there, whatever the starting
 position. Ctrl-C ends it at the edge of a batch; a second one at once.
+
+\b
+Without HANDLER: every enabled mapping that `streamfn mapping create` made, and those
+that are made or enabled meanwhile. A request to one takes effect at the edge of a
+batch. Mappings of one handler share its workers.
 
 \b
 With --json: one object at the end, with records, batches, errors, discarded,
@@ -41,8 +49,8 @@ discarded or lost, 130 and 143 interrupted before it was done.
 
 
 @click.command(epilog=_EPILOG)
-@click.argument("handler")
-@click.option("--stream", required=True, metavar="S", help="Read this stream.")
+@click.argument("handler", required=False)
+@click.option("--stream", metavar="S", help="Read this stream.")
 @click.option("--name", metavar="NAME", default="", help="The mapping's name.  [default: HANDLER@STREAM]")
 @click.option(
     "--batch-size",
@@ -106,8 +114,8 @@ discarded or lost, 130 and 143 interrupted before it was done.
 def run(
     features: Features,
     settings: Settings,
-    handler: str,
-    stream: str,
+    handler: str | None,
+    stream: str | None,
     name: str,
     batch_size: int,
     maximum_batching_window_in_seconds: int,
@@ -122,7 +130,11 @@ def run(
     on_damage: str,
     debug: bool,
 ) -> int:
-    """Run the Lambda handler HANDLER on the records of a stream."""
+    """Run the Lambda handler HANDLER on the records of a stream, or all mappings made by `mapping create`."""
+    if handler is None:
+        return _run_managed(settings, workers, timeout, until_caught_up, environment, logs, on_damage)
+    if stream is None:
+        raise click.UsageError("a handler needs a --stream to run on")
     if debug and (workers not in (None, 1) or timeout is not None):
         raise RefusedError("--debug means one worker and no timeout: leave --workers and --timeout out")
     options = RunOptions(
@@ -149,6 +161,48 @@ def run(
     from streamfn.cli.execute import execute
 
     return execute(options, settings.data_dir, settings.json_output)
+
+
+# What a run of all mappings is told; everything else is theirs.
+_OF_ALL = {
+    "workers", "timeout", "until_caught_up", "environment", "logs", "on_damage", "common_data_dir", "common_json",
+}  # fmt: skip
+
+
+def _run_managed(
+    settings: Settings,
+    workers: int | None,
+    timeout: int | None,
+    until_caught_up: bool,
+    environment: tuple[str, ...],
+    logs: str,
+    on_damage: str,
+) -> int:
+    """Run every enabled mapping.
+
+    Raises:
+        RefusedError: an option was given that belongs to a mapping, or is out of its range.
+    """
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if given and name not in _OF_ALL and parameter.opts[0].startswith("-"):
+            raise RefusedError(
+                f"{parameter.opts[0]} goes with a HANDLER: without one, what `mapping create` made is run as it was "
+                "made (streamfn mapping update changes it)"
+            )
+    ours: dict[str, Any] = {
+        "workers": default_workers() if workers is None else workers,
+        "timeout_s": limits.FUNCTION_TIMEOUT_S_DEFAULT if timeout is None else timeout,
+        "environment": parse_environment(environment),
+        "logs": logs,
+        "on_damage": on_damage,
+    }
+    validate(RunOptions(handler="module.function", stream="stream", **ours), now_ms=time.time_ns() // 1_000_000)
+    from streamfn.cli.serve import serve
+
+    return serve(settings.data_dir, settings.json_output, until_caught_up=until_caught_up, **ours)
 
 
 def default_workers() -> int:

@@ -18,6 +18,7 @@ from typing import Any
 
 from streamfn import limits
 from streamfn.clock import Clock, SystemClock
+from streamfn.core.filter import check as check_filters
 from streamfn.errors import BusyError, Fenced, RefusedError
 from streamfn.log.catalog.datadir import DataDir
 from streamfn.log.catalog.stream import KINESIS, Stream, default_arn
@@ -214,6 +215,7 @@ class Mappings:
             if stream is not None:
                 check_position(stream, options.starting_position)
             check_meaning(options, now_ms=self._clock.unix_ms())
+            check_filters(options.filters, None if stream is None else stream.kind, at_most=options.filters_max)
         except RefusedError as error:
             raise refusals.invalid(operation, str(error)) from None
 

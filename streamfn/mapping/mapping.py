@@ -229,6 +229,11 @@ class EventSourceMapping:
             counts.filtered,
         )
 
+    @property
+    def span_ns(self) -> tuple[int, int]:
+        """First hand-over and last durable checkpoint of this run, on the monotonic clock; 0 where there was none."""
+        return self._first_ns, self._last_ns
+
     async def _finish(self) -> None:
         """Take back what is staged, wait for what runs, make the last checkpoints durable, carry what was discarded."""
         self._feeds.drain()

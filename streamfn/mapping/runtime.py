@@ -36,7 +36,7 @@ from streamfn.mapping.position import check_position, starting_offsets
 from streamfn.pool.function import Function, FunctionConfig
 from streamfn.pool.pool import Pool, open_pool
 from streamfn.state.owner import Ownership
-from streamfn.state.store import Binding, Store, made_text
+from streamfn.state.store import Binding, Store, StoredMapping, made_text
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -102,7 +102,7 @@ class Runtime:
         # Owned before anything is changed: a second `run` must not touch what the first one runs by.
         if existing is not None and await self.disk(self.store.managed, existing.uuid) is not None:
             raise RefusedError(made_text(name))
-        ownership = self._own(name, existing.uuid) if existing is not None else None
+        ownership = self.own(name, existing.uuid) if existing is not None else None
         started = shared
         try:
             if started is None:
@@ -111,12 +111,12 @@ class Runtime:
                 )
             if existing is None:  # another process may have made it meanwhile
                 existing = await self.disk(self.store.mapping, name)
-                ownership = self._own(name, existing.uuid) if existing is not None else None
+                ownership = self.own(name, existing.uuid) if existing is not None else None
             binding = await self.disk(self._bind, name, options, stream, directory)
             if existing is None or existing.uuid != binding.mapping.uuid:
                 if ownership is not None:
                     ownership.release()
-                ownership = self._own(name, binding.mapping.uuid)
+                ownership = self.own(name, binding.mapping.uuid)
             assert ownership is not None
             epoch = await self.disk(self.store.acquire, binding.mapping.uuid)
         except BaseException:
@@ -125,16 +125,34 @@ class Runtime:
             if ownership is not None:
                 ownership.release()
             raise
+        return self._opened(
+            binding, ownership, epoch, stream, started, options, destination, shares_function=shared is not None
+        )
+
+    def _opened(
+        self,
+        binding: Binding,
+        ownership: Ownership,
+        epoch: int,
+        stream: Stream,
+        function: Function,
+        options: RunOptions,
+        destination: str,
+        *,
+        shares_function: bool,
+        init_log: bool = True,
+    ) -> EventSourceMapping:
         logs = LogLines(self._sink, options.logs)
-        logs.init(started.init_log)
+        if init_log:
+            logs.init(function.init_log)
         mapping = EventSourceMapping(
             self,
             binding=binding,
             ownership=ownership,
             epoch=epoch,
             stream=stream,
-            function=started,
-            shares_function=shared is not None,
+            function=function,
+            shares_function=shares_function,
             options=options,
             logs=logs,
             destination=destination,
@@ -142,7 +160,38 @@ class Runtime:
         self._open.append(mapping)
         return mapping
 
-    def _own(self, name: str, uuid: str) -> Ownership:
+    async def managed(
+        self, stored: StoredMapping, ownership: Ownership, options: RunOptions, function: Function, *, init_log: bool
+    ) -> EventSourceMapping:
+        """Open a mapping made by `mapping create` as it is stored, for one run; its function outlives it.
+
+        `ownership` is the mapping's from now on; `options` are those stored, with what belongs to the function.
+        `init_log` says whether the function's Init is to be logged.
+
+        Raises:
+            RefusedError: its stream was deleted, or the destination cannot be used.
+            Fenced: it was deleted.
+        """
+        try:
+            stream = self.data.stream(options.stream)
+            destination = resolve_destination(options.on_failure, Path(stored.code_dir))
+            if destination:
+                await trio.to_thread.run_sync(refuse_destination, self.data, destination)
+            binding = await self.disk(self._rebind, stored, options, stream)
+            epoch = await self.disk(self.store.acquire, stored.uuid)
+        except BaseException:
+            ownership.release()
+            raise
+        return self._opened(
+            binding, ownership, epoch, stream, function, options, destination, shares_function=True, init_log=init_log
+        )
+
+    def own(self, name: str, uuid: str) -> Ownership:
+        """Take a mapping for this process.
+
+        Raises:
+            BusyError: another one has it; its pid is named.
+        """
         try:
             return Ownership.acquire(self.data.locks_path / uuid)
         except BusyError as error:
@@ -159,12 +208,11 @@ class Runtime:
         """
         return await trio.to_thread.run_sync(function, *arguments, limiter=self._turn)
 
+    def _rebind(self, stored: StoredMapping, options: RunOptions, stream: Stream) -> Binding:
+        return self.store.rebind(stored.uuid, stream.id, _starts(stored, options, stream))
+
     def _bind(self, name: str, options: RunOptions, stream: Stream, directory: str) -> Binding:
-        known = self.store.mapping(name)
-        if known is not None and known.stream_id == stream.id:
-            starts: dict[str, int] = {}  # it goes on from its checkpoints; looking for a time may mean reading the log
-        else:
-            starts = starting_offsets(stream, options.starting_position, options.starting_position_timestamp)
+        starts = _starts(self.store.mapping(name), options, stream)
         return self.store.bind(
             name,
             stream_id=stream.id,
@@ -275,7 +323,11 @@ class Runtime:
                 lane.queued = False
                 self._queue.remove(lane)
 
-    def _watch_for(self, uuid: str, shard_id: str, wake: Callable[[], None], what: Shard | Stream) -> None:
+    def listen(self, path: Path, wake: Callable[[], None]) -> None:
+        """Call `wake` whenever the file is written to, until the runtime is closed."""
+        self._watch_for(str(path), "", wake, path)
+
+    def _watch_for(self, uuid: str, shard_id: str, wake: Callable[[], None], what: Shard | Stream | Path) -> None:
         self._watched[uuid, shard_id] = wake
         self._watch.add(what, (uuid, shard_id))
 
@@ -354,6 +406,13 @@ async def open_runtime(data: DataDir, sink: LogSink) -> AsyncIterator[Runtime]:
         if runtime is not None:
             runtime.close()
         store.close()
+
+
+def _starts(known: StoredMapping | None, options: RunOptions, stream: Stream) -> dict[str, int]:
+    """Where shards begin that have no checkpoint yet. Reads the disk."""
+    if known is not None and known.stream_id == stream.id:
+        return {}  # it goes on from its checkpoints; looking for a time may mean reading the log
+    return starting_offsets(stream, options.starting_position, options.starting_position_timestamp)
 
 
 def judge_of(options: RunOptions) -> str | None:

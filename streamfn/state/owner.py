@@ -57,6 +57,10 @@ class Ownership:
         os.pwrite(fd, b"%-20d\n" % os.getpid(), 0)
         return cls(path, fd)
 
+    def share(self) -> Ownership:
+        """Another holder of the same lock in this process: it is free when all of them have released it."""
+        return Ownership(self.path, os.dup(self._fd))
+
     def release(self) -> None:
         """Give the lock back.  The file stays: removing it would let two processes lock two files."""
         if self._fd >= 0:

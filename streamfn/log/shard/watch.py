@@ -9,6 +9,7 @@ import errno
 import os
 import struct
 from collections.abc import Hashable
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from streamfn.errors import LogError
@@ -49,8 +50,8 @@ class CommitWatch(Generic[Key]):
         """Return the descriptor to wait for; it is non-blocking."""
         return self._fd
 
-    def add(self, what: Shard | Stream, key: Key) -> None:
-        """Tell `key` when the shard is committed to, or the stream is described anew.
+    def add(self, what: Shard | Stream | Path, key: Key) -> None:
+        """Tell `key` when the shard is committed to, the stream is described anew, or the file is written to.
 
         Several keys may watch the same.
 
@@ -58,19 +59,20 @@ class CommitWatch(Generic[Key]):
             LogError: it is not there any more, or the system's limit of watches is reached.
         """
         assert key not in self._watches, f"{key!r} is watched already"
-        directory = what.directory
+        place = what if isinstance(what, Path) else what.directory
         try:
-            if isinstance(what, Shard):
-                watch = libc.inotify_add(self._fd, str(directory / "commit"), libc.IN_MODIFY)
+            if isinstance(what, Stream):
+                watch = libc.inotify_add(self._fd, str(place), libc.IN_MOVED_TO)
             else:
-                watch = libc.inotify_add(self._fd, str(directory), libc.IN_MOVED_TO)
+                written = place / "commit" if isinstance(what, Shard) else place
+                watch = libc.inotify_add(self._fd, str(written), libc.IN_MODIFY)
         except OSError as error:
             why = (
                 f"{error.strerror}; see /proc/sys/fs/inotify"
                 if error.errno == errno.ENOSPC
                 else error.strerror
             )
-            raise LogError(f"cannot watch {directory}: {why}") from error
+            raise LogError(f"cannot watch {place}: {why}") from error
         self._keys.setdefault(watch, set()).add(key)
         self._watches[key] = watch
 

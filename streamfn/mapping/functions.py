@@ -1,0 +1,69 @@
+"""The functions of a runtime that runs several mappings: one for each handler, code directory and way of answering."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import trio
+
+from streamfn.mapping.options import RunOptions
+from streamfn.mapping.runtime import Runtime, judge_of
+from streamfn.pool.function import Function
+
+
+class _Key(NamedTuple):
+    """What workers know of their function from the start: mappings with the same may share them."""
+
+    handler: str
+    code_dir: str
+    region: str
+    judge: str | None
+
+
+@dataclass
+class _Started:
+    function: Function
+    users: int = 0
+
+
+class Functions:
+    """Starts functions when the first mapping asks for them, and stops them when the last one has let go."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._started: dict[_Key, _Started] = {}
+        self._turn = trio.Lock()  # two mappings that ask together start one function
+
+    async def take(self, options: RunOptions, code_dir: Path, region: str) -> tuple[Function, bool]:
+        """A function for a mapping with these options, and whether it was started just now; give it to `release`.
+
+        Raises:
+            HandlerImportError: the handler cannot be loaded.
+        """
+        key = _Key(options.handler, str(code_dir), region, judge_of(options))
+        async with self._turn:
+            started = self._started.get(key)
+            fresh = started is None
+            if started is None:
+                function = await self._runtime.start(options, code_dir=code_dir, region=region)
+                started = self._started[key] = _Started(function)
+            started.users += 1
+        return started.function, fresh
+
+    async def release(self, function: Function) -> None:
+        """A mapping needs it no more; shielded."""
+        with trio.CancelScope(shield=True):
+            async with self._turn:
+                for key, started in list(self._started.items()):
+                    if started.function is function:
+                        started.users -= 1
+                        if not started.users:
+                            del self._started[key]
+                            await self._runtime.stop(function)
+
+    @property
+    def all(self) -> list[Function]:
+        """Those that are started now."""
+        return [started.function for started in self._started.values()]

@@ -1,0 +1,252 @@
+"""Running every mapping that `mapping create` made and that is enabled: what `streamfn run` does without a handler.
+
+    requests (any process) ──▶ store ──▶ bell ──▶ reconcile: what is wanted against what runs
+                                                     │
+                       start · reload · stop         ▼
+        one task a mapping: open ──▶ run ──drain──▶ part ──▶ look at the store again ──▶ open, or let go
+
+A request for a mapping that runs drains it: its lanes take back what is staged, wait for the batches that run, never
+for a retry, and their checkpoints are flushed. Then it is opened anew, by what the store has, where its checkpoints
+are. So every request takes effect at the edge of a batch, and there is one way for all of them. Nothing is asked of
+the database in between: the bell is watched with inotify.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from streamfn.errors import Fenced, StreamfnError
+from streamfn.mapping import bell, configuration, lifecycle
+from streamfn.mapping.functions import Functions
+from streamfn.mapping.mapping import EventSourceMapping, RunResult
+from streamfn.mapping.options import RunOptions
+from streamfn.mapping.runtime import Runtime
+from streamfn.state.managed import Managed
+from streamfn.state.owner import Ownership
+from streamfn.state.store import StoredMapping
+
+
+@dataclass
+class Serving:
+    """A mapping that this process runs, or has run.
+
+    `mapping` is None while it is not open; `result` adds up the runs between reloads, `first_ns` and `last_ns` span
+    them on the monotonic clock; `remaining` is what the last one left. `error` is why it stopped by itself.
+    """
+
+    uuid: str
+    name: str
+    stream: str
+    revision: int
+    ownership: Ownership
+    mapping: EventSourceMapping | None = None
+    result: RunResult = field(default_factory=lambda: RunResult(0, 0, 0, 0, 0.0, ""))
+    first_ns: int = 0
+    last_ns: int = 0
+    remaining: int = 0
+    error: StreamfnError | None = None
+    stale: bool = False  # the store has a later revision than the one that runs
+
+    def now(self) -> RunResult:
+        """What was done so far, by the run that is going on as well."""
+        return self.result if self.mapping is None else added(self.result, self.mapping.result())
+
+
+class Service:
+    """See the module. `ours` are the options of a run that belong to functions and logs, not to a mapping."""
+
+    def __init__(self, runtime: Runtime, *, until_caught_up: bool, **ours: Any) -> None:
+        self._runtime = runtime
+        self._until_caught_up = until_caught_up
+        self._ours = ours
+        self.functions = Functions(runtime)
+        self.served: dict[str, Serving] = {}
+        self._running: set[str] = set()
+        self._rung = trio.Event()
+        self._over = trio.Event()
+        self.draining = False
+        self._nursery: trio.Nursery | None = None
+
+    # ---- the beginning and the end
+
+    async def open(self) -> None:
+        """Open what is enabled now; the first that cannot be opened ends it before anything was delivered.
+
+        Raises:
+            BusyError: another process runs one of them; its pid is named.
+            HandlerImportError: a handler cannot be loaded.
+            RefusedError: a stream was deleted.
+        """
+        path = await self._runtime.disk(bell.hang, self._runtime.data.locks_path)
+        self._runtime.listen(path, lambda: self._rung.set())  # the event of that moment, not of this one
+        for mapping, wanted in await self._runtime.disk(self._runtime.store.all_managed):
+            if wanted.enabled:
+                serving = self._take(mapping)
+                serving.mapping = await self._open(serving)
+
+    async def run(self) -> None:
+        """Run them, and whatever is enabled meanwhile, until all have caught up or `drain` was called.
+
+        Cancellation: stops at once, as `EventSourceMapping.run`.
+        """
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            for serving in self.served.values():
+                self._begin(serving)
+            nursery.start_soon(self._listen)
+            self._settle()
+            await self._over.wait()
+            nursery.cancel_scope.cancel()
+
+    def drain(self) -> None:
+        """Stop all at the edge of a batch."""
+        self.draining = True
+        for serving in self.served.values():
+            if serving.mapping is not None:
+                serving.mapping.drain()
+        self._settle()
+
+    def _settle(self) -> None:
+        """End when nothing runs any more and nothing is to come."""
+        if not self._running and (self.draining or self._until_caught_up):
+            self._over.set()
+
+    # ---- what is wanted against what runs
+
+    async def _listen(self) -> None:
+        while True:
+            await self._rung.wait()
+            self._rung = trio.Event()
+            await self._reconcile()
+
+    async def _reconcile(self) -> None:
+        for mapping, wanted in await self._runtime.disk(self._runtime.store.all_managed):
+            serving = self.served.get(mapping.uuid)
+            if serving is not None and mapping.uuid in self._running:
+                if wanted.revision != serving.revision and not serving.stale:
+                    serving.stale = True
+                    if serving.mapping is not None:
+                        serving.mapping.drain()
+            elif (
+                wanted.enabled and not self.draining and not self._until_caught_up
+            ):  # which adds nothing to what is there
+                try:
+                    self._begin(self._take(mapping))
+                except StreamfnError as error:
+                    self._runtime.say(str(error))
+
+    # ---- one mapping
+
+    def _take(self, mapping: StoredMapping) -> Serving:
+        """Take the mapping for this process."""
+        ownership = self._runtime.own(label(mapping), mapping.uuid)
+        serving = Serving(mapping.uuid, label(mapping), mapping.stream_name, 0, ownership)
+        before = self.served.get(mapping.uuid)
+        if before is not None:  # it was disabled, or failed, and comes again
+            serving = replace(before, ownership=ownership, error=None, stale=False, name=label(mapping))
+        self.served[mapping.uuid] = serving
+        return serving
+
+    def _begin(self, serving: Serving) -> None:
+        assert self._nursery is not None
+        self._running.add(serving.uuid)
+        self._nursery.start_soon(self._serve, serving)
+
+    async def _serve(self, serving: Serving) -> None:
+        """Run a mapping, reload it whenever it has changed, and let go of it when it is not wanted any more."""
+        try:
+            while True:
+                if serving.mapping is None:
+                    serving.mapping = await self._open(serving)
+                if serving.mapping is None or not await self._run(serving, serving.mapping):
+                    break
+        except Fenced as error:
+            serving.error = error
+            self._runtime.say(f"{serving.name}: {error}")
+        except StreamfnError as error:
+            serving.error = error
+            self._runtime.say(str(error))
+        finally:
+            serving.ownership.release()
+            self._running.discard(serving.uuid)
+        self._settle()
+
+    async def _open(self, serving: Serving) -> EventSourceMapping | None:
+        """Open a mapping as the store has it now, and settle its state; None if it is not to run (any more)."""
+        runtime = self._runtime
+        found = await runtime.disk(self._look_up, serving.uuid)
+        if found is None:
+            return None
+        stored, wanted = found
+        serving.stale, serving.revision = False, wanted.revision
+        if wanted.state == lifecycle.DELETING:
+            await runtime.disk(runtime.store.remove, serving.uuid)
+            return None
+        mapping = await self._start(serving, stored) if wanted.enabled else None
+        state = lifecycle.settled(wanted.state, wanted.enabled)
+        if state is not None and state != wanted.state:
+            await runtime.disk(runtime.store.settle, serving.uuid, wanted.revision, state)
+        return mapping
+
+    async def _start(self, serving: Serving, stored: StoredMapping) -> EventSourceMapping:
+        options = self.options(stored)
+        stream = await self._runtime.disk(self._runtime.data.stream, stored.stream_name)
+        function, fresh = await self.functions.take(options, Path(stored.code_dir), stream.region)
+        try:
+            mapping = await self._runtime.managed(
+                stored._replace(name=serving.name), serving.ownership.share(), options, function, init_log=fresh
+            )
+        except BaseException:
+            await self.functions.release(function)
+            raise
+        return mapping
+
+    def options(self, stored: StoredMapping) -> RunOptions:
+        """What a run of the stored mapping is told."""
+        return configuration.run_options(
+            stored.options, handler=stored.handler, stream=stored.stream_name, name=stored.name, **self._ours
+        )
+
+    def _look_up(self, uuid: str) -> tuple[StoredMapping, Managed] | None:
+        stored, wanted = self._runtime.store.find(uuid), self._runtime.store.managed(uuid)
+        return None if stored is None or wanted is None else (stored, wanted)
+
+    async def _run(self, serving: Serving, mapping: EventSourceMapping) -> bool:
+        """One run, up to the next reload; whether there is one."""
+        try:
+            if not self.draining and not serving.stale:
+                await mapping.run(until_caught_up=self._until_caught_up)
+        finally:
+            serving.mapping = None
+            serving.result = added(serving.result, mapping.result())
+            first_ns, last_ns = mapping.span_ns
+            serving.first_ns = serving.first_ns or first_ns
+            serving.last_ns = last_ns or serving.last_ns
+            serving.remaining = mapping.remaining
+            with trio.CancelScope(shield=True):
+                await self._runtime.part(mapping)
+                await self.functions.release(mapping.function)
+        return serving.stale and not self.draining
+
+
+def label(mapping: StoredMapping) -> str:
+    """What people call a mapping: its name, or `HANDLER@STREAM` where that is only its UUID."""
+    return f"{mapping.handler}@{mapping.stream_name}" if mapping.name == mapping.uuid else mapping.name
+
+
+def added(before: RunResult, more: RunResult) -> RunResult:
+    """Two runs of one mapping, one after the other, as one."""
+    return replace(
+        more,
+        records=before.records + more.records,
+        batches=before.batches + more.batches,
+        errors=before.errors + more.errors,
+        discarded=before.discarded + more.discarded,
+        trimmed=before.trimmed + more.trimmed,
+        lost=before.lost + more.lost,
+        seconds=before.seconds + more.seconds,
+    )
