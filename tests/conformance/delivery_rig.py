@@ -61,7 +61,7 @@ async def deliver(
 ) -> Delivered:
     """Run a handler of functions/ over the `data` until it has caught up.  Retries do not wait."""
     seen = tmp_path / "seen"
-    async with streamfn.open(tmp_path / "data", log=Silence()) as session:
+    async with streamfn.open(tmp_path / "data", log=Log()) as session:
         session._runtime.random = lambda: 0.0
         await put(session, kind, data)
         variables = {"SEEN": str(seen), **(environment or {})}
@@ -72,5 +72,10 @@ async def deliver(
     return Delivered(result, [json.loads(line) for line in lines])
 
 
-class Silence:
-    def write(self, text: str) -> None: ...
+class Log:
+    """A log that keeps what it is given."""
+
+    text = ""
+
+    def write(self, text: str) -> None:
+        self.text += text

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from delivery_rig import FUNCTIONS, Silence
+from delivery_rig import FUNCTIONS, Log
 from trio.testing import trio_test
 
 import streamfn
@@ -27,7 +27,7 @@ NEW = {**ITEM, "number": {"N": "43"}}
 async def records_of(tmp_path: Path, *changes: dict[str, Any], view_type: Any = None) -> list[dict[str, Any]]:
     """What a function is given of these changes."""
     seen = tmp_path / "seen"
-    async with streamfn.open(tmp_path / "data", log=Silence()) as session:
+    async with streamfn.open(tmp_path / "data", log=Log()) as session:
         for change in changes:
             assert await session.put_change("table", change, view_type=view_type) is not None
         options: Any = {"workers": 1, "code_dir": FUNCTIONS, "environment": {"SEEN": str(seen)}}

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import trio
-from delivery_rig import FUNCTIONS, Delivered, Silence, deliver, put
+from delivery_rig import FUNCTIONS, Delivered, Log, deliver, put
 from trio.testing import trio_test
 
 import streamfn
@@ -144,7 +144,7 @@ def numbers_of(delivered: Delivered) -> list[int]:
 )
 @trio_test
 async def test_an_event_is_of_one_shard_and_in_order(tmp_path: Path) -> None:
-    async with streamfn.open(tmp_path / "data", log=Silence()) as session:
+    async with streamfn.open(tmp_path / "data", log=Log()) as session:
         await session.create_stream("s", shards=4)
         await session.put_many("s", [streamfn.NewRecord(b"x", f"key-{i}") for i in range(100)])
     delivered = await deliver(tmp_path, "kinesis", "answering.naps", [], batch_size=7)
@@ -182,7 +182,7 @@ async def test_two_full_batches_of_a_shard_run_one_after_the_other(tmp_path: Pat
 async def test_records_from_before_and_after_the_mapping_make_three_full_batches(tmp_path: Path) -> None:
     texts = [str(number) for number in range(30)]
     seen = tmp_path / "seen"
-    async with streamfn.open(tmp_path / "data", log=Silence()) as session:
+    async with streamfn.open(tmp_path / "data", log=Log()) as session:
         await put(session, "kinesis", texts[:20])
         options: Any = {"batch_size": 10, "code_dir": FUNCTIONS, "environment": {"SEEN": str(seen)}, "workers": 1}
         async with session.mapping("answering.naps", "s", starting_position="TRIM_HORIZON", **options) as mapping:
@@ -201,7 +201,7 @@ async def test_records_from_before_and_after_the_mapping_make_three_full_batches
 @trio_test
 async def test_two_mappings_on_one_stream_each_get_every_record(tmp_path: Path) -> None:
     texts = [str(number) for number in range(10)]
-    async with streamfn.open(tmp_path / "data", log=Silence()) as session:
+    async with streamfn.open(tmp_path / "data", log=Log()) as session:
         await put(session, "kinesis", texts)
         async with trio.open_nursery() as nursery:
             for handler in ("answering.naps", "answering.posts_nothing"):
