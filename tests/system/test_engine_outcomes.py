@@ -1,9 +1,12 @@
 """What is told of invocations: to the log, and to who watches."""
 
+import pytest
 import trio
-from engine_rig import PATIENCE_S, Log, one_mapping, some, until
+from engine_rig import FUNCTIONS, PATIENCE_S, Log, one_mapping, some, until
 from run_rig import report_blocks
 from trio.testing import trio_test
+
+import streamfn
 
 
 @trio_test
@@ -73,3 +76,44 @@ async def test_a_log_that_raises_costs_its_lines_and_no_run(tmp_path, capsys):
     assert said == [
         "streamfn: nothing more is logged, for the log raised TypeError('a bytes-like object is required')"
     ]
+
+
+@pytest.mark.conformance(
+    "retries/not-to-blame",
+    source="ours",
+    rule="An invocation that was killed for the sake of another mapping on the same workers costs no attempt, as "
+    "throttles and errors of the service cost none.",
+)
+@trio_test
+async def test_a_worker_that_is_killed_for_another_mapping_costs_no_attempt(tmp_path, monkeypatch):
+    monkeypatch.setenv("NOTES", str(tmp_path))
+    async with streamfn.open(tmp_path / "d", log=Log()) as session:
+        await session.put_many("s", some(2))
+        await session.put_many("other", some(40))
+        async with session.function("engine.noted", workers=1, code_dir=FUNCTIONS) as function:
+            mine = session.mapping(function, "s", batch_size=1, maximum_retry_attempts=0)
+            async with mine as mapping, session.mapping(function, "other", batch_size=1) as other:
+                scope, results = trio.CancelScope(), []
+
+                async def run_other():
+                    with scope:
+                        await other.run()
+
+                async def run():
+                    results.append(await mapping.run_until_caught_up())
+
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(run)
+                    nursery.start_soon(run_other)
+                    inner = mapping._inner
+                    (worker,) = inner.function.workers
+
+                    def ours_runs_beside_theirs():
+                        seats = [seat for seat, _, _ in worker.staged]
+                        owners = [seat.client.feed.owner for seat in seats]
+                        return other._inner in owners and owners[0] is inner
+
+                    await until(ours_runs_beside_theirs)
+                    scope.cancel()
+    (result,) = results
+    assert (result.records, result.discarded) == (2, 0)

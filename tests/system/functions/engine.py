@@ -1,5 +1,6 @@
 """Handlers of the engine's tests."""
 
+import base64
 import os
 import time
 
@@ -38,3 +39,15 @@ def noted(event, context):
     time.sleep(0.05)
     os.write(descriptor, b"end %d\n" % offset)
     os.close(descriptor)
+
+
+def poisoned(event, context):
+    """Writes down what it sees, and raises for the record whose number the file `poison` has."""
+    numbers = [base64.b64decode(record["kinesis"]["data"]).decode() for record in event["Records"]]
+    with open(os.path.join(os.environ["NOTES"], "poison")) as file:
+        poison = file.read()
+    descriptor = os.open(os.path.join(os.environ["NOTES"], "seen"), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.write(descriptor, " ".join(numbers).encode() + b"\n")
+    os.close(descriptor)
+    if poison in numbers:
+        raise ValueError(f"poisoned by {poison}")
