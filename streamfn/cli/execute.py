@@ -135,6 +135,7 @@ class Run:
             lag_records=mapping.remaining,
             lag_ms=max(ages) if ages else None,
             errors=mapping.counts.errors,
+            discarded=mapping.counts.discarded,
             workers=(len(mapping.function.workers), mapping.function.config.workers),
             total_records=self._total(mapping),
             retrying=retrying_shards(mapping),

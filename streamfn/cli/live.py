@@ -75,6 +75,7 @@ class Snapshot:
         workers: ready to work, and how many there should be.
         total_records: what this run has to do in all; None if it follows the stream.
         retrying: shards that wait for a retry.
+        discarded: records that this run has given up.
         paused: why hand-over pauses (no disk space), if it does.
         draining: whether a signal has asked it to end.
     """
@@ -88,6 +89,7 @@ class Snapshot:
     workers: tuple[int, int]
     total_records: int | None = None
     retrying: Sequence[RetryingShard] = ()
+    discarded: int = 0
     paused: str | None = None
     draining: bool = False
 
@@ -148,6 +150,8 @@ def line(snapshot: Snapshot) -> str:
         count_of(snapshot.errors, "error"),
         f"{ready}/{wanted} workers" if ready != wanted else count_of(wanted, "worker"),
     ]
+    if snapshot.discarded:
+        parts.append(f"{snapshot.discarded:,} discarded")
     if snapshot.retrying:
         parts.append(f"{count_of(len(snapshot.retrying), 'shard')} waiting to retry")
     if snapshot.paused is not None:

@@ -112,6 +112,7 @@ class _ServiceRun(Run):
             lag_records=remaining,
             lag_ms=max(ages) if ages else None,
             errors=sum(serving.now().errors for serving in service.served.values()),
+            discarded=sum(serving.now().discarded for serving in service.served.values()),
             workers=(
                 sum(len(function.workers) for function in functions),
                 sum(function.config.workers for function in functions),

@@ -53,6 +53,10 @@ def test_the_line_says_rate_lag_errors_and_workers() -> None:
     assert line(SNAPSHOT) == "12,345 records · 250,000/s · lag 678 (4.2 s) · 1 error · 2 workers"
 
 
+def test_the_line_says_what_was_given_up() -> None:
+    assert line(replace(SNAPSHOT, discarded=1_234)).endswith("2 workers · 1,234 discarded")
+
+
 def test_the_line_says_what_it_is_waiting_for() -> None:
     waiting = replace(SNAPSHOT, workers=(0, 2), retrying=[RETRYING], paused="no disk space", draining=True)
     assert line(waiting).endswith(
