@@ -24,7 +24,9 @@ def message(tmp_path):
     shard = DataDir.open(tmp_path / "d", create=True).create_stream("s", 1).shards[0]
     with ShardWriter.open(shard, clock=SystemClock()) as writer:
         writer.append([NewRecord(b"x", "k")] * BEFORE)
-        writer.append([NewRecord(b"y" * number, f"key-{number % 9}", arrival_ms=1000 + number) for number in range(ROWS)])
+        writer.append(
+            [NewRecord(b"y" * number, f"key-{number % 9}", arrival_ms=1000 + number) for number in range(ROWS)]
+        )
         writer.commit()
     with ShardReader.open(shard, 0) as reader:
         yield reader.poll(1 << 20)[1]
