@@ -183,6 +183,7 @@ class Run:
             trimmed=result.trimmed,
             lost=result.lost,
             on_failure_pending=result.on_failure_pending,
+            filtered=result.filtered,
             seconds=result.seconds,
             records_per_second=result.records_per_second,
             remaining=self._remaining,

@@ -26,6 +26,9 @@ def feature_options(command: Callable[Concatenate[Features, P], R]) -> Callable[
         if not given["function_response_types"]:
             given["function_response_types"] = None
         given["on_failure"] = _destination(given["on_failure"], kwargs.pop("destination_config", None))
+        criteria = kwargs.pop("filter_criteria", None)
+        if criteria is not None:
+            given["filters"] = _patterns(str(criteria))
         return command({name: value for name, value in given.items() if value is not None}, *args, **kwargs)
 
     for option in reversed(_OPTIONS):
@@ -65,7 +68,17 @@ _NAMES = (
     "maximum_record_age_in_seconds",
     "function_response_types",
     "on_failure",
+    "filters_max",
 )
+
+
+def _patterns(criteria: str) -> tuple[str, ...]:
+    from streamfn.cli.shorthand import structure
+    from streamfn.mapping.request import patterns_of
+
+    return patterns_of(structure("--filter-criteria", criteria))
+
+
 _OPTIONS = (
     click.option(
         "--parallelization-factor",
@@ -106,4 +119,10 @@ _OPTIONS = (
         metavar="JSON",
         help="The same as Lambda has it: OnFailure={Destination=ARN} or JSON.",
     ),
+    click.option(
+        "--filter-criteria",
+        metavar="JSON",
+        help="Filters=[{Pattern=...}]: only records that match one are delivered.",
+    ),
+    click.option("--filters-max", type=int, metavar="N", help="How many filters are allowed: 5, or up to 10."),
 )

@@ -101,8 +101,8 @@ class RunSummary:
     `records_per_second` counts from the first hand-over to the last durable checkpoint; `discarded` and
     `errors` are of this run.  `resumed` says that an earlier run had left a checkpoint; `position_ignored`
     that a starting position was given and therefore not looked at.  `remaining` is what is not finished;
-    `trimmed` and `lost` what was gone before it could be handed over; `on_failure_pending` counts on-failure
-    records, also of earlier runs, that have not reached their destination.
+    `trimmed` and `lost` what was gone before it could be handed over, `filtered` what no filter wanted;
+    `on_failure_pending` counts on-failure records, also of earlier runs, that have not reached their destination.
     """
 
     name: str
@@ -117,6 +117,7 @@ class RunSummary:
     trimmed: int = 0
     lost: int = 0
     on_failure_pending: int = 0
+    filtered: int = 0
     resumed: bool = False
     position_ignored: bool = False
 
@@ -132,6 +133,7 @@ class RunSummary:
             "trimmed": self.trimmed,
             "lost": self.lost,
             "on_failure_pending": self.on_failure_pending,
+            "filtered": self.filtered,
             "seconds": round(self.seconds, 3),
             "records_per_second": round(self.records_per_second),
             "remaining": self.remaining,
@@ -194,7 +196,7 @@ def picture(snapshot: Snapshot) -> RenderableType:
 def summary_text(summary: RunSummary) -> str:
     """Return what a run says at its end: one line, or two."""
     counts = (summary.records, summary.errors, summary.discarded, summary.remaining, summary.trimmed, summary.lost)
-    if not any(counts):
+    if not any(counts) and not summary.filtered:
         text = f"{summary.name}: nothing left to do"
     else:
         text = (
@@ -208,6 +210,8 @@ def summary_text(summary: RunSummary) -> str:
         text += f", {count_of(summary.trimmed, 'record')} trimmed before they were handed over"
     if summary.lost:
         text += f", {count_of(summary.lost, 'record')} lost"
+    if summary.filtered:
+        text += f", {count_of(summary.filtered, 'record')} filtered out"
     if summary.remaining:
         text += f"; {count_of(summary.remaining, 'record')} left, run it again to go on there"
     if summary.on_failure_pending:

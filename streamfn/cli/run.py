@@ -39,7 +39,7 @@ batch. Mappings of one handler share its workers.
 \b
 With --json: one object at the end, with records, batches, errors, discarded,
 trimmed (gone by retention before they were handed over), lost (gone by damage or
-a crash), records_per_second.
+a crash), filtered (no filter wanted them), records_per_second.
 
 \b
 Exit codes: 0 done, 1 failed (handler cannot be imported, mapping runs already,

@@ -13,6 +13,7 @@ from streamfn.clock import SystemClock
 from streamfn.errors import RefusedError
 from streamfn.formats.times import parse_time_ms
 from streamfn.mapping.options import RunOptions, validate
+from streamfn.mapping.request import patterns_of
 
 
 class FunctionOptions(TypedDict, total=False):
@@ -51,6 +52,9 @@ class MappingOptions(FunctionOptions, total=False):
         function_response_types: `["ReportBatchItemFailures"]` where the handler says which records of a batch failed.
         on_failure: where a description of each discarded batch goes: a stream's name, `file:DIR`, `s3:DIR`, or an ARN
             whose last part names one. Directories begin at the code directory. Nowhere, where nothing is said.
+        filter_criteria: `{"Filters": [{"Pattern": JSON text}, ...]}`: only records that match one of up to 5 patterns
+            are delivered.
+        filters_max: how many patterns are allowed: 5 where nothing is said, up to 10.
         logs: which invocations write Lambda's log lines: those that failed or printed, all, or none.
         on_damage: a damaged shard stops (strict, where nothing is said), or goes on behind what cannot be read and
             counts it as lost (salvage).
@@ -67,6 +71,8 @@ class MappingOptions(FunctionOptions, total=False):
     bisect_batch_on_function_error: bool
     function_response_types: Sequence[Literal["ReportBatchItemFailures"]]
     on_failure: str
+    filter_criteria: Mapping[str, Any]
+    filters_max: int
     logs: Literal["failed", "all", "none"]
     on_damage: Literal["strict", "salvage"]
 
@@ -79,6 +85,7 @@ _WHOLE = (
     "parallelization_factor",
     "maximum_retry_attempts",
     "maximum_record_age_in_seconds",
+    "filters_max",
     "limit",
 )
 _FLAGS = ("bisect_batch_on_function_error",)
@@ -147,6 +154,8 @@ def _checked(handler: str, stream: str, given: Mapping[str, Any], known: Mapping
     for option in _LISTS:
         if option in wanted:
             wanted[option] = tuple(wanted[option])
+    if "filter_criteria" in wanted:
+        wanted["filters"] = patterns_of(wanted.pop("filter_criteria"))
     options = RunOptions(handler=handler, stream=stream, **wanted)
     validate(options, now_ms=SystemClock().unix_ms())
     return options

@@ -254,8 +254,9 @@ class ShardFeed:
         return [
             parts_of(
                 message,
-                self._poller.measure(message) if prefix_bytes is None else prefix_bytes,
+                prefix_bytes,
                 chosen,
+                measure=self._poller.measure,
                 factor=factor,
                 dated=dated,
                 start=self._start,

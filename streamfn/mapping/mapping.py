@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from streamfn.log.shard.reader import ShardReader
     from streamfn.mapping.lane import ShardLane
     from streamfn.mapping.runtime import Runtime
+    from streamfn.mapping.selector import Selector
     from streamfn.pool.function import Function
     from streamfn.pool.lane import Answer
     from streamfn.pool.worker import Worker
@@ -112,6 +113,7 @@ class EventSourceMapping:
         options: RunOptions,
         logs: LogLines,
         destination: str = "",
+        selector: Selector | None = None,
     ) -> None:
         self.runtime = runtime
         self.name: str = binding.mapping.name
@@ -120,6 +122,7 @@ class EventSourceMapping:
         self.stream = stream
         self.function = function
         self.shares_function = shares_function
+        self.selector = selector  # the filters; None where everything is delivered
         self.timeout_s = function.config.timeout_s
         self.counts = Counts()
         self.pace = Pace()
@@ -285,7 +288,9 @@ class EventSourceMapping:
         start, now = reader.position, self.now_ns()
         machines = [Lane(self._rules, self._policy, start, now, self.runtime.random) for _ in range(self._factor)]
         fixed = fixed_bytes(event_source(self.stream, shard, ROLE_ARN))
-        return ShardFeed(self, shard, machines, Poller(reader, fixed), start)
+        poller = Poller(reader, fixed, sized=self.selector is None)
+        selector = None if self.selector is None else self.selector.shard(self.source_header(shard))
+        return ShardFeed(self, shard, machines, poller, start, selector)
 
     def resharded(self) -> None:
         """The stream is described anew."""

@@ -89,9 +89,9 @@ class Poller:
         measure = self.measure if self._sized else _not_measured
         return [Read(message, measure(message)) for message in self._reader.poll(bytes_max, until)]
 
-    def measure(self, message: Message) -> memoryview:
-        """The running sums of the message's records as JSON (rows + 1 values)."""
-        return json_prefix(message.segment.address, message.cdata, self._fixed)
+    def measure(self, message: Message, rows: memoryview | None = None) -> memoryview:
+        """The running sums of the message's records as JSON (rows + 1 values); of some `rows` alone, or of all."""
+        return json_prefix(message.segment.address, message.cdata, self._fixed, rows)
 
     def close(self) -> None:
         """Let the reader's segment go."""

@@ -81,6 +81,16 @@ def check(request: Mapping[str, Any], shapes: Mapping[str, Shape], required: str
         raise RefusedError("Parameter validation failed: " + "; ".join(wrong))
 
 
+def patterns_of(criteria: Mapping[str, Any]) -> tuple[str, ...]:
+    """The patterns of a FilterCriteria structure.
+
+    Raises:
+        RefusedError: it is none, in botocore's words.
+    """
+    check({"FilterCriteria": criteria}, CREATE)
+    return tuple(each.get("Pattern", "") for each in criteria.get("Filters") or ())
+
+
 def unsupported(request: Mapping[str, Any], shapes: Mapping[str, Shape]) -> str | None:
     """The first parameter that Lambda has for other sources than streams, in the form in which it names it."""
     for name in request:

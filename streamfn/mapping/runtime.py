@@ -13,10 +13,11 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar, TypeVarTuple
+from typing import Any, Protocol, TypeVar, TypeVarTuple
 
 import trio
 
+from streamfn.core.filter import check as check_filters
 from streamfn.errors import BusyError, HandlerImportError, RefusedError
 from streamfn.log.catalog.datadir import DataDir
 from streamfn.log.catalog.stream import Shard, Stream
@@ -28,11 +29,11 @@ from streamfn.mapping.delivery import refuse_destination
 from streamfn.mapping.destinations import resolve_destination
 from streamfn.mapping.feed import ShardFeed
 from streamfn.mapping.handler import Handler, function_name_of
-from streamfn.mapping.lane import ShardLane
 from streamfn.mapping.logs import LogLines, LogSink
 from streamfn.mapping.mapping import EventSourceMapping
 from streamfn.mapping.options import RunOptions
 from streamfn.mapping.position import check_position, starting_offsets
+from streamfn.mapping.selector import Selector, open_selector
 from streamfn.pool.function import Function, FunctionConfig
 from streamfn.pool.pool import Pool, open_pool
 from streamfn.state.owner import Ownership
@@ -43,6 +44,15 @@ Ts = TypeVarTuple("Ts")
 
 WORKER_MAIN = "streamfn.mapping.worker"
 REGION_DEFAULT = "us-east-1"
+
+
+class Pumped(Protocol):
+    """What hands something over to workers, when it is its turn."""
+
+    queued: bool
+
+    def pump(self) -> Any:
+        """Hand over what is due and fits."""
 
 
 class Runtime:
@@ -58,7 +68,7 @@ class Runtime:
         self._sink = sink
         self._watch: CommitWatch[tuple[str, str]] = CommitWatch()
         self._watched: dict[tuple[str, str], Callable[[], None]] = {}
-        self._queue: deque[ShardLane] = deque()
+        self._queue: deque[Pumped] = deque()
         self._round = trio.Event()
         self._open: list[EventSourceMapping] = []
         pool.on_round = self._on_round
@@ -88,6 +98,7 @@ class Runtime:
         """
         stream = self.data.stream(options.stream)
         check_position(stream, options.starting_position)
+        check_filters(options.filters, stream.kind, options.filters_max)
         directory = str((code_dir or Path.cwd()).resolve())
         destination = resolve_destination(options.on_failure, Path(directory))
         if destination:
@@ -103,12 +114,14 @@ class Runtime:
         if existing is not None and await self.disk(self.store.managed, existing.uuid) is not None:
             raise RefusedError(made_text(name))
         ownership = self.own(name, existing.uuid) if existing is not None else None
-        started = shared
+        started, selector = shared, None
         try:
             if started is None:
                 started = await self.start(
                     options, code_dir=code_dir, function=function, path=path, region=stream.region
                 )
+            if options.filters:
+                selector = await self._selector(options, stream, started)
             if existing is None:  # another process may have made it meanwhile
                 existing = await self.disk(self.store.mapping, name)
                 ownership = self.own(name, existing.uuid) if existing is not None else None
@@ -122,11 +135,21 @@ class Runtime:
         except BaseException:
             if started is not None and shared is None:
                 await self.stop(started)
+            if selector is not None:
+                await selector.close(self.pool)
             if ownership is not None:
                 ownership.release()
             raise
         return self._opened(
-            binding, ownership, epoch, stream, started, options, destination, shares_function=shared is not None
+            binding,
+            ownership,
+            epoch,
+            stream,
+            started,
+            options,
+            destination,
+            selector,
+            shares_function=shared is not None,
         )
 
     def _opened(
@@ -138,6 +161,7 @@ class Runtime:
         function: Function,
         options: RunOptions,
         destination: str,
+        selector: Selector | None,
         *,
         shares_function: bool,
         init_log: bool = True,
@@ -156,6 +180,7 @@ class Runtime:
             options=options,
             logs=logs,
             destination=destination,
+            selector=selector,
         )
         self._open.append(mapping)
         return mapping
@@ -169,21 +194,49 @@ class Runtime:
         `init_log` says whether the function's Init is to be logged.
 
         Raises:
-            RefusedError: its stream was deleted, or the destination cannot be used.
+            RefusedError: its stream was deleted, or the destination cannot be used, or the filters are not for it.
             Fenced: it was deleted.
         """
+        selector = None
         try:
             stream = self.data.stream(options.stream)
             destination = resolve_destination(options.on_failure, Path(stored.code_dir))
             if destination:
                 await trio.to_thread.run_sync(refuse_destination, self.data, destination)
+            if options.filters:
+                selector = await self._selector(options, stream, function)
             binding = await self.disk(self._rebind, stored, options, stream)
             epoch = await self.disk(self.store.acquire, stored.uuid)
         except BaseException:
+            if selector is not None:
+                await selector.close(self.pool)
             ownership.release()
             raise
         return self._opened(
-            binding, ownership, epoch, stream, function, options, destination, shares_function=True, init_log=init_log
+            binding,
+            ownership,
+            epoch,
+            stream,
+            function,
+            options,
+            destination,
+            selector,
+            shares_function=True,
+            init_log=init_log,
+        )
+
+    async def _selector(self, options: RunOptions, stream: Stream, function: Function) -> Selector:
+        """The filters of a mapping; those that look into data have as many processes as the function."""
+        return await open_selector(
+            self.pool,
+            options.filters,
+            name=function.config.name,
+            kind=stream.kind,
+            arn=stream.arn,
+            region=stream.region,
+            scanners=function.config.workers,
+            queue=self.queue,
+            say=lambda text: self.say(f"{options.name}: {text}"),
         )
 
     def own(self, name: str, uuid: str) -> Ownership:
@@ -278,8 +331,8 @@ class Runtime:
 
     # ---- rounds
 
-    def queue(self, lane: ShardLane) -> None:
-        """Pump the lane after this round of the pool, or after the next one."""
+    def queue(self, lane: Pumped) -> None:
+        """Pump the lane (or a selector) after this round of the pool, or after the next one."""
         if not lane.queued:
             lane.queued = True
             self._queue.append(lane)
@@ -355,6 +408,8 @@ class Runtime:
         """Give a mapping up and stop its function, unless that is shared."""
         if not mapping.shares_function:
             await self.stop(mapping.function)
+        if mapping.selector is not None:
+            await mapping.selector.close(self.pool)
         if mapping in self._open:
             self._open.remove(mapping)
             mapping.close()

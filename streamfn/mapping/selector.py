@@ -156,6 +156,12 @@ class Selector:
         if self._jobs and not self.queued:
             self._queue(self)
 
+    async def close(self, pool: Pool) -> None:
+        """Stop the scan processes; shielded from cancellation, and takes less than a second."""
+        function, self.function = self.function, None
+        if function is not None:
+            await _stop(pool, function)
+
     def retire(self, segment: Segment) -> None:
         """No job needs the segment any more: scan processes let their mappings go."""
         if self.function is None:
@@ -403,13 +409,12 @@ async def open_selector(
     try:
         return await trio.to_thread.run_sync(Selector, filters, function, queue, say)
     except BaseException:
-        with trio.CancelScope(shield=True):
-            await close_function(pool, function)
+        await _stop(pool, function)
         raise
 
 
-async def close_function(pool: Pool, function: Function) -> None:
-    """Stop the scan processes."""
-    await function.stop()
+async def _stop(pool: Pool, function: Function) -> None:
+    with trio.CancelScope(shield=True):
+        await function.stop()
     if function in pool.functions:
         pool.functions.remove(function)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from streamfn.events.rows import arrivals, group, lanes, select_prefix
 from streamfn.log.shard.reader import Message
@@ -13,9 +13,10 @@ from streamfn.types import Part
 
 def parts_of(
     message: Message,
-    prefix_bytes: memoryview,
+    prefix_bytes: memoryview | None,
     rows: memoryview | None,
     *,
+    measure: Callable[[Message, memoryview | None], memoryview],
     factor: int,
     dated: bool,
     start: int,
@@ -25,8 +26,9 @@ def parts_of(
 
     Args:
         message: the message.
-        prefix_bytes: the running sums of its records' sizes as JSON.
+        prefix_bytes: the running sums of its records' sizes as JSON, where they are known.
         rows: the numbers of the rows that are to be delivered, ascending; None for all of them.
+        measure: gives those sums for some rows, or for all (None), where they are not.
         factor: how many lanes there are.
         dated: whether the machines need to know when records arrived.
         start: the shard offset below which nothing is to be delivered any more.
@@ -48,8 +50,11 @@ def parts_of(
     for lane, chosen in enumerate(groups):
         if chosen is None or len(chosen) == high - low:  # all that there is: they follow one another
             times = arrivals(message.segment.address, message.cdata)[low:high] if dated else None
-            return [Part(lane, first + low, None, prefix_bytes[low : high + 1], times)]
+            sums = measure(message, None) if prefix_bytes is None else prefix_bytes
+            return [Part(lane, first + low, None, sums[low : high + 1], times)]
         if len(chosen):
             times = arrivals(message.segment.address, message.cdata, chosen) if dated else None
-            parts.append(Part(lane, first, chosen, select_prefix(prefix_bytes, chosen), times))
+            # What a filter dropped is not even measured.
+            sums = measure(message, chosen) if prefix_bytes is None else select_prefix(prefix_bytes, chosen)
+            parts.append(Part(lane, first, chosen, sums, times))
     return parts
