@@ -23,7 +23,7 @@ class Pace:
         """These many batches were completed; `workers` have been working."""
         self._batches += batches
         elapsed = now_ns - self._since_ns
-        if elapsed < SPAN_NS:
+        if elapsed < SPAN_NS or not self._batches:
             return
         if self._since_ns:
             each = elapsed * max(1, workers) / self._batches
