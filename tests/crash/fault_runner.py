@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import ctypes
 import errno
+import importlib
 import json
 import logging
 import os
@@ -25,18 +26,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow  # noqa: F401  once, and not in every fork
-from fault_check import broken_promises
-from fault_script import Script, prepare
 
 from streamfn.errors import StreamfnError
 from streamfn.log.shard import active
 from streamfn.log.storage.disk import SystemDisk
+from streamfn.state.store import Store
 
+# What is run, and who judges what is left: of the log and its checkpoints, or of discards on their way.
+SCRIPTS = {"log": ("fault_script", "fault_check"), "failures": ("failure_script", "failure_check")}
 FAULTS = {"EIO": errno.EIO, "ENOSPC": errno.ENOSPC, "short": -1, "SIGKILL": -2}
 # A read cannot run out of space, and only a write can be short.
 READS = {"read", "pread", "mmap", "opendir", "flock"}
 WRITES = {"write", "pwrite"}
 _RUN_S = 30
+# How many calls come next after one, with `--after`.
+AFTER_CALLS = 12
 
 shim = ctypes.CDLL(None)
 shim.fault_count.restype = ctypes.c_long
@@ -81,8 +85,21 @@ def _sited(original: Any) -> Any:
     return call
 
 
-def plant() -> None:
-    """Put a bug into the writer, so that one can see that it is found."""
+class Scripted:
+    """The script that was asked for: what it begins with, what it does, what must hold."""
+
+    def __init__(self, name: str) -> None:
+        script, check = (importlib.import_module(module) for module in SCRIPTS[name])
+        self.prepare: Callable[[Path], None] = script.prepare
+        self.script: Any = script.Script
+        self.broken_promises: Callable[[Path, list[Any], bool], list[str]] = check.broken_promises
+
+
+def plant(script: str) -> None:
+    """Put a bug into the writer, or the forwarder, so that one can see that it is found."""
+    if script == "failures":
+        Store.note = lambda *arguments: None  # type: ignore[method-assign]
+        return
 
     def careless(*arguments: Any) -> None:
         with contextlib.suppress(OSError):
@@ -92,7 +109,7 @@ def plant() -> None:
     active.write_all = careless
 
 
-def run(template: Path, directory: Path, number: int, fault: int) -> Run:
+def run(scripted: Scripted, template: Path, directory: Path, number: int, fault: int) -> Run:
     """Run the script in a process of its own, with call `number` failing; 0 for none."""
     log = os.open(_log_path(directory), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     shutil.rmtree(directory, ignore_errors=True)
@@ -101,7 +118,7 @@ def run(template: Path, directory: Path, number: int, fault: int) -> Run:
     def work(witness: int) -> None:
         shim.fault_watch(os.fsencode(directory), log)
         shim.fault_arm(number, fault)
-        script = Script(directory, witness, lambda name: shim.fault_site(b"state"))
+        script = scripted.script(directory, witness, lambda name: shim.fault_site(b"state"))
         with contextlib.suppress(StreamfnError):  # of the last close: whatever it was, the log must be right
             script.run()
 
@@ -146,11 +163,11 @@ def in_a_fork(work: Callable[[int], None]) -> Run:
     return Run(os.waitpid(child, 0)[1], lines, trouble)
 
 
-def calls_of(template: Path, directory: Path) -> list[Call]:
+def calls_of(scripted: Scripted, template: Path, directory: Path) -> list[Call]:
     """Every system call of the script, when none fails."""
-    done = run(template, directory, 0, 0)
+    done = run(scripted, template, directory, 0, 0)
     assert done.status == 0, done.trouble
-    assert judge(directory, done, "none") == []
+    assert judge(scripted, directory, done, "none") == []
     return last_calls(directory)
 
 
@@ -164,7 +181,7 @@ def points_of(calls: list[Call]) -> list[tuple[Call, str]]:
     ]
 
 
-def judge(directory: Path, done: Run, fault: str, number: int = 0) -> list[str]:
+def judge(scripted: Scripted, directory: Path, done: Run, fault: str, number: int = 0) -> list[str]:
     """What a run broke in which call `number` was to fail; the last ones may not come, because times differ."""
     killed = os.WIFSIGNALED(done.status) and os.WTERMSIG(done.status) == signal.SIGKILL
     expected = fault == "SIGKILL" and number <= len(last_calls(directory))
@@ -172,7 +189,7 @@ def judge(directory: Path, done: Run, fault: str, number: int = 0) -> list[str]:
         return [f"the process ended with status {done.status}: {done.trouble}"]
 
     def check(out: int) -> None:
-        for line in broken_promises(directory, done.told, killed):
+        for line in scripted.broken_promises(directory, done.told, killed):
             os.write(out, json.dumps(line).encode() + b"\n")
 
     checked = in_a_fork(check)
@@ -182,26 +199,35 @@ def judge(directory: Path, done: Run, fault: str, number: int = 0) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("directory", type=Path)
+    parser.add_argument("--script", choices=SCRIPTS, default="log")
     parser.add_argument("--points", type=int, help="how many are drawn; all of them without it")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--planted", action="store_true", help="with a writer that does not see that a write failed")
+    parser.add_argument("--after", help="only calls that come next after one by this site")
+    parser.add_argument("--fault", choices=FAULTS, help="only this fault")
+    parser.add_argument("--planted", action="store_true", help="with a bug: see `plant`")
     arguments = parser.parse_args()
     logging.disable()
     template, directory = arguments.directory / "template", arguments.directory / "data"
-    made = in_a_fork(lambda out: prepare(template))
+    scripted = Scripted(arguments.script)
+    made = in_a_fork(lambda out: scripted.prepare(template))
     assert made.status == 0, made.trouble
     name_the_sites()
     if arguments.planted:
-        plant()
-    calls = calls_of(template, directory)
+        plant(arguments.script)
+    calls = calls_of(scripted, template, directory)
     points = points_of(calls)
+    if arguments.after is not None:
+        near = {call.number + step for call in calls if call.site == arguments.after for step in range(1, AFTER_CALLS)}
+        points = [(call, fault) for call, fault in points if call.number in near]
+    if arguments.fault is not None:
+        points = [(call, fault) for call, fault in points if fault == arguments.fault]
     total = len(points)
     if arguments.points is not None:
         points = random.Random(arguments.seed).sample(points, min(arguments.points, total))
     broken = []
     for call, fault in points:
-        done = run(template, directory, call.number, FAULTS[fault])
-        for line in judge(directory, done, fault, call.number):
+        done = run(scripted, template, directory, call.number, FAULTS[fault])
+        for line in judge(scripted, directory, done, fault, call.number):
             calls_then = last_calls(directory)  # times differ, and with them now and then a call
             call = calls_then[call.number - 1] if call.number <= len(calls_then) else call
             broken.append(f"call {call.number}, {call.name} of {call.file} by {call.site}, {fault}: {line}")

@@ -19,6 +19,7 @@ import pytest
 
 HERE = Path(__file__).parent
 POINTS = 300
+FAILURE_POINTS = 60
 
 
 @pytest.fixture(scope="module")
@@ -51,19 +52,33 @@ def faults(shim, directory, *options):
 
 
 def test_the_promise_holds_whichever_system_call_fails(shim, directory, crash_seed, request, capsys):
+    judge("log", POINTS, shim, directory, crash_seed, request, capsys)
+
+
+def test_every_discard_is_carried_once_whichever_system_call_fails(shim, directory, crash_seed, request, capsys):
+    judge("failures", FAILURE_POINTS, shim, directory, crash_seed, request, capsys)
+
+
+def judge(script, points, shim, directory, crash_seed, request, capsys):
     every = request.config.getoption("--every-fault")
-    options = [] if every else ["--points", str(POINTS), "--seed", str(crash_seed)]
-    found = faults(shim, directory, *options)
+    options = [] if every else ["--points", str(points), "--seed", str(crash_seed)]
+    found = faults(shim, directory, "--script", script, *options)
     with capsys.disabled():
-        print(f"\nsystem calls that fail: {found['points']} of {found['total']} points", end="")
+        print(f"\nsystem calls that fail, {script}: {found['points']} of {found['total']} points", end="")
         print(f" ({found['calls']} calls, EIO, ENOSPC, short writes, SIGKILL)", end="")
         print("" if every else f"; seed {crash_seed}")
         for site, call, file in found["sites"]:
             print(f"    {site:32} {call:12} {file}")
     assert not found["broken"], "\n".join(found["broken"])
-    assert found["points"] == (found["total"] if every else POINTS)
+    assert found["points"] == (found["total"] if every else points)
 
 
 def test_a_writer_that_does_not_see_a_failed_write_is_found(shim, directory, crash_seed):
     found = faults(shim, directory, "--points", "80", "--seed", str(crash_seed), "--planted")
     assert any("careless" in line for line in found["broken"])
+
+
+def test_a_forwarder_that_notes_nothing_is_found(shim, directory, crash_seed):
+    options = ["--points", "14", "--seed", str(crash_seed), "--after", "commit.publish", "--fault", "SIGKILL"]
+    found = faults(shim, directory, "--script", "failures", *options, "--planted")
+    assert any("failed has" in line for line in found["broken"])
