@@ -166,6 +166,8 @@ class Run:
                 click.echo(json.dumps(summary.to_json()))
             else:
                 text = summary_text(summary)
+                if result.open_windows:
+                    text += f"\n{open_windows_text(result.open_windows)}"
                 if result.why == "drained":
                     text += f"\nresumes at {resume_text(result.resumes_at)}"
                 with suppress(OSError):  # that nobody reads it is no failure of the run
@@ -203,7 +205,18 @@ class Run:
         result = self.result
         if self.interrupted:
             return 128 + self._signals[-1]
-        return EXIT_DISCARDED if result is not None and (result.discarded or result.lost) else 0
+        if result is None:
+            return 0
+        return EXIT_DISCARDED if result.discarded or result.lost or result.windows_given_up else 0
+
+
+def open_windows_text(ends: dict[str, str]) -> str:
+    """Windows that are open, shard by shard; many shards are counted, not listed."""
+    shown = [f"{shard} until {end}" for shard, end in list(ends.items())[:4]]
+    more = len(ends) - len(shown)
+    if more:
+        shown.append(f"{more} more")
+    return f"open windows, which go on with the next run: {', '.join(shown)}"
 
 
 def ages_ms(mapping: EventSourceMapping) -> list[int]:

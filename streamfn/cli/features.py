@@ -69,6 +69,7 @@ _NAMES = (
     "function_response_types",
     "on_failure",
     "filters_max",
+    "tumbling_window_in_seconds",
 )
 
 
@@ -125,4 +126,11 @@ _OPTIONS = (
         help="Filters=[{Pattern=...}]: only records that match one are delivered.",
     ),
     click.option("--filters-max", type=int, metavar="N", help="How many filters are allowed: 5, or up to 10."),
+    click.option(
+        "--tumbling-window-in-seconds",
+        type=int,
+        metavar="S",
+        help="Windows of that length: each invocation is given the state that the one before it in its window "
+        "returned, and each window has a final one.  [default: 0, no windows]",
+    ),
 )

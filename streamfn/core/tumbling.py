@@ -397,7 +397,7 @@ class WindowLane:
 
     # ---- outcomes of what is in flight ----
 
-    def succeeded(self, batches: int, now_ns: int, *, state: bytes) -> None:
+    def succeeded(self, batches: int, now_ns: int, *, state: bytes | None = None) -> None:
         """It succeeded and returned `state`, which is that of the window from now on; a call's is let go.
 
         The next batch window begins now.
@@ -409,7 +409,7 @@ class WindowLane:
         self._carry(state)
         self._lane.succeeded(1, now_ns)
 
-    def partly(self, done_records: int, now_ns: int, fault: Fault, *, state: bytes) -> None:
+    def partly(self, done_records: int, now_ns: int, fault: Fault, *, state: bytes | None = None) -> None:
         """Its first `done_records` succeeded; with none, `state` is not taken over."""
         if self._call is not None or done_records == 0:
             self.failed(now_ns, fault)
@@ -447,8 +447,9 @@ class WindowLane:
         assert batches == self.in_flight == 1, "more outcomes than batches in flight"
         self.in_flight = 0
 
-    def _carry(self, state: bytes) -> None:
+    def _carry(self, state: bytes | None) -> None:
         assert self._window is not None
+        assert state is not None, "every invocation of a window returns its state"
         self._window = self._window._replace(state=state)
 
     def _call_failed(self, call: _Call, now_ns: int, fault: Fault, charged: bool) -> None:

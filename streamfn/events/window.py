@@ -32,7 +32,7 @@ _STATE_BYTES_MOST = EVENT_BYTES_MAX - 1024
 
 def document(envelope: Envelope, shard_id: str, arn: str) -> bytes:
     """Return the JSON of what stands beside `Records`, as an object."""
-    head = {"window": {"start": _time(envelope.start_ms), "end": _time(envelope.end_ms)}}
+    head = {"window": {"start": bound_text(envelope.start_ms), "end": bound_text(envelope.end_ms)}}
     tail = {
         "shardId": shard_id,
         "eventSourceARN": arn,
@@ -116,5 +116,6 @@ def _skip(text: str, at: int) -> int:
     return at
 
 
-def _time(unix_ms: int) -> str:
+def bound_text(unix_ms: int) -> str:
+    """Return a window's bound as events have it."""
     return datetime.fromtimestamp(unix_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

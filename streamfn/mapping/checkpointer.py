@@ -22,6 +22,7 @@ from streamfn.state.discards import Position, covered
 if TYPE_CHECKING:
     from streamfn.state.discards import Discard
     from streamfn.state.store import Store
+    from streamfn.types import Window
 
 # How long completions are gathered before a commit; the rest of the promised delay is the commit's own time.
 GATHER_S = CHECKPOINT_DELAY_S * 0.4
@@ -41,8 +42,8 @@ class Owner(Protocol):
     def epoch(self) -> int:
         """The epoch under which this owner commits."""
 
-    def committed(self, shard_id: str, offset: int) -> None:
-        """A checkpoint is durable."""
+    def committed(self, shard_id: str, offset: int, window: Window | None) -> None:
+        """A checkpoint is durable, and with it where the shard's tumbling windows are, if it has any."""
 
     def kept(self) -> None:
         """Discards are durable."""
@@ -67,6 +68,7 @@ class Checkpointer:
         self._owners: dict[str, Owner] = {}
         self._dirty: dict[str, dict[str, Position]] = {}
         self._discards: dict[str, list[Discard]] = {}
+        self._windows: dict[str, dict[str, Window]] = {}
         self._stirred = trio.Event()
         self._flushing = trio.Lock()
         self._stuck = False
@@ -80,10 +82,15 @@ class Checkpointer:
         self._owners.pop(uuid, None)
         self._dirty.pop(uuid, None)
         self._discards.pop(uuid, None)
+        self._windows.pop(uuid, None)
 
-    def moved(self, uuid: str, shard_id: str, offset: int, sequence_number: str | None) -> None:
-        """The watermark of a shard moved; it will be durable within the promised delay."""
+    def moved(
+        self, uuid: str, shard_id: str, offset: int, sequence_number: str | None, window: Window | None = None
+    ) -> None:
+        """The watermark of a shard moved, or its window did; they are durable together, within the promised delay."""
         self._dirty.setdefault(uuid, {})[shard_id] = (offset, sequence_number)
+        if window is not None:
+            self._windows.setdefault(uuid, {})[shard_id] = window
         self._stirred.set()
 
     def discarded(self, uuid: str, discard: Discard) -> None:
@@ -115,20 +122,25 @@ class Checkpointer:
             for uuid in list(self._dirty):
                 while uuid in self._owners and uuid in self._dirty:
                     positions, discards = self._dirty.pop(uuid), self._discards.pop(uuid, [])
+                    windows = self._windows.pop(uuid, {})
                     may, due, rest = covered(positions, discards)
-                    done = await self._commit(self._owners[uuid], may, due)
+                    assert all(may[shard] == positions[shard] for shard in windows), "a window ahead of its checkpoint"
+                    done = await self._commit(self._owners[uuid], may, due, windows)
                     if discards and uuid in self._owners:
                         self._discards[uuid] = (rest if done else discards) + self._discards.get(uuid, [])
                     if done:
                         break
                     self._dirty[uuid] = positions | self._dirty.get(uuid, {})  # what moved meanwhile is further on
+                    self._windows[uuid] = windows | self._windows.get(uuid, {})
                     await trio.sleep(RETRY_S)
             self._unstick()
 
-    async def _commit(self, owner: Owner, positions: dict[str, Position], discards: list[Discard]) -> bool:
+    async def _commit(
+        self, owner: Owner, positions: dict[str, Position], discards: list[Discard], windows: dict[str, Window]
+    ) -> bool:
         """Commit; False, with every mapping paused, if that has to wait."""
         try:
-            arguments = (owner.uuid, owner.epoch, positions, discards)
+            arguments = (owner.uuid, owner.epoch, positions, discards, windows)
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(self._store.commit, *arguments, limiter=self._turn)
         except (DiskFull, BusyError) as error:
@@ -141,7 +153,7 @@ class Checkpointer:
             owner.fenced(error)
             return True
         for shard_id, (offset, _) in positions.items():
-            owner.committed(shard_id, offset)
+            owner.committed(shard_id, offset, windows.get(shard_id))
         if discards:
             owner.kept()
         self._unstick()

@@ -22,13 +22,15 @@ import trio
 from streamfn.core.batcher import Chunk
 from streamfn.core.lane import Lane
 from streamfn.core.shard import Reach, ShardWork
+from streamfn.core.tumbling import WindowLane
 from streamfn.events.rows import arrivals
 from streamfn.mapping.lane import ShardLane
 from streamfn.mapping.pieces import Piece, extent_of
 from streamfn.mapping.poller import Poller, Read
 from streamfn.mapping.sorting import parts_of
+from streamfn.mapping.windowing import WindowedLane
 from streamfn.state.discards import Discard
-from streamfn.types import Part
+from streamfn.types import Part, Window
 
 if TYPE_CHECKING:
     from streamfn.log.catalog.stream import Shard
@@ -77,7 +79,7 @@ class ShardFeed:
         self,
         owner: EventSourceMapping,
         shard: Shard,
-        machines: Sequence[Lane],
+        machines: Sequence[Lane] | Sequence[WindowLane],
         poller: Poller,
         start: int,
         selector: Select | None = None,
@@ -87,9 +89,9 @@ class ShardFeed:
         self.shard = shard
         self.stopping = False
         self.finish: int | None = None
-        self.lanes: list[ShardLane] = [ShardLane(self, machine) for machine in machines]
+        self.lanes: list[ShardLane] = [self._lane_of(machine) for machine in machines]
         self._spread: ShardWork[Discard] | None = None
-        self._work: Lane | ShardWork[Discard] = machines[0]
+        self._work: Lane | WindowLane | ShardWork[Discard] = machines[0]
         if len(machines) > 1 or selector is not None:
             reach = Reach(READ_AHEAD_BYTES // len(machines), REACH_RECORDS, REACH_BYTES)
             self._work = self._spread = ShardWork(machines, start, reach)
@@ -98,11 +100,15 @@ class ShardFeed:
         self._selector = selector
         self._selecting: deque[_Selecting] = deque()
         self._read_to = start  # behind the last message that was read
-        self._noted = start  # the watermark, as the mapping was told it
+        self._noted: tuple[int, Window | None] = (start, self.window)  # what the mapping was told of last
         self._segments: deque[tuple[Segment, int]] = deque()  # retained, and where the last message read from it ends
         self._wake = trio.Event()
         self._gap: Gap | None = None  # what is gone where reading stands
         self._dry = False  # the log had nothing more when it was read last, and has not moved since
+        self._reading = False  # what has been read may not have been offered yet
+
+    def _lane_of(self, machine: Lane | WindowLane) -> ShardLane:
+        return WindowedLane(self, machine) if isinstance(machine, WindowLane) else ShardLane(self, machine)
 
     # ---- how far it is
 
@@ -110,6 +116,17 @@ class ShardFeed:
     def watermark(self) -> int:
         """The offset below which every record has a disposition."""
         return self._work.watermark
+
+    @property
+    def window(self) -> Window | None:
+        """Where the shard's tumbling windows are, as it is to be committed with `watermark`; None without any."""
+        return self.lanes[0].window
+
+    @property
+    def at_end(self) -> bool:
+        """Whether everything that was committed a moment ago has been offered to the lanes."""
+        is_reading = self._reading or self._selecting or self._gap is not None
+        return self._dry and not is_reading and self.finish is None
 
     @property
     def finished(self) -> bool:
@@ -146,8 +163,10 @@ class ShardFeed:
                 self._hand_over()
                 continue
             if self.hungry:
-                self._dry = True  # taken back by `wake`: what is committed during the read counts
-                if await self._read(nursery):
+                self._dry = self._reading = True  # dry: taken back by `wake`, what is committed meanwhile counts
+                more = await self._read(nursery)
+                self._reading = False
+                if more:
                     self._dry = False
                     self._hand_over()
                     continue
@@ -295,7 +314,8 @@ class ShardFeed:
         self._gap = None
         self._dry = False
         self._work.skip_gap(gap.end_offset, now)
-        self._read_to = self._noted = gap.end_offset
+        self._read_to = gap.end_offset
+        self._noted = (gap.end_offset, self.window)
         for lane in self.lanes:
             lane.skipped()
         self.owner.skipped(self, gap.clipped(first, gap.end_offset))
@@ -317,8 +337,8 @@ class ShardFeed:
             for discard in self._spread.release():
                 self.owner.keep(discard)
         watermark = self._work.watermark
-        if watermark != self._noted:
-            self._noted = watermark
+        if (watermark, self.window) != self._noted:
+            self._noted = (watermark, self.window)
             self.owner.moved(self)
         elif self.owner.budget == 0:
             self.owner.look()
@@ -338,10 +358,10 @@ class ShardFeed:
 
     # ---- ending
 
-    def finish_at(self, end: int) -> None:
-        """Deliver nothing at or past the offset `end`."""
+    def finish_at(self, end: int, complete_ms: int = -1) -> None:
+        """Deliver nothing at or past the offset `end`; for `complete_ms` see `core.tumbling.WindowLane.finish_at`."""
         self.finish = end
-        self._work.finish_at(end)
+        self._work.finish_at(end, complete_ms)
 
     def end_here(self) -> None:
         """Read no further: what has been read is delivered, and then the shard is finished."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from streamfn.core.lineage import Lineage
+from streamfn.core.tumbling import FOREVER
 from streamfn.errors import FailedError, LogDamaged
 from streamfn.log.shard.reader import ShardReader
 from streamfn.mapping.feed import ShardFeed
@@ -21,6 +22,7 @@ from streamfn.pool.lane import FailureKind
 if TYPE_CHECKING:
     from streamfn.log.catalog.stream import Shard, Stream
     from streamfn.mapping.mapping import EventSourceMapping
+    from streamfn.types import Window
 
 _Damaged = list[tuple["Shard", FailedError]]
 
@@ -38,7 +40,9 @@ class Feeds:
         self._lineage = Lineage()
         self._stream: Stream = mapping.stream
         self._offsets: dict[str, int] = {}  # where each shard's feed begins: its checkpoint
+        self._windows: dict[str, Window] = {}  # and what tumbling window is open there, or was the last one
         self._targets: dict[str, int] | None = None  # until caught up: where each shard ends for this run
+        self._began_ms = -1  # when they had not been looked up yet: what had arrived by then lies below them
         self._nursery: trio.Nursery | None = None
         self._scopes: dict[str, trio.CancelScope] = {}
         self._opening = 0  # shards on their way from ready to active
@@ -53,14 +57,14 @@ class Feeds:
         Raises:
             FailedError: the stream or the checkpoints cannot be read.
         """
-        stream, offsets = await self._runtime.disk(self._look_up)
-        self._learn(stream, offsets)
+        self._learn(*await self._runtime.disk(self._look_up))
         if until_caught_up:
             self._targets = {}
+            self._began_ms = self._mapping.time_ms()
         await self._seat()
         if self._targets is not None:
             later = self._lineage.within_reach() & self._lineage.waiting()
-            ends, damaged = await self._runtime.disk(_ends, [one for one in stream.shards if one.id in later])
+            ends, damaged = await self._runtime.disk(_ends, [one for one in self._stream.shards if one.id in later])
             self._targets.update(ends)
             self._damaged(damaged)
 
@@ -71,24 +75,29 @@ class Feeds:
             nursery.start_soon(self._serve, feed, nursery)
         nursery.start_soon(self._extend)
 
-    def _look_up(self) -> tuple[Stream, dict[str, int]]:
-        """Read the stream's description and the mapping's checkpoints."""
+    def _look_up(self) -> tuple[Stream, dict[str, int], dict[str, Window]]:
+        """Read the stream's description and the mapping's checkpoints, with their windows if it has any."""
+        store, uuid = self._runtime.store, self._mapping.uuid
         stream = self._runtime.data.stream_by_id(self._stream.id)
-        checkpoints = self._runtime.store.checkpoints(self._mapping.uuid)
-        return stream, {name: checkpoint.offset for name, checkpoint in checkpoints.items()}
+        offsets = {name: checkpoint.offset for name, checkpoint in store.checkpoints(uuid).items()}
+        return stream, offsets, store.windows(uuid) if self._mapping.window_ms else {}
 
-    def _learn(self, stream: Stream, offsets: dict[str, int]) -> None:
+    def _learn(self, stream: Stream, offsets: dict[str, int], windows: dict[str, Window]) -> None:
         """Tell the lineage what is new; shards that came after the mapping begin with their first record."""
         for shard in stream.shards:
             if shard.id not in self._lineage:
                 offset = self._offsets[shard.id] = offsets.get(shard.id, 0)
                 self._mapping.durable[shard.id] = offset
-                self._lineage.add(shard.id, shard.parents, end=shard.end_offset, offset=offset)
+                window = windows.get(shard.id)
+                if window is not None:
+                    self._windows[shard.id] = window
+                progress = _progress(offset, window)
+                self._lineage.add(shard.id, shard.parents, end=shard.end_offset, offset=progress)
             elif shard.end_offset is not None and self._stream.shards[shard.number].open:
                 self._lineage.close(shard.id, shard.end_offset)
                 for feed in self.active:
                     if feed.shard.id == shard.id and feed.finish is None:
-                        feed.finish_at(shard.end_offset)
+                        feed.finish_at(shard.end_offset, FOREVER)
                         feed.wake()
                 self._settle(shard.id)
         self._stream = stream
@@ -100,9 +109,9 @@ class Feeds:
         self._resharded = True
         self._news.set()
 
-    def committed(self, shard_id: str, offset: int) -> None:
-        """The shard's checkpoint is durable at `offset`."""
-        self._lineage.move(shard_id, offset)
+    def committed(self, shard_id: str, offset: int, window: Window | None) -> None:
+        """The shard's checkpoint is durable at `offset`, with its tumbling window."""
+        self._lineage.move(shard_id, _progress(offset, window))
         self._settle(shard_id)
 
     def _settle(self, shard_id: str) -> None:
@@ -124,8 +133,7 @@ class Feeds:
             self._news = trio.Event()
             if self._resharded:
                 self._resharded = False
-                stream, offsets = await self._runtime.disk(self._look_up)
-                self._learn(stream, offsets)
+                self._learn(*await self._runtime.disk(self._look_up))
             await self._seat()
             self._mapping.look()
 
@@ -177,12 +185,12 @@ class Feeds:
             reader.close()
             return
         known = self._stream.shard(shard.id)
-        end = known.end_offset if known is not None else None  # it may have been closed while it was opened
+        end = closed = known.end_offset if known is not None else None  # it may have been closed while it was opened
         if self._targets is not None:
             end = self._targets.setdefault(shard.id, reader.committed().end_offset)
-        feed = self._mapping.make_feed(shard, reader)
+        feed = self._mapping.make_feed(shard, reader, self._windows.get(shard.id))
         if end is not None:
-            feed.finish_at(end)
+            feed.finish_at(end, FOREVER if end == closed else self._began_ms)
         self.active.append(feed)
         self._runtime.follow(self._mapping, feed)
         if self._nursery is not None:
@@ -259,6 +267,11 @@ class Feeds:
         """Let everything go; what was active can still be asked how far it was."""
         for feed in self.active:
             self._let_go(feed)
+
+
+def _progress(offset: int, window: Window | None) -> int:
+    """How far a shard is to those who wait for its end: not there before its last window has been closed."""
+    return offset - 1 if window is not None and window.state is not None else offset
 
 
 def _ends(shards: list[Shard]) -> tuple[dict[str, int], _Damaged]:

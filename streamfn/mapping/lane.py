@@ -17,18 +17,21 @@ import trio
 
 from streamfn._native import ffi
 from streamfn.core.lane import Lane
+from streamfn.core.tumbling import WindowLane
+from streamfn.core.verdict import Discarded
 from streamfn.events.partial import Failed, Partly, judge
 from streamfn.events.rows import aim
 from streamfn.limits import EVENT_BYTES_MAX, RING_CAPACITY
 from streamfn.mapping.outcome import Outcome, fault_of, reported
 from streamfn.mapping.pieces import Piece, Span, sequence_numbers
 from streamfn.pool.lane import FailureKind
-from streamfn.types import Fault, Run
+from streamfn.types import Fault, Run, Window
 
 if TYPE_CHECKING:
     from streamfn.mapping.feed import ShardFeed
     from streamfn.pool.lane import Answer, LaneSeat
     from streamfn.pool.worker import Worker
+    from streamfn.state.discards import Discard
 
 # How much work is staged on a worker. Each wake-up of the runtime costs some 100 µs of a core that the workers could
 # use, so there are few of them; and what is staged can be revoked, so a slow handler's batches are not tied to one
@@ -46,7 +49,7 @@ class ShardLane:
     Its records have positions, which are the machine's; of a shard with one lane they are the shard's offsets.
     """
 
-    def __init__(self, feed: ShardFeed, machine: Lane) -> None:
+    def __init__(self, feed: ShardFeed, machine: Lane | WindowLane) -> None:
         self.feed = feed
         self.machine = machine
         self.high = machine.watermark  # everything below was handed over at least once, or is not going to be
@@ -60,6 +63,11 @@ class ShardLane:
         self._try_again_ns: int | None = None  # something found no room, and no answer will come to tell of any
         self._last_request = ""  # the last invocation that failed, and whether by an error
         self._unhandled = True
+
+    @property
+    def window(self) -> Window | None:
+        """Where the lane's tumbling windows are; None without any."""
+        return None
 
     @property
     def busy(self) -> bool:
@@ -91,7 +99,7 @@ class ShardLane:
     def spans(self, first: int, records: int) -> list[Span]:
         """Where the `records` records from the position `first` on lie; the watermark has not passed them."""
         spans: list[Span] = []
-        index = self._find(first)
+        index = self._find(first) if records else 0
         while records:
             piece = self._pieces[index]
             count = min(records, piece.end - first)
@@ -211,13 +219,16 @@ class ShardLane:
         """Keep what the machine has given up, and where it lies; the watermark is behind it already."""
         discards = self.machine.take_discards()
         if discards:
-            shard_id = self.feed.shard.id
             for each in discards:
-                spans = self.spans(each.first_offset, each.records)
-                row = self._owner.discarded(shard_id, each, spans, self._last_request, unhandled=self._unhandled)
-                self.feed.give_up(row)
+                self.feed.give_up(self._row_of(each))
             self._forget()
             self.feed.settled()
+
+    def _row_of(self, gone: Discarded) -> Discard:
+        """What is kept of something that the machine has given up."""
+        spans = self.spans(gone.first_offset, gone.records)
+        shard_id = self.feed.shard.id
+        return self._owner.discarded(shard_id, gone, spans, self._last_request, unhandled=self._unhandled)
 
     def _sit(self, worker: Worker) -> bool:
         owner = self._owner
@@ -265,7 +276,7 @@ class ShardLane:
                 position += count * run.records
                 if count < whole:
                     break
-            elif self._submit_across(index, position, run.records, now):
+            elif self._submit_across(position, run.records, now):
                 done += 1
                 position += run.records
             else:
@@ -280,29 +291,32 @@ class ShardLane:
         rows = piece.numbers(position, records * batches)
         return self.seat.submit_rows(piece.extent_of_all(), rows, records, batches, now)
 
-    def _submit_across(self, index: int, position: int, records: int, now: int) -> bool:
-        """One batch that begins in one message and ends in a later one."""
+    def _submit_across(self, position: int, records: int, now: int, document: int | None = None) -> bool:
+        """One batch that may begin in one message and end in a later one, behind the extent of a document, if any."""
         assert self.seat is not None
         parts: list[tuple[Piece, int, int]] = []
-        left = records
-        while left:
+        index = self._find(position) if records else 0
+        while records:
             piece = self._pieces[index]
-            count = min(left, piece.end - position)
+            count = min(records, piece.end - position)
             if not self._introduce(piece):
                 return False
             parts.append((piece, position, count))
-            left -= count
+            records -= count
             position += count
             index += 1
-        extents = ffi.new("sf_extent[]", len(parts))
+        lead = 0 if document is None else 1
+        extents = ffi.new("sf_extent[]", lead + len(parts))
+        if document is not None:
+            extents[0].segment_id = document
         size = ffi.sizeof("sf_extent")
         selection: list[bytes] = []
-        for place, (piece, first, count) in enumerate(parts):
+        for place, (piece, first, count) in enumerate(parts, lead):
             if piece.rows is None:
                 ffi.memmove(extents + place, piece.aim(first, count), size)
             elif aim(piece.extent_of_all(), rows := piece.numbers(first, count), extents + place):
                 selection.append(bytes(rows))
-        return self.seat.submit(extents, len(parts), now, b"".join(selection))
+        return self.seat.submit(extents, lead + len(parts), now, b"".join(selection))
 
     def _introduce(self, piece: Piece) -> bool:
         """See that the worker has the segment. False when its socket is full: the next round tries again."""

@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import trio
 
 from streamfn.core.batcher import BatchRules
 from streamfn.core.lane import Lane
+from streamfn.core.tumbling import WindowLane
 from streamfn.core.verdict import Discarded, FailurePolicy
 from streamfn.errors import FailedError, Fenced, HandlerImportError
 from streamfn.events.size import EVENT_FRAME_BYTES, fixed_bytes
+from streamfn.events.window import bound_text, room
 from streamfn.limits import EVENT_BYTES_MAX
 from streamfn.log.segment.rows import rows
 from streamfn.log.shard.gaps import TRIMMED, Gap
 from streamfn.mapping.delivery import Source
-from streamfn.mapping.discarding import discard_of
+from streamfn.mapping.discarding import DETAIL_CHARS_MAX, discard_of
 from streamfn.mapping.feed import ShardFeed
 from streamfn.mapping.feeds import Feeds
 from streamfn.mapping.forwarder import Forwarder
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from streamfn.pool.worker import Worker
     from streamfn.state.owner import Ownership
     from streamfn.state.store import Binding
+    from streamfn.types import Envelope, Window
 
 ROLE_ARN = "arn:aws:iam::000000000000:role/lambda-role"
 
@@ -56,7 +59,8 @@ class Counts:
     """What this run has done so far. `records` and `batches` are those that succeeded.
 
     `trimmed` are records that retention took before they could be handed over, `lost` those that a crash or damage
-    took, `filtered` those that no filter wanted.
+    took, `filtered` those that no filter wanted. `windows_given_up` are calls of tumbling windows whose retries were
+    used up.
     """
 
     records: int = 0
@@ -66,6 +70,7 @@ class Counts:
     trimmed: int = 0
     lost: int = 0
     filtered: int = 0
+    windows_given_up: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +81,9 @@ class RunResult:
     shard (an offset: the first record that the next run delivers). `why` says what ended it: `caught up`, `limit` or
     `drained`. `trimmed` and `lost` count records that were gone before they could be handed over: by retention, or by a
     crash or damage; `filtered` those that no filter wanted. `on_failure_pending` counts on-failure records that have
-    not reached their destination yet, also those of earlier runs: the next run carries them there.
+    not reached their destination yet, also those of earlier runs: the next run carries them there. `windows_given_up`
+    counts final invocations and early terminations of tumbling windows whose retries were used up; `open_windows` says
+    of each shard whose window has not had its final invocation when that window ends: it goes on with the next run.
     """
 
     records: int
@@ -90,6 +97,8 @@ class RunResult:
     lost: int = 0
     on_failure_pending: int = 0
     filtered: int = 0
+    windows_given_up: int = 0
+    open_windows: dict[str, str] = field(default_factory=dict)
 
     @property
     def records_per_second(self) -> float:
@@ -135,7 +144,10 @@ class EventSourceMapping:
         self._rules = batch_rules(options.batch_size, options.maximum_batching_window_in_seconds)
         self._policy = failure_policy(options)
         self._factor = options.parallelization_factor
-        self.dated = self._policy.maximum_record_age_ms is not None  # lanes need to know when records arrived
+        self.window_ms = options.tumbling_window_in_seconds * 1000  # 0: no tumbling windows
+        # Lanes need to know when records arrived.
+        self.dated = self._policy.maximum_record_age_ms is not None or bool(self.window_ms)
+        self.reports_failures = bool(options.function_response_types)
         self._logs = logs
         self.salvage = options.on_damage == "salvage"  # go on behind damage
         self.destination = destination  # of on-failure records, resolved
@@ -230,6 +242,8 @@ class EventSourceMapping:
             counts.lost,
             self._forwarder.left,
             counts.filtered,
+            counts.windows_given_up,
+            {feed.shard.id: text for feed in self.feeds if (text := _open_window(feed.window))},
         )
 
     @property
@@ -283,14 +297,25 @@ class EventSourceMapping:
         """How many records are left, those of shards that wait for others included, as far as it is known."""
         return self._feeds.remaining
 
-    def make_feed(self, shard: Shard, reader: ShardReader) -> ShardFeed:
-        """A feed that goes on where the reader stands."""
+    def make_feed(self, shard: Shard, reader: ShardReader, window: Window | None = None) -> ShardFeed:
+        """A feed that goes on where the reader stands, and in the window that was committed with that offset."""
         start, now = reader.position, self.now_ns()
-        machines = [Lane(self._rules, self._policy, start, now, self.runtime.random) for _ in range(self._factor)]
+        machines: list[Lane] | list[WindowLane]
+        if self.window_ms:
+            machines = [self._make_window_lane(shard, start, window)]
+        else:
+            machines = [Lane(self._rules, self._policy, start, now, self.runtime.random) for _ in range(self._factor)]
         fixed = fixed_bytes(event_source(self.stream, shard, ROLE_ARN))
         poller = Poller(reader, fixed, sized=self.selector is None)
         selector = None if self.selector is None else self.selector.shard(self.source_header(shard))
         return ShardFeed(self, shard, machines, poller, start, selector)
+
+    def _make_window_lane(self, shard: Shard, start: int, window: Window | None) -> WindowLane:
+        rules = self._rules
+        # Room for the largest state, whatever the present one has: what was cut fits with any state it is tried with.
+        rules = replace(rules, frame_bytes=rules.frame_bytes + room(shard.id, self.stream.arn))
+        random, length_ms = self.runtime.random, self.window_ms
+        return WindowLane(rules, self._policy, start, self.now_ns(), random, length_ms=length_ms, window=window)
 
     def resharded(self) -> None:
         """The stream is described anew."""
@@ -372,7 +397,7 @@ class EventSourceMapping:
 
     def moved(self, feed: ShardFeed) -> None:
         """The shard's watermark moved: its checkpoint follows."""
-        self.runtime.checkpointer.moved(self.uuid, feed.shard.id, feed.watermark, None)
+        self.runtime.checkpointer.moved(self.uuid, feed.shard.id, feed.watermark, None, feed.window)
         if feed.finished or self.budget == 0:
             self.look()
 
@@ -407,6 +432,18 @@ class EventSourceMapping:
         self.runtime.say(f"{self.name}: {text}{discard.detail and ': '}{discard.detail}")
         return discard
 
+    def gave_up(self, shard_id: str, offset: int, gone: Discarded, told: Envelope) -> Discard:
+        """The call of a window has used up its retries: said and counted; give what is returned to `keep`.
+
+        It had no records, so Lambda's on-failure record, which is about a batch, has nothing to say of it.
+        """
+        self.counts.windows_given_up += 1
+        what = "final invocation" if told.is_final else "early termination"
+        fault = f"{gone.fault.error_type}: {gone.fault.message}" if gone.fault is not None else ""
+        detail = f"{what} of the window {bound_text(told.start_ms)}, after {gone.attempts} attempts; {fault}"
+        self.runtime.say(f"{self.name}: {shard_id} gives up the {detail}")
+        return Discard(shard_id, offset, offset, str(gone.condition), detail[:DETAIL_CHARS_MAX])
+
     def keep(self, discard: Discard) -> None:
         """Make it durable with the checkpoint that passes it: before the shard is said to have moved."""
         self.runtime.checkpointer.discarded(self.uuid, discard)
@@ -426,7 +463,7 @@ class EventSourceMapping:
         self.runtime.say(f"{self.name}: {where}; {records} records are gone, {gap}")
         discard = Discard(feed.shard.id, gap.first_offset, gap.end_offset, gap.why, str(gap))
         self.runtime.checkpointer.discarded(self.uuid, discard)
-        self.runtime.checkpointer.moved(self.uuid, feed.shard.id, gap.end_offset, None)
+        self.runtime.checkpointer.moved(self.uuid, feed.shard.id, gap.end_offset, None, feed.window)
         if feed.finished:
             self.look()
 
@@ -490,10 +527,10 @@ class EventSourceMapping:
         """The epoch under which this owner commits."""
         return self._epoch
 
-    def committed(self, shard_id: str, offset: int) -> None:
-        """A checkpoint is durable."""
+    def committed(self, shard_id: str, offset: int, window: Window | None) -> None:
+        """A checkpoint is durable, and with it where the shard's tumbling windows are."""
         self.durable[shard_id] = offset
-        self._feeds.committed(shard_id, offset)
+        self._feeds.committed(shard_id, offset, window)
         self._last_ns = self.now_ns()
 
     def kept(self) -> None:
@@ -542,3 +579,8 @@ def failure_policy(options: RunOptions) -> FailurePolicy:
         maximum_record_age_ms=None if age_s == FOR_EVER else age_s * 1000,
         bisect=options.bisect_batch_on_function_error,
     )
+
+
+def _open_window(window: Window | None) -> str | None:
+    """When an open window ends, as events have it; None if none is open."""
+    return bound_text(window.end_ms) if window is not None and window.state is not None else None

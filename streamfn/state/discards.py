@@ -97,7 +97,7 @@ CREATE TABLE discards (
     destination TEXT NOT NULL DEFAULT '',
     noted TEXT,                     -- where the destination ended before the first copy
     delivered_ms INTEGER,
-    UNIQUE (mapping, epoch, shard_id, first_offset)
+    UNIQUE (mapping, epoch, shard_id, first_offset, end_offset)  -- a window's call has no records
 )
 """
 PENDING = """

@@ -77,7 +77,7 @@ async def test_a_flush_waits_for_the_commit_that_another_one_has_begun():
     class Owner:
         uuid, epoch, durable = "x", 1, 0
 
-        def committed(self, shard_id, offset):
+        def committed(self, shard_id, offset, window):
             self.durable = offset
 
         def kept(self):

@@ -1,0 +1,120 @@
+"""A lane with tumbling windows at work: what `ShardLane` does, one invocation at a time, each with its window.
+
+What an invocation is told of its window comes to the worker as a document: a descriptor of memory, introduced like a
+segment's and named by the batch's first extent. It lives for one delivery. Every response is judged here, because
+every one has a state that goes to the next invocation.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from typing import TYPE_CHECKING
+
+import trio
+
+from streamfn.core.tumbling import WindowLane
+from streamfn.core.verdict import Discarded
+from streamfn.events.partial import Failed, Partly
+from streamfn.events.window import document, judge
+from streamfn.mapping.lane import ShardLane
+from streamfn.mapping.outcome import reported
+from streamfn.mapping.pieces import sequence_numbers
+from streamfn.mapping.source import DOCUMENT_HEADER
+from streamfn.types import Envelope, Fault, Run, Window
+
+if TYPE_CHECKING:
+    from streamfn.mapping.feed import ShardFeed
+    from streamfn.pool.lane import Answer
+    from streamfn.state.discards import Discard
+
+# Documents have ids beside those of segments, which begin with 1.
+_ids = itertools.count(1 << 62)
+
+
+class WindowedLane(ShardLane):
+    """The shell of one lane with windows. The shard has no other lane."""
+
+    def __init__(self, feed: ShardFeed, machine: WindowLane) -> None:
+        self._windows = machine
+        self._document: int | None = None  # that of what is in flight
+        self._told: Envelope | None = None  # what it said
+        super().__init__(feed, machine)
+
+    @property
+    def window(self) -> Window | None:
+        """Where the shard's windows are."""
+        return self._windows.window
+
+    def offset_of(self, position: int) -> int:
+        """The shard offset of the record at `position`; where calls stand, of what comes next."""
+        if not self._pieces or self._pieces[-1].end <= position:
+            return self.feed.watermark
+        return super().offset_of(position)
+
+    def hand_over(self) -> bool:
+        """Hand over what is due, knowing whether windows are over."""
+        if self.feed.at_end:
+            self._windows.read_up_to(self._owner.time_ms(), self._owner.now_ns())
+        return super().hand_over()
+
+    def _submit(self, run: Run, now: int) -> int:
+        name = self._introduce_document()
+        if name is None:
+            return 0
+        if self._submit_across(run.first_offset, run.records, now, name):
+            self._document = name
+            return 1
+        self._retire(name)
+        return 0
+
+    def _introduce_document(self) -> int | None:
+        """Give the worker what the invocation is told of its window; None when its socket is full."""
+        assert self.seat is not None
+        self._told = self._windows.envelope
+        text = document(self._told, self.feed.shard.id, self._owner.stream.arn)
+        descriptor = os.memfd_create("streamfn-window", os.MFD_CLOEXEC)
+        try:
+            written = 0
+            while written < len(text):
+                written += os.write(descriptor, text[written:])
+            name = next(_ids)
+            self.seat.worker.introduce(name, descriptor, DOCUMENT_HEADER)
+        except trio.WouldBlock:
+            return None
+        finally:
+            os.close(descriptor)
+        return name
+
+    def _retire(self, name: int) -> None:
+        assert self.seat is not None
+        self.seat.worker.retire(name)
+
+    def _settle(self) -> None:
+        if self._document is not None:
+            self._retire(self._document)
+            self._document = None
+        super()._settle()
+
+    def _judge(self, answer: Answer, first: int) -> Fault | None:
+        machine, owner, now = self._windows, self._owner, self._owner.now_ns()
+        numbers = sequence_numbers(self.spans(first, answer.records)) if owner.reports_failures else None
+        verdict, state = judge(answer.payload, numbers)
+        if isinstance(verdict, Failed):
+            machine.failed(now, fault := reported(verdict.reason, answer.payload))
+            return fault
+        if isinstance(verdict, Partly):
+            assert numbers is not None
+            fault = reported(f"the record {numbers[verdict.done]} was reported", answer.payload)
+            machine.partly(verdict.done, now, fault, state=state)
+            owner.succeeded(0, verdict.done)
+            return fault
+        machine.succeeded(1, now, state=state)
+        owner.succeeded(1, answer.records)
+        return None
+
+    def _row_of(self, gone: Discarded) -> Discard:
+        if gone.records:
+            return super()._row_of(gone)
+        assert self._told is not None
+        return self._owner.gave_up(self.feed.shard.id, self.feed.watermark, gone, self._told)
