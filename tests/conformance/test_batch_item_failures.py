@@ -33,100 +33,64 @@ def one(failure: object) -> object:
     return {"batchItemFailures": [failure]}
 
 
-SUCCESSES = [
-    pytest.param(
-        "",
-        id="an-empty-string",
-        marks=pytest.mark.conformance(
-            "responses/empty-string", source="recorded", rule="An empty string means that the whole batch succeeded."
-        ),
-    ),
-    pytest.param(
-        [],
-        id="an-empty-list",
-        marks=pytest.mark.conformance(
-            "responses/empty-list", source="recorded", rule="An empty list means that the whole batch succeeded."
-        ),
-    ),
-    pytest.param(
-        None,
-        id="null",
-        marks=pytest.mark.conformance(
-            "responses/null",
-            source="recorded",
-            rule="null, which is no return value, means that the whole batch succeeded.",
-        ),
-    ),
-    pytest.param(
-        {},
-        id="an-empty-object",
-        marks=pytest.mark.conformance(
-            "responses/empty-object", source="recorded", rule="An empty object means that the whole batch succeeded."
-        ),
-    ),
-    pytest.param(
-        {"batchItemFailures": []},
-        id="no-failures",
-        marks=pytest.mark.conformance(
-            "responses/no-failures",
-            source="recorded",
-            rule="An empty batchItemFailures means that the whole batch succeeded.",
-        ),
-    ),
-    pytest.param(
-        {"batchItemFailures": None},
-        id="null-failures",
-        marks=pytest.mark.conformance(
-            "responses/null-failures",
-            source="recorded",
-            rule="A null batchItemFailures means that the whole batch succeeded.",
-        ),
-    ),
-]
-FAILURES = [
-    pytest.param(
-        one({"itemIdentifier": 123}),
-        id="an-identifier-that-is-a-number",
-        marks=pytest.mark.conformance(
-            "responses/number-as-identifier",
-            source="recorded",
-            rule="An itemIdentifier that is a number, or not of the batch, fails the whole batch.",
-        ),
-    ),
-    pytest.param(
-        one({"itemIdentifier": "49590338271490256608559692538361571095921575989136588898"}),
-        id="an-identifier-that-is-not-of-the-batch",
-        marks=pytest.mark.conformance("responses/number-as-identifier"),
-    ),
-    pytest.param(
-        one({"itemIdentifier": ""}),
-        id="an-empty-identifier",
-        marks=pytest.mark.conformance(
-            "responses/empty-identifier", source="recorded", rule="An empty itemIdentifier fails the whole batch."
-        ),
-    ),
-    pytest.param(
-        one({"itemIdentifier": None}),
-        id="a-null-identifier",
-        marks=pytest.mark.conformance(
-            "responses/null-identifier", source="recorded", rule="A null itemIdentifier fails the whole batch."
-        ),
-    ),
-    pytest.param(
-        one({"foo": 123}),
-        id="a-wrong-key",
-        marks=pytest.mark.conformance(
-            "responses/wrong-key",
-            source="recorded",
-            rule="A batch item failure under another key, whatever its value, fails the whole batch.",
-        ),
-    ),
-    pytest.param(one({"foo": None}), id="a-wrong-key-with-null", marks=pytest.mark.conformance("responses/wrong-key")),
-]
-
-
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("answer", SUCCESSES)
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(
+            "",
+            id="an-empty-string",
+            marks=pytest.mark.conformance(
+                "responses/empty-string",
+                source="recorded",
+                rule="An empty string means that the whole batch succeeded.",
+            ),
+        ),
+        pytest.param(
+            [],
+            id="an-empty-list",
+            marks=pytest.mark.conformance(
+                "responses/empty-list", source="recorded", rule="An empty list means that the whole batch succeeded."
+            ),
+        ),
+        pytest.param(
+            None,
+            id="null",
+            marks=pytest.mark.conformance(
+                "responses/null",
+                source="recorded",
+                rule="null, which is no return value, means that the whole batch succeeded.",
+            ),
+        ),
+        pytest.param(
+            {},
+            id="an-empty-object",
+            marks=pytest.mark.conformance(
+                "responses/empty-object",
+                source="recorded",
+                rule="An empty object means that the whole batch succeeded.",
+            ),
+        ),
+        pytest.param(
+            {"batchItemFailures": []},
+            id="no-failures",
+            marks=pytest.mark.conformance(
+                "responses/no-failures",
+                source="recorded",
+                rule="An empty batchItemFailures means that the whole batch succeeded.",
+            ),
+        ),
+        pytest.param(
+            {"batchItemFailures": None},
+            id="null-failures",
+            marks=pytest.mark.conformance(
+                "responses/null-failures",
+                source="recorded",
+                rule="A null batchItemFailures means that the whole batch succeeded.",
+            ),
+        ),
+    ],
+)
 @trio_test
 async def test_this_answer_is_a_whole_success(tmp_path: Path, kind: str, answer: object) -> None:
     delivered = await answering(tmp_path, kind, answer)
@@ -135,7 +99,51 @@ async def test_this_answer_is_a_whole_success(tmp_path: Path, kind: str, answer:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("answer", FAILURES)
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(
+            one({"itemIdentifier": 123}),
+            id="an-identifier-that-is-a-number",
+            marks=pytest.mark.conformance(
+                "responses/number-as-identifier",
+                source="recorded",
+                rule="An itemIdentifier that is a number, or not of the batch, fails the whole batch.",
+            ),
+        ),
+        pytest.param(
+            one({"itemIdentifier": "49590338271490256608559692538361571095921575989136588898"}),
+            id="an-identifier-that-is-not-of-the-batch",
+            marks=pytest.mark.conformance("responses/number-as-identifier"),
+        ),
+        pytest.param(
+            one({"itemIdentifier": ""}),
+            id="an-empty-identifier",
+            marks=pytest.mark.conformance(
+                "responses/empty-identifier", source="recorded", rule="An empty itemIdentifier fails the whole batch."
+            ),
+        ),
+        pytest.param(
+            one({"itemIdentifier": None}),
+            id="a-null-identifier",
+            marks=pytest.mark.conformance(
+                "responses/null-identifier", source="recorded", rule="A null itemIdentifier fails the whole batch."
+            ),
+        ),
+        pytest.param(
+            one({"foo": 123}),
+            id="a-wrong-key",
+            marks=pytest.mark.conformance(
+                "responses/wrong-key",
+                source="recorded",
+                rule="A batch item failure under another key, whatever its value, fails the whole batch.",
+            ),
+        ),
+        pytest.param(
+            one({"foo": None}), id="a-wrong-key-with-null", marks=pytest.mark.conformance("responses/wrong-key")
+        ),
+    ],
+)
 @trio_test
 async def test_this_answer_fails_the_whole_batch(tmp_path: Path, kind: str, answer: object) -> None:
     delivered = await answering(tmp_path, kind, answer)
@@ -157,12 +165,7 @@ async def test_an_exception_fails_the_whole_batch(tmp_path: Path, kind: str) -> 
     assert delivered.batches == [data] * DELIVERIES[kind]
 
 
-@pytest.mark.conformance(
-    "responses/lowest-identifier",
-    source="recorded",
-    rule="Of several reported records the lowest counts: what is before it is done, and all from it on goes again, "
-    "with what had succeeded there.",
-)
+@pytest.mark.conformance("responses/lowest")
 @pytest.mark.parametrize("kind", KINDS)
 @trio_test
 async def test_the_lowest_reported_record_is_where_it_goes_on(tmp_path: Path, kind: str) -> None:
@@ -174,12 +177,7 @@ async def test_the_lowest_reported_record_is_where_it_goes_on(tmp_path: Path, ki
     assert delivered.result.discarded == 3
 
 
-@pytest.mark.conformance(
-    "retries/progress-resets-the-budget",
-    source="recorded",
-    rule="A partial success gives the rest of its batch a fresh budget of attempts: with 3 retries and batches of 3, "
-    "the last of 6 records is delivered 5 times, once with its batch and 4 times alone.",
-)
+@pytest.mark.conformance("retries/fresh-after-progress")
 @pytest.mark.parametrize("kind", KINDS)
 @trio_test
 async def test_a_partial_success_begins_the_count_of_attempts_anew(tmp_path: Path, kind: str) -> None:

@@ -52,3 +52,20 @@ def reports(event, context):
     note(event, context)
     failed = [record for record in event["Records"] if data_of(record) in json.loads(os.environ["FAILING"])]
     return {"batchItemFailures": [{"itemIdentifier": number_of(record)} for record in reversed(failed)]}
+
+
+invocations = 0
+
+
+def times_out_once(event, context):
+    """Counts its invocations in the process and on the disk; sleeps past the timeout the first time."""
+    global invocations
+    invocations += 1
+    path = os.environ["SEEN"] + ".count"
+    with open(path, "a+") as file:
+        file.write("x")
+        file.seek(0)
+        on_disk = len(file.read())
+    note({"process": invocations, "disk": on_disk, "Records": event["Records"]}, context)
+    if on_disk == 1:
+        time.sleep(60)
