@@ -11,6 +11,7 @@ pause: what ran meanwhile would run again after a crash. It is tried again until
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import trio
@@ -21,6 +22,7 @@ from streamfn.state.discards import Position, covered
 
 if TYPE_CHECKING:
     from streamfn.state.discards import Discard
+    from streamfn.state.progress import Progress
     from streamfn.state.store import Store
     from streamfn.types import Window
 
@@ -41,6 +43,12 @@ class Owner(Protocol):
     @property
     def epoch(self) -> int:
         """The epoch under which this owner commits."""
+
+    def progress(self) -> Progress | None:
+        """What it has done that is to be written with the next commit; None: nothing."""
+
+    def counted(self, progress: Progress) -> None:
+        """That is written."""
 
     def committed(self, shard_id: str, offset: int, window: Window | None) -> None:
         """A checkpoint is durable, and with it where the shard's tumbling windows are, if it has any."""
@@ -93,6 +101,11 @@ class Checkpointer:
             self._windows.setdefault(uuid, {})[shard_id] = window
         self._stirred.set()
 
+    def stir(self, uuid: str) -> None:
+        """There is something to write of the mapping, though no watermark may have moved."""
+        self._dirty.setdefault(uuid, {})
+        self._stirred.set()
+
     def discarded(self, uuid: str, discard: Discard) -> None:
         """These records get no delivery any more; to be told before `moved` passes the first of them.
 
@@ -140,9 +153,10 @@ class Checkpointer:
     ) -> bool:
         """Commit; False, with every mapping paused, if that has to wait."""
         try:
-            arguments = (owner.uuid, owner.epoch, positions, discards, windows)
+            progress = owner.progress()
+            write = partial(self._store.commit, owner.uuid, owner.epoch, positions, discards, windows, done=progress)
             with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(self._store.commit, *arguments, limiter=self._turn)
+                await trio.to_thread.run_sync(write, limiter=self._turn)
         except (DiskFull, BusyError) as error:
             self._stuck = True
             for each in self._owners.values():
@@ -152,6 +166,8 @@ class Checkpointer:
             self.disown(owner.uuid)
             owner.fenced(error)
             return True
+        if progress is not None:
+            owner.counted(progress)
         for shard_id, (offset, _) in positions.items():
             owner.committed(shard_id, offset, windows.get(shard_id))
         if discards:

@@ -217,6 +217,8 @@ class ShardFeed:
         reads = await self._poller.read(self.finish)
         for message, _ in reads:
             self._read_to = message.first_offset + message.rows
+            end = self._read_to if self.finish is None else min(self._read_to, self.finish)
+            self.owner.tally.polled += max(0, end - max(message.first_offset, self._start))
             self._retain(message.segment, self._read_to)
         if self._selector is not None and reads:
             self._selecting.append(_Selecting([message for message, _ in reads]))

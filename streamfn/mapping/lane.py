@@ -364,19 +364,23 @@ class ShardLane:
         self._last_request = owner.request_id(answer.invocation)
         self._unhandled = kind is not FailureKind.RESPONSE
         fault: Fault | None
+        done = 0
         if kind is FailureKind.RESPONSE:
-            fault = self._judge(answer, first)
+            fault, done = self._judge(answer, first)
         else:
             fault = fault_of(answer, kind, self._last_request, owner.timeout_s)
             machine.failed(owner.now_ns(), fault, charged=kind is not FailureKind.KILLED)
         if fault is not None:
-            owner.failed(self)
+            owner.failed(self, answer.records - done)
         self._report(answer, offset, attempt, pid, fault)
         self._give_up()
         self._settle()
 
-    def _judge(self, answer: Answer, first: int) -> Fault | None:
-        """Tell the machine what a response says of the batch; why it is no success, or None if it is one after all."""
+    def _judge(self, answer: Answer, first: int) -> tuple[Fault | None, int]:
+        """Tell the machine what a response says of the batch.
+
+        Why it is no success, or None if it is one after all, and how many records were done.
+        """
         machine, now = self.machine, self._owner.now_ns()
         numbers = sequence_numbers(self.spans(first, answer.records))
         verdict = judge(answer.payload, numbers)
@@ -384,14 +388,14 @@ class ShardLane:
             fault = reported(f"the record {numbers[verdict.done]} was reported", answer.payload)
             machine.partly(verdict.done, now, fault)
             self._owner.succeeded(0, verdict.done)
-            return fault
+            return fault, verdict.done
         if isinstance(verdict, Failed):
             fault = reported(verdict.reason, answer.payload)
             machine.partly(0, now, fault)
-            return fault
+            return fault, 0
         machine.succeeded(1, now)
         self._owner.succeeded(1, answer.records)
-        return None
+        return None, answer.records
 
     def _report(self, answer: Answer, offset: int, attempt: int, pid: int, fault: Fault | None) -> None:
         request_id = self._owner.request_id(answer.invocation)

@@ -36,6 +36,7 @@ from streamfn.mapping.pace import Pace
 from streamfn.mapping.pieces import Span, offsets_of
 from streamfn.mapping.poller import Poller
 from streamfn.mapping.source import event_source, source_header
+from streamfn.mapping.tally import Tally
 from streamfn.state.discards import Discard
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from streamfn.pool.lane import Answer
     from streamfn.pool.worker import Worker
     from streamfn.state.owner import Ownership
+    from streamfn.state.progress import Progress
     from streamfn.state.store import Binding
     from streamfn.types import Envelope, Window
 
@@ -134,6 +136,7 @@ class EventSourceMapping:
         self.selector = selector  # the filters; None where everything is delivered
         self.timeout_s = function.config.timeout_s
         self.counts = Counts()
+        self.tally = Tally()
         self.pace = Pace()
         self.latency, self.duration = new_histogram(), new_histogram()
         self.durable: dict[str, int] = {}
@@ -256,6 +259,8 @@ class EventSourceMapping:
         self._feeds.drain()
         while self._feeds.busy:
             await self.runtime.next_round()
+        if self.tally.pending() is not None:
+            self.runtime.checkpointer.stir(self.uuid)
         await self.runtime.checkpointer.flush()
         if self._fenced is None:
             try:
@@ -393,6 +398,7 @@ class EventSourceMapping:
         """A lane moved on over `batches` batches, of so many records together."""
         self.counts.batches += batches
         self.counts.records += records
+        self.tally.succeeded(records)
         self.pace.done(batches, self.now_ns(), sum(worker.lanes > 0 for worker in self.function.workers))
 
     def moved(self, feed: ShardFeed) -> None:
@@ -409,6 +415,8 @@ class EventSourceMapping:
         `request_id` is that of the lane's last invocation that failed, `unhandled` whether it did by an error.
         """
         self.counts.discarded += gone.records
+        if not self.destination:
+            self.tally.dropped += gone.records
         (message, (row, *_)), (last_message, (*_, last_row)) = spans[0], spans[-1]
         discard = discard_of(
             shard_id,
@@ -451,6 +459,7 @@ class EventSourceMapping:
     def filtered(self, records: int) -> None:
         """These many records were looked at, and are not wanted."""
         self.counts.filtered += records
+        self.tally.filtered_out += records
 
     def skipped(self, feed: ShardFeed, gap: Gap) -> None:
         """The shard's watermark moved over records that are gone: said, counted, and durable with the checkpoint."""
@@ -467,9 +476,11 @@ class EventSourceMapping:
         if feed.finished:
             self.look()
 
-    def failed(self, lane: ShardLane) -> None:
-        """An invocation of the lane failed."""
+    def failed(self, lane: ShardLane, records: int) -> None:
+        """An invocation of the lane failed on so many records."""
         self.counts.errors += 1
+        if self.tally.failed(records):
+            self.runtime.checkpointer.stir(self.uuid)  # a handler that always fails moves no checkpoint
 
     def report(self, outcome: Outcome, answer: Answer, pid: int) -> None:
         """An invocation ended that printed, failed or is watched."""
@@ -526,6 +537,14 @@ class EventSourceMapping:
     def epoch(self) -> int:
         """The epoch under which this owner commits."""
         return self._epoch
+
+    def progress(self) -> Progress | None:
+        """What it has done that is not in the store yet."""
+        return self.tally.pending()
+
+    def counted(self, progress: Progress) -> None:
+        """That is in the store now."""
+        self.tally.written(progress)
 
     def committed(self, shard_id: str, offset: int, window: Window | None) -> None:
         """A checkpoint is durable, and with it where the shard's tumbling windows are."""

@@ -19,9 +19,9 @@ from streamfn.state.store import Store
 def slow_disk(monkeypatch):
     commit = Store.commit
 
-    def slow(self, *arguments):
+    def slow(self, *arguments, **options):
         time.sleep(0.02)
-        return commit(self, *arguments)
+        return commit(self, *arguments, **options)
 
     monkeypatch.setattr(Store, "commit", slow)
 
@@ -33,11 +33,11 @@ class FullDisk:
         self.room, self.asked = False, 0
         commit = Store.commit
 
-        def maybe(store, *arguments):
+        def maybe(store, *arguments, **options):
             self.asked += 1
             if not self.room:
                 raise DiskFull("no room for a moment")
-            return commit(store, *arguments)
+            return commit(store, *arguments, **options)
 
         monkeypatch.setattr(Store, "commit", maybe)
 
@@ -70,7 +70,7 @@ async def test_a_flush_waits_for_the_commit_that_another_one_has_begun():
     class Disk:
         begun, go_on = threading.Event(), threading.Event()
 
-        def commit(self, *arguments):
+        def commit(self, *arguments, **options):
             self.begun.set()
             assert self.go_on.wait(PATIENCE_S)
 
@@ -82,6 +82,9 @@ async def test_a_flush_waits_for_the_commit_that_another_one_has_begun():
 
         def kept(self):
             pass
+
+        def progress(self):
+            return None
 
     disk, owner = Disk(), Owner()
     checkpointer = Checkpointer(disk, trio.CapacityLimiter(1))
