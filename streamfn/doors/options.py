@@ -50,6 +50,8 @@ class MappingOptions(FunctionOptions, total=False):
             nothing is said: none is too old.
         bisect_batch_on_function_error: deliver a failed batch in halves, down to single records.
         function_response_types: `["ReportBatchItemFailures"]` where the handler says which records of a batch failed.
+        tumbling_window_in_seconds: windows of that length, 1 to 900: each invocation is given the state that the one
+            before it in its window returned, and each window has a final one. 0 where nothing is said: no windows.
         on_failure: where a description of each discarded batch goes: a stream's name, `file:DIR`, `s3:DIR`, or an ARN
             whose last part names one. Directories begin at the code directory. Nowhere, where nothing is said.
         filter_criteria: `{"Filters": [{"Pattern": JSON text}, ...]}`: only records that match one of up to 5 patterns
@@ -70,6 +72,7 @@ class MappingOptions(FunctionOptions, total=False):
     maximum_record_age_in_seconds: int
     bisect_batch_on_function_error: bool
     function_response_types: Sequence[Literal["ReportBatchItemFailures"]]
+    tumbling_window_in_seconds: int
     on_failure: str
     filter_criteria: Mapping[str, Any]
     filters_max: int
@@ -85,6 +88,7 @@ _WHOLE = (
     "parallelization_factor",
     "maximum_retry_attempts",
     "maximum_record_age_in_seconds",
+    "tumbling_window_in_seconds",
     "filters_max",
     "limit",
 )

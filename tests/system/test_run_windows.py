@@ -54,6 +54,12 @@ def windows(place, name=NAME):
         return store.windows(store.mapping(name).uuid)
 
 
+@pytest.mark.conformance(
+    "windows/no-records-in-calls",
+    source="ours",
+    rule="Final and early invocations have empty Records: a handler that aggregates and then "
+    "finishes works, and so does one that only finishes.",
+)
 def test_an_event_has_lambdas_keys_in_lambdas_order(place):
     place.stream()
     put(place, (1, "a"))
@@ -91,6 +97,11 @@ def test_several_windows_of_one_read_each_have_their_batches_and_their_final_inv
     assert (done.summary["records"], done.summary["errors"]) == (6, 0)
 
 
+@pytest.mark.conformance(
+    "windows/dynamodb",
+    source="documented",
+    rule="DynamoDB streams have windows by the creation time of their changes.",
+)
 def test_a_dynamodb_stream_has_windows_by_the_time_of_its_changes(place):
     for number, at in enumerate((1, 61)):
         times = {"ApproximateCreationDateTime": NOON / 1000 + at}
@@ -245,6 +256,11 @@ def test_reported_records_go_again_and_the_state_of_those_before_them_is_kept(pl
     ]
 
 
+@pytest.mark.conformance(
+    "windows/children-begin-afresh",
+    source="documented",
+    rule="Child shards begin with a fresh state.",
+)
 def test_a_split_shard_closes_its_window_before_its_children_begin_afresh(place):
     place.stream()
     later_s = time.time() - NOON / 1000 + 3600  # no clock closes these windows
@@ -277,6 +293,20 @@ def test_children_wait_for_the_last_final_invocation_of_their_parent(place):
     done = place.caught_up(COLLECT, *WINDOW)
     assert done.code == 0, done.err
     assert [row["contents"] for row in noted(place)][-3:] == [[], ["child"], []]
+
+
+def test_filters_select_what_windows_see(place):
+    place.stream()
+    put(place, (1, '{"n":1}'), (2, '{"n":2}'), (70, '{"n":2}'), (130, '{"n":1}'))
+    pattern = json.dumps({"Filters": [{"Pattern": '{"data":{"n":[1]}}'}]})
+    done = place.caught_up(COLLECT, *WINDOW, "--filter-criteria", pattern)
+    assert done.code == 0, done.err
+    assert [(start, kind, contents) for start, kind, contents, _ in story(place)] == [
+        (0, "batch", ['{"n":1}']),
+        (0, "final", []),
+        (2, "batch", ['{"n":1}']),
+        (2, "final", []),
+    ]
 
 
 @pytest.mark.parametrize(

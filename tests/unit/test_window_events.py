@@ -24,6 +24,12 @@ VALUES = st.recursive(
 )
 
 
+@pytest.mark.conformance(
+    "windows/event",
+    source="documented",
+    rule="Beside Records an event has window (start, end), state, shardId, eventSourceARN, "
+    "isFinalInvokeForWindow and isWindowTerminatedEarly, in this order.",
+)
 def test_the_keys_and_their_order_are_those_of_the_developer_guide() -> None:
     beside = json.loads(document(MINUTES, "shardId-000000000006", ARN))
     assert list(beside.items()) == [
@@ -61,6 +67,11 @@ def test_numbers_keep_their_digits() -> None:
     assert carried == b'{"n": 123456789012345678901234567890, "x": 0.10}'
 
 
+@pytest.mark.conformance(
+    "windows/state-is-required",
+    source="documented",
+    rule="A response without an object `state` counts as failed; also that of a final invocation.",
+)
 @pytest.mark.parametrize(
     "payload",
     [
@@ -82,6 +93,11 @@ def test_white_space_and_doubled_keys_are_read_as_json_reads_them() -> None:
     assert judge(b' { "state" : {"a": 1} , "state" :\n{"b": 2} } ', None) == (Whole(), b'{"b": 2}')
 
 
+@pytest.mark.conformance(
+    "windows/item-failures",
+    source="documented",
+    rule="batchItemFailures may come with the state, and means something with ReportBatchItemFailures only.",
+)
 def test_item_failures_come_with_a_state_and_mean_nothing_unless_they_are_asked_for() -> None:
     payload = b'{"state": {"n": 1}, "batchItemFailures": [{"itemIdentifier": "12"}]}'
     assert judge(payload, ["11", "12", "13"]) == (Partly(1), b'{"n": 1}')

@@ -58,6 +58,11 @@ def within(start_ms: int, state: bytes = b"{}") -> Envelope:
 # ---- state ----
 
 
+@pytest.mark.conformance(
+    "windows/state-is-carried",
+    source="documented",
+    rule="Every invocation of a window gets the state that the one before it returned; the first gets an empty object.",
+)
 def test_state_is_empty_at_first_and_then_what_the_invocation_before_returned() -> None:
     lane = lane_of(batch_size=2)
     offer(lane, 12_000, 12_001, 12_002, 19_999, 10_000)
@@ -68,6 +73,12 @@ def test_state_is_empty_at_first_and_then_what_the_invocation_before_returned() 
     assert lane.watermark == 5
 
 
+@pytest.mark.conformance(
+    "windows/one-at-a-time",
+    source="inferred",
+    rule="Of a shard with windows one invocation runs at a time, and nothing is staged behind it: it "
+    "would lack the state.",
+)
 def test_one_batch_is_in_flight_at_a_time_and_none_is_staged_behind_it() -> None:
     lane = lane_of(batch_size=1)
     offer(lane, 1, 2, 3)
@@ -77,6 +88,12 @@ def test_one_batch_is_in_flight_at_a_time_and_none_is_staged_behind_it() -> None
     assert lane.in_flight == 1
 
 
+@pytest.mark.conformance(
+    "windows/aligned-to-1970",
+    source="inferred",
+    rule="Windows are aligned to 1970, whatever their length: the guide's example of two minutes "
+    "begins at an even one.",
+)
 def test_windows_are_aligned_to_1970_whatever_their_length() -> None:
     lane = lane_of(length_ms=7_000)
     offer(lane, 1_607_497_475_000)
@@ -85,6 +102,11 @@ def test_windows_are_aligned_to_1970_whatever_their_length() -> None:
     assert envelope.start_ms <= 1_607_497_475_000 < envelope.end_ms == envelope.start_ms + 7_000
 
 
+@pytest.mark.conformance(
+    "windows/failure-keeps-state",
+    source="inferred",
+    rule="A failed invocation leaves the state as it was, and is tried again with it.",
+)
 def test_a_failed_invocation_leaves_the_state_and_is_tried_again_with_it() -> None:
     lane = lane_of(batch_size=1)
     offer(lane, 1, 2)
@@ -97,6 +119,12 @@ def test_a_failed_invocation_leaves_the_state_and_is_tried_again_with_it() -> No
     assert lane.envelope == within(0, b"1")
 
 
+@pytest.mark.conformance(
+    "windows/state-of-a-partial-failure",
+    source="ours",
+    rule="A state that comes with batchItemFailures is taken over if records before the first "
+    "reported one are done: nobody would count them otherwise.",
+)
 def test_a_partial_failure_takes_the_state_over_if_records_are_done() -> None:
     lane = lane_of(batch_size=3)
     offer(lane, 1, 2, 3)
@@ -108,6 +136,12 @@ def test_a_partial_failure_takes_the_state_over_if_records_are_done() -> None:
     assert lane.envelope == within(0, b"2")
 
 
+@pytest.mark.conformance(
+    "windows/state-of-no-success",
+    source="ours",
+    rule="A state that comes with a failure of the batch's first record is dropped: the whole batch "
+    "is delivered again.",
+)
 def test_a_partial_failure_of_the_first_record_leaves_the_state() -> None:
     lane = lane_of(batch_size=3)
     offer(lane, 1, 2, 3)
@@ -126,6 +160,11 @@ def test_each_half_of_a_bisected_batch_gets_the_state_that_the_one_before_return
     assert done(lane, b"2") == (Run(2, 2, 1, 1), within(0, b"1"))
 
 
+@pytest.mark.conformance(
+    "windows/discard-keeps-state",
+    source="ours",
+    rule="A discarded batch leaves the state as it was.",
+)
 def test_a_discarded_batch_leaves_the_state() -> None:
     lane = lane_of(batch_size=1, retries=0)
     offer(lane, 1, 2, 3)
@@ -137,6 +176,11 @@ def test_a_discarded_batch_leaves_the_state() -> None:
     assert done(lane) == (Run(2, 1, 1, 1), within(0, b"1"))
 
 
+@pytest.mark.conformance(
+    "windows/age-and-retries-hold",
+    source="documented",
+    rule="MaximumRetryAttempts and MaximumRecordAgeInSeconds hold with windows.",
+)
 def test_age_limits_hold_as_ever() -> None:
     lane = lane_of(age_ms=1_000)
     offer(lane, 1, 2, 5_000)
@@ -160,6 +204,13 @@ def test_what_came_back_before_it_ran_goes_again_with_the_same_state() -> None:
 # ---- final invocations ----
 
 
+@pytest.mark.conformance(
+    "windows/final-call",
+    source="documented",
+    rule="A record belongs to the window of its arrival time; when the next record is of a later "
+    "one, the window has its final invocation with isFinalInvokeForWindow and the last state, "
+    "which is dropped then.",
+)
 def test_no_batch_spans_two_windows_and_each_has_its_final_call() -> None:
     lane = lane_of()
     offer(lane, 1, 9_999, 10_000, 10_001, 35_000)
@@ -182,6 +233,13 @@ def test_a_partial_batch_is_closed_where_the_next_record_is_of_a_later_window() 
     assert lane.take(0, 1) == [Run(0, 2, 1, 1)]
 
 
+@pytest.mark.conformance(
+    "windows/over-by-the-clock",
+    source="documented",
+    rule="Without further records a window is over some time after its end (Lambda waits for up to "
+    "two minutes; here it is 2 s), and never before everything that had arrived has been "
+    "delivered.",
+)
 def test_a_window_is_over_by_the_clock_only_when_everything_that_had_arrived_has_been_read() -> None:
     lane = lane_of()
     offer(lane, 1)
@@ -216,6 +274,11 @@ def test_the_clock_closes_the_last_batch_of_a_window_too() -> None:
     assert done(lane) == (Run(1, 0, 1, 1), final(0, b"1"))
 
 
+@pytest.mark.conformance(
+    "windows/final-call-blocks",
+    source="documented",
+    rule="While a final invocation fails, its shard waits.",
+)
 def test_a_failing_final_call_blocks_the_shard_and_is_retried_with_the_same_state() -> None:
     lane = lane_of()
     offer(lane, 1, 10_000)
@@ -244,6 +307,13 @@ def test_item_failures_reported_by_a_final_call_are_a_failure_of_it() -> None:
     assert lane.take(500, 1) == [Run(1, 0, 1, 2)]
 
 
+@pytest.mark.conformance(
+    "windows/final-call-given-up",
+    source="ours",
+    rule="MaximumRetryAttempts holds for final invocations too; when it is used up the state is "
+    "lost, which is said, and the shard goes on: the guide says both that retries are supported "
+    "and that the shard waits for a success.",
+)
 def test_a_final_call_whose_retries_are_used_up_is_given_up_as_a_discard_of_no_records() -> None:
     lane = lane_of(retries=1)
     offer(lane, 1, 10_000)
@@ -290,6 +360,11 @@ def test_the_batch_window_begins_when_the_final_call_completes() -> None:
     assert lane.wake_at(250) == 350
 
 
+@pytest.mark.conformance(
+    "windows/window-of-discards",
+    source="ours",
+    rule="A window that had a record has a final invocation, whatever became of its records.",
+)
 def test_a_window_all_of_whose_records_were_discarded_has_its_final_call() -> None:
     lane = lane_of(age_ms=1_000)
     offer(lane, 1, 50_000)
@@ -309,6 +384,12 @@ def test_a_window_without_records_has_no_calls() -> None:
 # ---- state that has outgrown its limit ----
 
 
+@pytest.mark.conformance(
+    "windows/early-termination",
+    source="documented",
+    rule="A state over 1 MB terminates its window early: an invocation with isWindowTerminatedEarly "
+    "gets it, and the same window goes on with a fresh one.",
+)
 def test_a_state_over_a_megabyte_terminates_its_window_early_and_the_window_goes_on_afresh() -> None:
     lane = lane_of(batch_size=1)
     offer(lane, 1, 2)
@@ -323,6 +404,11 @@ def test_a_state_over_a_megabyte_terminates_its_window_early_and_the_window_goes
     assert done(lane) == (Run(2, 0, 1, 1), final(0, b"2"))
 
 
+@pytest.mark.conformance(
+    "windows/a-megabyte",
+    source="inferred",
+    rule="1 MB is 1,048,576 bytes of the state's JSON as it was returned.",
+)
 def test_a_state_of_exactly_a_megabyte_does_not() -> None:
     lane = lane_of(batch_size=1)
     offer(lane, 1, 2)
@@ -362,12 +448,23 @@ def test_a_window_that_is_over_when_its_state_outgrows_has_both_calls() -> None:
 # ---- late records ----
 
 
+@pytest.mark.conformance(
+    "windows/late-records-join",
+    source="ours",
+    rule="A record that arrived in a window before the one that is open joins the open one: nothing is dropped.",
+)
 def test_a_late_record_joins_the_window_that_is_open() -> None:
     lane = lane_of()
     offer(lane, 10_000, 1, 9_999, 10_001)
     assert done(lane) == (Run(0, 4, 1, 1), within(10_000))
 
 
+@pytest.mark.conformance(
+    "windows/late-records-open",
+    source="ours",
+    rule="A late record while no window is open opens the window behind the last one that was "
+    "closed: no window has two final invocations.",
+)
 def test_a_late_record_opens_the_window_behind_the_last_closed_one_if_none_is_open() -> None:
     lane = lane_of()
     offer(lane, 1)
@@ -395,6 +492,11 @@ def test_a_record_that_arrives_while_its_window_waits_for_its_final_call_is_late
 # ---- restarts ----
 
 
+@pytest.mark.conformance(
+    "windows/restart",
+    source="ours",
+    rule="After a restart a window goes on with the state that was committed with the checkpoint.",
+)
 def test_an_open_window_goes_on_with_the_state_that_was_committed() -> None:
     lane = lane_of(start=7, window=Window(10_000, 20_000, b"6"))
     assert lane.window == Window(10_000, 20_000, b"6")
@@ -423,6 +525,11 @@ def test_an_early_termination_that_had_not_succeeded_comes_first() -> None:
     assert done(lane)[1] == within(10_000)
 
 
+@pytest.mark.conformance(
+    "windows/changed-length",
+    source="ours",
+    rule="A window keeps its bounds when TumblingWindowInSeconds is changed; the next one begins where it ended.",
+)
 def test_a_window_keeps_its_bounds_when_the_length_is_changed_and_the_next_begins_where_it_ended() -> None:
     lane = lane_of(start=7, length_ms=15_000, window=Window(10_000, 20_000, b"6"))
     offer(lane, 19_999, 21_000, 30_000)
@@ -450,6 +557,11 @@ def test_what_is_committed_names_no_window_before_something_of_it_is_done() -> N
 # ---- the end ----
 
 
+@pytest.mark.conformance(
+    "windows/shard-end",
+    source="documented",
+    rule="The end of a shard closes its window.",
+)
 def test_the_end_of_a_shard_closes_its_window() -> None:
     lane = lane_of()
     offer(lane, 1)
@@ -475,6 +587,12 @@ def test_a_shard_that_ends_behind_what_is_read_closes_its_window_there() -> None
     assert lane.finished
 
 
+@pytest.mark.conformance(
+    "windows/caught-up",
+    source="ours",
+    rule="run --until-caught-up closes windows that were over when it began, reports one that is "
+    "open, and does not wait for it.",
+)
 def test_caught_up_with_what_was_there_an_open_window_is_not_awaited() -> None:
     lane = lane_of()
     lane.finish_at(2, complete_ms=5_000)
