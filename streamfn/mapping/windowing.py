@@ -96,22 +96,22 @@ class WindowedLane(ShardLane):
             self._document = None
         super()._settle()
 
-    def _judge(self, answer: Answer, first: int) -> Fault | None:
+    def _judge(self, answer: Answer, first: int) -> tuple[Fault | None, int]:
         machine, owner, now = self._windows, self._owner, self._owner.now_ns()
         numbers = sequence_numbers(self.spans(first, answer.records)) if owner.reports_failures else None
         verdict, state = judge(answer.payload, numbers)
         if isinstance(verdict, Failed):
             machine.failed(now, fault := reported(verdict.reason, answer.payload))
-            return fault
+            return fault, 0
         if isinstance(verdict, Partly):
             assert numbers is not None
             fault = reported(f"the record {numbers[verdict.done]} was reported", answer.payload)
             machine.partly(verdict.done, now, fault, state=state)
             owner.succeeded(0, verdict.done)
-            return fault
+            return fault, verdict.done
         machine.succeeded(1, now, state=state)
         owner.succeeded(1, answer.records)
-        return None
+        return None, answer.records
 
     def _row_of(self, gone: Discarded) -> Discard:
         if gone.records:
