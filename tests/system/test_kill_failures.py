@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import time
+from functools import partial
 
 import pytest
 from history_rig import History
@@ -76,6 +77,11 @@ def judge(place, history, bad):
     assert carried(place) == wanted
 
 
+def begun(place, number):
+    """Whether that run has handed something over."""
+    return place.seen.exists() and f'"run": {number}}}'.encode() in place.seen.read_bytes()
+
+
 def rounds_of_kills(place, seed, rounds, records, bad):
     """Kill the run `rounds` times at random moments; then let it end."""
     chance = random.Random(seed)
@@ -90,9 +96,8 @@ def rounds_of_kills(place, seed, rounds, records, bad):
             "run", "witnessed.poison", "--stream", "s", "--until-caught-up", *OPTIONS,
             env=environment | {"RUN": str(number)},
         )  # fmt: skip
-        size = place.seen.stat().st_size if place.seen.exists() else 0
         if chance.random() < 0.9:  # else it may be killed before it has begun
-            until(lambda: place.seen.exists() and place.seen.stat().st_size > size, "the run begins")
+            until(partial(begun, place, number), "the run begins")
         deadline = time.monotonic() + chance.uniform(0.0, 2.0)
         while time.monotonic() < deadline and process.popen.poll() is None:
             history.look()
