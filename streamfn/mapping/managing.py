@@ -24,6 +24,8 @@ from streamfn.log.catalog.datadir import DataDir
 from streamfn.log.catalog.stream import KINESIS, Stream, default_arn
 from streamfn.mapping import bell, configuration, lifecycle, refusals, request
 from streamfn.mapping.configuration import ACCOUNT
+from streamfn.mapping.delivery import refuse_destination
+from streamfn.mapping.destinations import resolve_destination
 from streamfn.mapping.finding import handler_exists
 from streamfn.mapping.handler import function_name_of
 from streamfn.mapping.options import ARN_PATTERN, RunOptions, check_meaning, check_ranges
@@ -84,7 +86,7 @@ class Mappings:
         given.update(EventSourceArn=source if source.startswith("arn:") else stream.arn)
         given.update(FunctionArn=_function_arn(stream.arn, handler) + suffix)
         options = configuration.run_options(given, handler=handler, stream=stream.name, name=asked.get("Name", uuid))
-        self._check_meaning(CREATE, options, stream)
+        self._check_meaning(CREATE, options, stream, self._code_dir)
         enabled = bool(asked.get("Enabled", True))
         now_ms = self._clock.unix_ms()
         whole = {**configuration.stored(options), **configuration.kept(given)}
@@ -162,7 +164,7 @@ class Mappings:
             options = configuration.run_options(
                 given, handler=after.handler, stream=before.stream_name, name=before.name
             )
-            self._check_meaning(UPDATE, options, stream)
+            self._check_meaning(UPDATE, options, stream, Path(after.code_dir))
             after = after._replace(options={**configuration.stored(options), **configuration.kept(given)})
             state = lifecycle.after_update(enable)
             enabled = wanted.enabled if enable is None else bool(enable)
@@ -210,12 +212,15 @@ class Mappings:
         except RefusedError as error:
             raise refusals.violation(operation, str(error)) from None
 
-    def _check_meaning(self, operation: str, options: RunOptions, stream: Stream | None) -> None:
+    def _check_meaning(self, operation: str, options: RunOptions, stream: Stream | None, code_dir: Path) -> None:
         try:
             if stream is not None:
                 check_position(stream, options.starting_position)
             check_meaning(options, now_ms=self._clock.unix_ms())
             check_filters(options.filters, None if stream is None else stream.kind, at_most=options.filters_max)
+            destination = resolve_destination(options.on_failure, code_dir)
+            if destination:
+                refuse_destination(self._data, destination)
         except RefusedError as error:
             raise refusals.invalid(operation, str(error)) from None
 

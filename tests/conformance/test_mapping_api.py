@@ -514,6 +514,23 @@ def test_there_are_at_most_five_filters_or_ten_when_asked(api):
     assert len(made["FilterCriteria"]["Filters"]) == 6
 
 
+BROKEN_PATTERNS = ["null", '"text"', '{"eventSource": "aws:sqs"}', '{"eventSource": []}', '{"eventSource": ["aws:sqs"']
+
+
+@pytest.mark.parametrize("operation", [CREATE, UPDATE])
+@pytest.mark.parametrize("pattern", BROKEN_PATTERNS)
+@pytest.mark.conformance(
+    "mappings/bad-filter-pattern",
+    source="recorded",
+    rule="A pattern that is none (`null`, a text, a value that is no list, an empty list, broken JSON) is refused at "
+    "creation and by an update, with `Invalid filter pattern definition.`; an explanation of ours follows.",
+)
+def test_a_filter_pattern_that_is_none_is_refused(api, pattern, operation):
+    command = ("create", *COMPLETE) if operation == CREATE else ("update", api.create()["UUID"])
+    line = api.refused(*command, "--filter-criteria", json.dumps({"Filters": [{"Pattern": pattern}]}))
+    assert line.startswith(refusal("InvalidParameterValueException", operation, "Invalid filter pattern definition."))
+
+
 @pytest.mark.parametrize("stamp", ["4102444800", "2100-01-01T00:00:00Z"])
 @pytest.mark.conformance(
     "mappings/timestamp-not-in-the-future",
@@ -574,6 +591,8 @@ def test_a_request_that_is_none_is_refused_with_what_is_wrong(api, text, reason)
     ("arguments", "reason"),
     [
         (("--destination-config", "OnFailure={Destination=a b}"), "on-failure destination 'a b' is not valid"),
+        (("--destination-config", "OnFailure={Destination=arn:aws:ec2:us-east-1:000000000000:x}"), "arn:aws:ec2"),
+        (("--destination-config", "OnFailure={Destination=d}"), "'d'"),
         (("--destination-config", "OnFailure={Destination=s}"), "is the stream that the mapping reads"),
         (("--destination-config", "OnFailure={Destination=arn:aws:sqs:us-east-1:000000000000:q.fifo}"), "FIFO"),
         (
