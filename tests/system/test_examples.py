@@ -15,6 +15,7 @@ SAYS = {
     "sync_script.py": r"1000 records in \d+ batches, 0 errors\nshardId-00000000000[01] user-\d \{.*\}\n",
     "trio_pipeline.py": r"last request id: [0-9a-f-]{36}\n\{'/\d': \d+, .*\}\n",
     "beside_asyncio.py": r"put 30 records, the last one as \d{56}\n30 records; the loop was free for \d+ ticks\n",
+    "windows.py": r"12:00 \{.*\}\n12:01 \{.*\}\n12:02 \{'south': 2335, 'north': 4700\}\n",
     "notebook_callable.py": r"(\d words, long ones: .*\n){3}5 records in all\n",
 }
 
