@@ -309,12 +309,17 @@ class Lane:
 
     def _take_again(self, now_ns: int, batches_max: int, records_max: int | None, edge: int | None) -> list[Run]:
         runs: list[Run] = []
-        if edge is not None:
-            _make_border(self._again, edge)
         while self._again and batches_max > 0:
-            if self._again[0].first_offset == edge:
-                return runs
-            run = _split(self._again, batches_max)
+            most = batches_max
+            if edge is not None:
+                first_offset, records, _, _ = self._again[0]
+                if first_offset == edge:
+                    return runs
+                if edge < first_offset + records:
+                    _make_border(self._again, edge)
+                    records = edge - first_offset
+                most = min(most, (edge - first_offset) // records)
+            run = _split(self._again, most)
             batches_max -= run.batches
             runs.append(run)
         if batches_max > 0:

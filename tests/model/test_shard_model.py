@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from itertools import accumulate
+from random import Random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +19,7 @@ from streamfn.types import Fault, Part
 
 FAULT = Fault("E", "", b"{}")
 START = 1000
+LIVES_OF_A_RUN = int(os.environ.get("STREAMFN_LIVES", "60")) * 4
 Outcome = tuple[int, ...]
 
 
@@ -79,23 +83,26 @@ STEPS = st.one_of(
     st.tuples(st.just("gap"), st.integers(1, 9)),
 )
 
+# A list strategy alone would draw some five steps on average.
+LIVES = st.integers(0, 90).flatmap(lambda steps: st.lists(STEPS, min_size=steps, max_size=steps))
 
-@settings(max_examples=400, deadline=None)
-@given(st.integers(1, 3), st.integers(1, 4), st.lists(STEPS, max_size=70))
-def test_a_shard_does_what_a_model_of_every_record_does(
-    factor: int, batch_size: int, steps: list[tuple[object, ...]]
-) -> None:
+
+def live(factor: int, batch_size: int, steps: Iterable[tuple[object, ...]]) -> None:
+    """Let a shard and the model live through the same steps."""
     rules = BatchRules(batch_size, 0, event_bytes_max=20, frame_bytes=3)
     policy = FailurePolicy(Backoff(0, 1, 0), maximum_retry_attempts=0)
     lanes = [Lane(rules, policy, 0, 0, lambda: 0.5) for _ in range(factor)]
     work: ShardWork[list[int]] = ShardWork(lanes, START, Reach(5, 30, 40))
     model = NaiveShard(factor)
     broken = [False] * factor
+    fate: dict[int, int | None] = {}
     for step in steps:
         match step:
             case "read", list(whose), bool(contiguous), int(before):
-                whose = [None if lane is None else lane % factor for lane in whose]
                 first = model.read
+                whose = [None if lane is None else lane % factor for lane in whose]
+                # A record that was dropped and is read again is in the lane it was in before.
+                whose = [fate.setdefault(first + place, lane) for place, lane in enumerate(whose)]
                 work.offer(first + len(whose), parts_of(first, whose, contiguous, before))
                 for place, lane in enumerate(whose):
                     offset = first + place
@@ -185,6 +192,45 @@ def test_a_shard_does_what_a_model_of_every_record_does(
         assert [lane.buffered_records for lane in lanes] == [len(queue) for queue in model.queues]
         if work.hungry:
             assert model.read - model.watermark < 30
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(1, 3), st.integers(1, 4), LIVES)
+def test_a_shard_does_what_a_model_of_every_record_does(
+    factor: int, batch_size: int, steps: list[tuple[object, ...]]
+) -> None:
+    live(factor, batch_size, steps)
+
+
+def a_step(draw: Random) -> tuple[object, ...]:
+    """As `STEPS` has them; longer lives are affordable."""
+    some = draw.randint
+    match draw.choices(range(7), [12, 20, 10, 8, 4, 1, 1])[0]:
+        case 0:
+            whose = [draw.choice([None, 0, 1, 2]) for _ in range(some(1, 9))]
+            return "read", whose, draw.random() < 0.5, some(0, 3)
+        case 1:
+            return "take", some(0, 2), some(1, 4)
+        case 2:
+            return "succeed", some(0, 2), some(1, 4)
+        case 3:
+            return "fail", some(0, 2)
+        case 4:
+            return "back", some(0, 2)
+        case 5:
+            return "finish", some(-9, 30)
+        case _:
+            return "gap", some(1, 9)
+
+
+def test_long_lives_of_a_shard_equal_the_model_s() -> None:
+    for seed in range(LIVES_OF_A_RUN):
+        draw = Random(seed)
+        steps = [a_step(draw) for _ in range(draw.choice([30, 100, 200]))]
+        try:
+            live(draw.randint(1, 3), draw.randint(1, 4), [*steps, ("finish", 0)])
+        except AssertionError as error:
+            raise AssertionError(f"seed {seed}: {error}") from error
 
 
 @given(st.lists(st.sampled_from([None, 0, 1, 2]), max_size=60), st.integers(1, 5), st.integers(1, 9))
