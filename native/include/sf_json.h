@@ -37,8 +37,9 @@ int sf_dynamodb_document(const uint8_t *base, const sf_message *message, uint64_
    exponent or more than 18 digits, thousands of names, equal ones in an object, more than 128 levels. */
 int64_t sf_json_length(const uint8_t *text, uint64_t length);
 
-/* Two texts of JSON that mean the same have the same hash, but for how numbers are written; false, and the hash of the bytes, for
-   what is no JSON, or nested over 128 levels. */
-bool sf_json_hash(const uint8_t *text, uint64_t length, uint64_t *hash);
+/* Two texts that are the key of the same item have the same hash: the order of attributes, spaces and escapes make no difference,
+   and DynamoDB's numbers, {"N": "1"} and {"N": "1.0"}, count by value.  Of any other JSON the same holds, but for how its own
+   numbers are written.  False, and the hash of the bytes, for what is no JSON, or nested over 128 levels. */
+bool sf_item_hash(const uint8_t *text, uint64_t length, uint64_t *hash);
 /* cdef: end */
 #endif

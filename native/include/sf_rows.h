@@ -15,8 +15,8 @@
 /* cdef: begin */
 /* Writes each row's lane, 0 .. factor - 1 (factor: 1 .. 255), to lanes[row].  Rows of one Kinesis partition key, or of one
    DynamoDB item, are of one lane, in every message and process; what has no key (an empty one, no attributes) is of lane 0.
-   In which order the attributes of an item's key stand, and how its text is escaped, makes no difference; keys that are no JSON
-   are compared as bytes.  O(bytes of the keys). */
+   In which order the attributes of an item's key stand, and how its text is escaped, makes no difference, and numbers count by
+   value (sf_item_hash); keys that are no JSON are compared as bytes.  O(bytes of the keys). */
 void sf_lanes(const uint8_t *base, const sf_message *message, uint32_t factor, uint8_t *lanes);
 
 /* The lane of one partition key, and of the item with this key (JSON): what `sf_lanes` says of rows. */

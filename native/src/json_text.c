@@ -212,6 +212,11 @@ static int step(walk *w, int expected) {
 
 /* ---- what a text means ---- */
 
+#define NAME_BASIS 0xcbf29ce484222325
+#define NUMBER_BASIS 0xb492b66fbe98f273
+/* Where the type of an attribute stands: {"id": {"N": "1"}}. */
+enum { ATTRIBUTE_LEVEL = 2, EXPONENT_MAX = 1000000 };
+
 static uint64_t stir(uint64_t hash) {
     hash ^= hash >> 32;
     hash *= 0xd6e8feb86659fd93;
@@ -234,12 +239,49 @@ static void take_in(walk *w, meaning *m, uint64_t hash) {
     }
 }
 
-/* The hash of a value that is neither object nor array; of what is no string, that of its text. */
-static int hash_scalar(walk *w, uint64_t *hash) {
+/* The hash of a decimal number by its value, as 0.DIGITS times ten to some power; false if the text is none. */
+static bool hash_number(const uint8_t *at, const uint8_t *end, uint64_t *hash) {
+    bool negative = at < end && *at == '-', point = false, digits = false;
+    int64_t power = 0, zeros = 0, exponent = 0;
+    uint64_t h = NUMBER_BASIS;
+    if (at < end && (*at == '-' || *at == '+')) at++;
+    for (; at < end && ((*at >= '0' && *at <= '9') || (*at == '.' && !point)); at++) {
+        if (*at == '.') {
+            point = true;
+            continue;
+        }
+        bool begun = h != NUMBER_BASIS;
+        digits = true;
+        if (!point && (begun || *at != '0')) power++;
+        if (point && !begun && *at == '0') power--;
+        if (*at == '0') {
+            zeros += begun; /* they count only where another digit follows */
+            continue;
+        }
+        for (; zeros > 0; zeros--) h = mix(h, '0');
+        h = mix(h, *at);
+    }
+    if (!digits) return false;
+    if (at < end && (*at | 0x20) == 'e') {
+        bool down = ++at < end && *at == '-';
+        if (at < end && (*at == '-' || *at == '+')) at++;
+        if (at == end) return false;
+        for (; at < end && *at >= '0' && *at <= '9' && exponent < EXPONENT_MAX; at++) exponent = exponent * 10 + (*at - '0');
+        power += down ? -exponent : exponent;
+    }
+    if (at != end) return false;
+    *hash = h == NUMBER_BASIS ? h : stir(h + (uint64_t)power * 2 + negative);
+    return true;
+}
+
+/* The hash of a value that is neither object nor array; of what is no string, that of its text.  `number`: a text is one. */
+static int hash_scalar(walk *w, bool number, uint64_t *hash) {
     const uint8_t *start = w->at;
     if (*start == '"') {
         *hash = 0x9ae16a3b2f90404f;
-        return string(w, true, hash) ? 0 : SF_JSON_BROKEN;
+        if (!string(w, true, hash)) return SF_JSON_BROKEN;
+        if (number) (void)hash_number(start + 1, w->at - 1, hash);
+        return 0;
     }
     *hash = 0xc3a5c85c97cb3127;
     if (*start == '-' || (*start >= '0' && *start <= '9')) {
@@ -270,7 +312,7 @@ static int hash_step(walk *w, meaning *m, int expected) {
         return in_object ? NAME : VALUE;
     }
     if (expected == NAME || expected == NAME_OR_END) {
-        m->name[w->level] = 0xcbf29ce484222325;
+        m->name[w->level] = NAME_BASIS;
         if (c != '"' || !string(w, true, &m->name[w->level])) return SF_JSON_BROKEN;
         skip_blanks(w);
         return w->at == w->end || *w->at++ != ':' ? SF_JSON_BROKEN : VALUE;
@@ -280,12 +322,13 @@ static int hash_step(walk *w, meaning *m, int expected) {
         if (inside >= 0) m->sum[w->level] = 0;
         return inside;
     }
-    if (hash_scalar(w, &hash) != 0) return SF_JSON_BROKEN;
+    bool number = w->level == ATTRIBUTE_LEVEL && m->name[w->level] == mix(NAME_BASIS, 'N');
+    if (hash_scalar(w, number, &hash) != 0) return SF_JSON_BROKEN;
     take_in(w, m, hash);
     return NEXT;
 }
 
-bool sf_json_hash(const uint8_t *text, uint64_t length, uint64_t *hash) {
+bool sf_item_hash(const uint8_t *text, uint64_t length, uint64_t *hash) {
     walk w;
     meaning m;
     w.at = text;

@@ -45,7 +45,7 @@ static bool has_no_attribute(const uint8_t *text, uint64_t length) {
 uint8_t sf_item_lane(const uint8_t *keys, uint64_t bytes, uint32_t factor) {
     uint64_t hash = 0;
     if (has_no_attribute(keys, bytes)) return 0;
-    (void)sf_json_hash(keys, bytes, &hash);
+    (void)sf_item_hash(keys, bytes, &hash);
     return lane_of(hash, factor);
 }
 

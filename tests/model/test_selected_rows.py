@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import json
 import random
+from decimal import Decimal
 from typing import Any
 
 import orjson
@@ -20,6 +21,7 @@ from streamfn.events import rows as native
 from streamfn.events.dynamodb import dynamodb_event
 from streamfn.events.kinesis import kinesis_event
 from streamfn.events.size import EVENT_FRAME_BYTES, fixed_bytes, json_prefix
+from streamfn.log.format.changes import item_key
 from streamfn.types import NewChange, Record
 
 FACTORS = range(1, 11)
@@ -183,10 +185,47 @@ def test_changes_of_one_item_are_of_one_lane_however_its_key_is_written(
     assert all(lane < factor for lane in found)
 
 
+@pytest.mark.parametrize(
+    ("same", "other"),
+    [
+        (["1", "1.0", "01", "+1", "1e0", "10e-1", "0.1E1", "0.001e+3", "1.000"], ["-1", "10", "0.1", "11", "1.01"]),
+        (["0", "-0", "0.0", "000", "0e5", ".0"], ["1", "", "e", "."]),
+        (["100", "1e2", "100.00", "0.1e3", "1E+02"], ["101", "1e3", "10", "1001", "1010"]),
+        (["-120.5", "-1.205e2", "-0120.50"], ["120.5", "-12.05", "-1205", "-120.05", "-100.5"]),
+        (["0.0012", "12e-4", ".0012", "1.2e-3"], ["0.012", "0.00012", "0.0102"]),
+        (["one"], ["One", "1"]),
+    ],
+)
+def test_numbers_of_an_items_key_count_by_value(same: list[str], other: list[str]) -> None:
+    """As where the item's shard is chosen."""
+
+    def key(number: str) -> bytes:
+        return orjson.dumps({"id": {"S": "1"}, "sort": {"N": number}})
+
+    assert len({hash_of(key(number)) for number in same}) == 1
+    assert len({hash_of(key(number)) for number in [same[0], *other]}) == 1 + len(other)
+    texts = [orjson.dumps({"id": {"S": number}}) for number in (*same, *other)]
+    assert len({hash_of(text) for text in texts}) == len(texts), "texts do not"
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.decimals(allow_nan=False, allow_infinity=False, places=4), min_size=2, max_size=2), st.integers(-9, 9)
+)
+def test_numbers_have_one_hash_if_and_only_if_they_are_equal(pair: list[Decimal], shift: int) -> None:
+    one, other = pair
+    spelled_otherwise = f"{one.scaleb(-shift):f}e{shift}"
+    hashes = [hash_of(b'{"id":{"N":"%s"}}' % text.encode()) for text in (str(one), spelled_otherwise, str(other))]
+    assert hashes[0] == hashes[1]
+    assert (hashes[0] == hashes[2]) == (one == other)
+    keys = [item_key(b'{"id":{"N":"%s"}}' % text.encode()) for text in (str(one), str(other))]
+    assert (keys[0] == keys[1]) == (hashes[0] == hashes[2])
+
+
 def hash_of(text: bytes) -> tuple[bool, int]:
     memory = ffi.new("uint8_t[]", text) if text else ffi.NULL
     found = ffi.new("uint64_t *")
-    return bool(lib.sf_json_hash(memory, len(text), found)), int(found[0])
+    return bool(lib.sf_item_hash(memory, len(text), found)), int(found[0])
 
 
 values = st.recursive(
