@@ -96,8 +96,10 @@ def _described(one: StoredDiscard, stream: Stream | None, records: list[Row]) ->
 def _print(one: StoredDiscard, records: list[Row]) -> None:
     discard, failure = one.discard, one.discard.failure
     when = format_time(one.created_ms if failure is None else failure.time_ms)
-    text = f"{when}  {discard.shard_id}  {discard.reason}: {count_of(_count(one), 'record')}"
-    text += f" from offset {discard.first_offset}" if _count(one) > 1 else f" at offset {discard.first_offset}"
+    count = _count(one)
+    what = count_of(count, "record") if count else "a window's final call"
+    text = f"{when}  {discard.shard_id}  {discard.reason}: {what}"
+    text += f" from offset {discard.first_offset}" if count > 1 else f" at offset {discard.first_offset}"
     if failure is not None and failure.attempts:
         text += f", {count_of(failure.attempts, 'attempt')}"
     if failure is not None and failure.destination:
@@ -107,7 +109,7 @@ def _print(one: StoredDiscard, records: list[Row]) -> None:
         click.echo(b"  " + text_line(discard.shard_id, row))
     if len(records) > SHOWN:
         click.echo(f"  and {count_of(len(records) - SHOWN, 'record')} more")
-    gone = _count(one) - len(records)
+    gone = count - len(records)
     if failure is not None and gone:
         click.echo(f"  {count_of(gone, 'record')} no longer in the log")
 

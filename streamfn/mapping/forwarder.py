@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar, TypeVarTuple
 import trio
 
 from streamfn.errors import Fenced, StreamfnError
-from streamfn.mapping.delivery import Destination, Source, destination_of
+from streamfn.mapping.delivery import BucketDestination, Destination, Source, destination_of
 
 if TYPE_CHECKING:
     from streamfn.log.catalog.datadir import DataDir
@@ -174,7 +174,9 @@ class Forwarder:
         if missing and position:
             await self._disk(self._store.note, uuid, epoch, [row.id for row in missing], position)
         if missing:
-            await trio.to_thread.run_sync(destination.put, self._source, missing)
+            # A network may keep us waiting for long, and a second put of an object does no harm.
+            far = isinstance(destination, BucketDestination)
+            await trio.to_thread.run_sync(destination.put, self._source, missing, abandon_on_cancel=far)
         await self._disk(self._store.delivered, uuid, epoch, [row.id for row in rows])
 
     def _opened(self, name: str) -> Destination:
