@@ -110,7 +110,7 @@ class WindowedLane(ShardLane):
             owner.succeeded(0, verdict.done)
             return fault, verdict.done
         machine.succeeded(1, now, state=state)
-        owner.succeeded(1, answer.records)
+        owner.succeeded(1 if answer.records else 0, answer.records)  # a call is no batch
         return None, answer.records
 
     def _row_of(self, gone: Discarded) -> Discard:

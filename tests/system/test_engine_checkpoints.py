@@ -13,6 +13,7 @@ import streamfn
 from streamfn.errors import DiskFull, Fenced
 from streamfn.mapping.checkpointer import Checkpointer
 from streamfn.state.store import Store
+from streamfn.types import Window
 
 
 @pytest.fixture
@@ -101,6 +102,51 @@ async def test_a_flush_waits_for_the_commit_that_another_one_has_begun():
         nursery.start_soon(flush)
         await trio.testing.wait_all_tasks_blocked()
         disk.go_on.set()
+
+
+@trio_test
+async def test_a_window_is_committed_with_its_own_checkpoint_also_when_a_commit_before_found_no_room():
+    class Disk:
+        full, commits = True, []
+
+        def commit(self, uuid, epoch, positions, discards, windows, **more):
+            if self.full:
+                self.full = False
+                checkpointer.moved("x", "b", 9, None, Window(0, 60, b"9"))
+                raise DiskFull("full")
+            self.commits.append((positions, windows))
+
+    class Owner:
+        uuid, epoch = "x", 1
+
+        def __init__(self):
+            self.told = {}
+
+        def committed(self, shard_id, offset, window):
+            self.told[shard_id] = (offset, window)
+
+        def kept(self):
+            pass
+
+        def progress(self):
+            return None
+
+        def stall(self, why):
+            pass
+
+        def recover(self):
+            pass
+
+    disk, owner = Disk(), Owner()
+    checkpointer = Checkpointer(disk, trio.CapacityLimiter(1))
+    checkpointer.own(owner)
+    checkpointer.moved("x", "a", 7, None, Window(0, 60, b"7"))
+    checkpointer.moved("x", "b", 8, None, Window(0, 60, b"8"))
+    await checkpointer.flush()
+    ((positions, windows),) = disk.commits
+    assert positions == {"a": (7, None), "b": (9, None)}
+    assert windows == {"a": Window(0, 60, b"7"), "b": Window(0, 60, b"9")}
+    assert owner.told == {"a": (7, Window(0, 60, b"7")), "b": (9, Window(0, 60, b"9"))}
 
 
 @trio_test

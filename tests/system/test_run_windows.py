@@ -256,6 +256,20 @@ def test_reported_records_go_again_and_the_state_of_those_before_them_is_kept(pl
     ]
 
 
+def test_a_worker_that_dies_in_a_window_takes_no_state_with_it(place):
+    place.stream()
+    put(place, (1, "a"), (61, "b"), (62, "c"))
+    done = place.caught_up("windowed.dies", *WINDOW)
+    assert done.code == 0, done.err
+    assert story(place) == [
+        (0, "batch", ["a"], {}),
+        (0, "final", [], ["a"]),
+        *[(1, "batch", ["b", "c"], {})] * 2,
+        *[(1, "final", [], ["b", "c"])] * 2,
+    ]
+    assert done.summary["batches"] == 2
+
+
 @pytest.mark.conformance(
     "windows/children-begin-afresh",
     source="documented",

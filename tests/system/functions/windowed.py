@@ -61,3 +61,11 @@ def reports(event, context):
             return {"state": {"seen": seen}, "batchItemFailures": [{"itemIdentifier": number}]}
         seen.append(content_of(record))
     return {"state": {"seen": seen}}
+
+
+def dies(event, context):
+    """Ends its process in the middle of the second window's batch, and in its final invocation, once each."""
+    note(event)
+    if event["window"]["start"].endswith("01:00Z") and calls(f"dies-{event['isFinalInvokeForWindow']}") == 1:
+        os._exit(7)
+    return {"state": {"seen": [*event["state"].get("seen", []), *(content_of(record) for record in event["Records"])]}}
