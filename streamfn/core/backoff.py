@@ -17,15 +17,22 @@ Draw: TypeAlias = Callable[[], float]
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """The bound of the first wait, its growth, and the bound it never passes."""
+    """How long to wait before what failed is tried again; the times are nanoseconds.
+
+    `initial_ns` bounds the first wait, every further failure in a row multiplies it by `factor`, and it never passes
+    `max_ns`. Of each wait the share `jitter` is drawn: 1 means uniformly between nothing and the bound, 0 always the
+    bound, 0.5 uniformly between half of it and all of it.
+    """
 
     initial_ns: int = 500_000_000
     factor: int = 2
     max_ns: int = 60_000_000_000
+    jitter: float = 1.0
 
     def __post_init__(self) -> None:
         assert 0 <= self.initial_ns <= self.max_ns
         assert self.factor >= 1
+        assert 0 <= self.jitter <= 1
 
     def bound_ns(self, failures: int) -> int:
         """The longest wait after the `failures`-th failure in a row (1 for the first)."""
@@ -36,4 +43,4 @@ class Backoff:
 
     def delay_ns(self, failures: int, draw: Draw) -> int:
         """The wait after the `failures`-th failure in a row, drawn once."""
-        return int(self.bound_ns(failures) * draw())
+        return int(self.bound_ns(failures) * (1 - self.jitter * (1 - draw())))

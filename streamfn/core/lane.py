@@ -181,6 +181,11 @@ class Lane:
         return self._retry.attempt - 1 if self._retry is not None else 0
 
     @property
+    def oldest(self) -> Run | None:
+        """The oldest batch in flight, which the next outcome is about."""
+        return self._flying[0]._replace(batches=1) if self._flying else None
+
+    @property
     def unfinished(self) -> bool:
         """Whether something that was handed over before has to be handed over again."""
         return self._retry is not None or bool(self._again)
@@ -347,13 +352,15 @@ class Lane:
                 return None
             return max(now_ns, self._no_later_than_too_old(self._retry.due_ns))
         if self._again or self._batcher.closed:
-            return None if self.in_flight and self._front == self._edge else now_ns
+            return None if self._edge is not None and self.in_flight and self._front == self._edge else now_ns
         if self.in_flight:
             return None
         if self._batcher.oversize is not None:
             return now_ns
         deadline_ns = self._batcher.deadline_ns
-        return None if deadline_ns is None else max(now_ns, self._no_later_than_too_old(deadline_ns))
+        if deadline_ns is None:
+            return None
+        return max(now_ns, deadline_ns if self._ages is None else self._no_later_than_too_old(deadline_ns))
 
     # ---- records that will never be handed over, or never again
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from streamfn.core.backoff import Backoff
 from streamfn.core.batcher import BatchRules
 from streamfn.core.lane import Lane
 from streamfn.core.tumbling import WindowLane
@@ -145,7 +146,7 @@ class EventSourceMapping:
         self._ownership = ownership
         self._epoch = epoch
         self._rules = batch_rules(options.batch_size, options.maximum_batching_window_in_seconds)
-        self._policy = failure_policy(options)
+        self._policy = failure_policy(options, runtime.backoff)
         self._factor = options.parallelization_factor
         self.window_ms = options.tumbling_window_in_seconds * 1000  # 0: no tumbling windows
         # Lanes need to know when records arrived.
@@ -590,10 +591,11 @@ def batch_rules(batch_size: int, window_s: float) -> BatchRules:
     )
 
 
-def failure_policy(options: RunOptions) -> FailurePolicy:
-    """What a mapping's options say about failures."""
+def failure_policy(options: RunOptions, backoff: Backoff) -> FailurePolicy:
+    """What a mapping's options say about failures, which are paced by `backoff`."""
     age_s = options.maximum_record_age_in_seconds
     return FailurePolicy(
+        backoff,
         maximum_retry_attempts=None if options.maximum_retry_attempts == FOR_EVER else options.maximum_retry_attempts,
         maximum_record_age_ms=None if age_s == FOR_EVER else age_s * 1000,
         bisect=options.bisect_batch_on_function_error,

@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar, TypeVarTuple
 
 import trio
 
+from streamfn.core.backoff import Backoff
 from streamfn.core.filter import check as check_filters
 from streamfn.errors import BusyError, HandlerImportError, RefusedError
 from streamfn.log.catalog.datadir import DataDir
@@ -65,6 +66,7 @@ class Runtime:
         self._turn = trio.CapacityLimiter(1)  # one thread at a time has the store
         self.checkpointer = Checkpointer(store, self._turn)
         self.random: Callable[[], float] = random.random
+        self.backoff = Backoff()  # how the mappings that are made from now on pace their retries
         self._sink = sink
         self._watch: CommitWatch[tuple[str, str]] = CommitWatch()
         self._watched: dict[tuple[str, str], Callable[[], None]] = {}

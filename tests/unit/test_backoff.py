@@ -22,6 +22,17 @@ def test_the_wait_is_drawn_uniformly_below_the_bound() -> None:
     assert [backoff.delay_ns(1, lambda draw=draw: draw) for draw in (0.0, 0.25, 0.999)] == [0, 250, 999]  # type: ignore[misc]
 
 
+@pytest.mark.parametrize(("jitter", "least", "most"), [(0, 1000, 1000), (0.5, 500, 1000), (1, 0, 1000)])
+def test_the_share_of_the_wait_that_is_drawn_is_the_jitter(jitter: float, least: int, most: int) -> None:
+    backoff = Backoff(initial_ns=1000, max_ns=1000, jitter=jitter)
+    assert (backoff.delay_ns(1, lambda: 0.0), backoff.delay_ns(1, lambda: 1.0)) == (least, most)
+
+
+@pytest.mark.conformance(
+    "retries/pace",
+    source="ours",
+    rule="Retries wait 0.5 s, doubling up to 60 s, with full jitter (AWS documents no pace; a recording fits this).",
+)
 def test_the_defaults_make_eight_invocations_in_a_minute_on_average() -> None:
     waits = [Backoff().bound_ns(failures) / 2e9 for failures in range(1, 9)]
     assert sum(waits[:7]) < 60 < sum(waits)
