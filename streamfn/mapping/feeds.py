@@ -14,6 +14,7 @@ import trio
 from streamfn.core.lineage import Lineage
 from streamfn.core.tumbling import FOREVER
 from streamfn.errors import FailedError, LogDamaged
+from streamfn.events.window import bound_text
 from streamfn.log.shard.reader import ShardReader
 from streamfn.mapping.feed import ShardFeed
 from streamfn.mapping.position import committed_end
@@ -57,7 +58,10 @@ class Feeds:
         Raises:
             FailedError: the stream or the checkpoints cannot be read.
         """
-        self._learn(*await self._runtime.disk(self._look_up))
+        stream, offsets, windows = await self._runtime.disk(self._look_up)
+        if not self._mapping.window_ms:
+            self._give_up(windows)
+        self._learn(stream, offsets, windows)
         if until_caught_up:
             self._targets = {}
             self._began_ms = self._mapping.time_ms()
@@ -76,11 +80,18 @@ class Feeds:
         nursery.start_soon(self._extend)
 
     def _look_up(self) -> tuple[Stream, dict[str, int], dict[str, Window]]:
-        """Read the stream's description and the mapping's checkpoints, with their windows if it has any."""
+        """Read the stream's description and the mapping's checkpoints, with their windows."""
         store, uuid = self._runtime.store, self._mapping.uuid
         stream = self._runtime.data.stream_by_id(self._stream.id)
         offsets = {name: checkpoint.offset for name, checkpoint in store.checkpoints(uuid).items()}
-        return stream, offsets, store.windows(uuid) if self._mapping.window_ms else {}
+        return stream, offsets, store.windows(uuid)
+
+    def _give_up(self, windows: dict[str, Window]) -> None:
+        """The mapping has no windows any more: what an earlier run left of them goes with the next checkpoint."""
+        ends = [f"{name} until {bound_text(one.end_ms)}" for name, one in windows.items() if one.state is not None]
+        if ends:
+            what = "the state of windows is given up, TumblingWindowInSeconds is 0 now"
+            self._runtime.say(f"{self._mapping.name}: {what}: {', '.join(ends[:4])}{', ...' if len(ends) > 4 else ''}")
 
     def _learn(self, stream: Stream, offsets: dict[str, int], windows: dict[str, Window]) -> None:
         """Tell the lineage what is new; shards that came after the mapping begin with their first record."""
@@ -88,7 +99,7 @@ class Feeds:
             if shard.id not in self._lineage:
                 offset = self._offsets[shard.id] = offsets.get(shard.id, 0)
                 self._mapping.durable[shard.id] = offset
-                window = windows.get(shard.id)
+                window = windows.get(shard.id) if self._mapping.window_ms else None
                 if window is not None:
                     self._windows[shard.id] = window
                 progress = _progress(offset, window)

@@ -160,6 +160,18 @@ def test_a_window_goes_on_in_the_next_run_with_the_state_that_was_committed(plac
     assert story(place)[-2:] == [(1, "batch", ["late"], {}), (1, "final", [], ["late"])]
 
 
+def test_a_window_that_a_run_without_windows_finds_open_is_given_up_and_said(place):
+    place.stream()
+    put(place, (1, "a"), (2, "b"))
+    place.caught_up(COLLECT, *WINDOW, "--batch-size", "1", "--limit", "1")
+    done = place.caught_up("failing.poison", "--name", NAME)
+    assert done.code == 0, done.err
+    assert (
+        f"the state of windows is given up, TumblingWindowInSeconds is 0 now: {SHARD} until 2020" in done.err
+    )
+    assert windows(place) == {}
+
+
 def test_kill_9_in_the_middle_of_a_window_loses_and_doubles_nothing_in_its_state(place):
     place.stream()
     put(place, *((at, f"slow0.01 {at}".replace(" ", "0")) for at in range(40)))
