@@ -36,6 +36,10 @@ void sf_select_arrivals(const uint8_t *base, const sf_message *message, const ui
 /* The sequence number of a row: its file offset and length go to place[0] and place[1]. */
 void sf_sequence_number(const uint8_t *base, const sf_message *message, uint64_t row, uint64_t *place);
 
+/* Where a column's buffers lie, as file offsets: place[0] its validity bitmap (only where it may be null), place[1] the offsets
+   (only of a text), place[2] its values or bytes, and place[3] how many bytes those are.  `column` counts as in sf_layout.h. */
+void sf_column_place(const uint8_t *base, const sf_message *message, uint32_t column, uint64_t *place);
+
 /* Makes the extent of `count` >= 1 selected rows.  Of `message` segment, columns and first_offset are used, the last being the shard
    offset of the message's row 0.  Consecutive rows make an ordinary extent, and false; for others first_row becomes SF_SELECTED,
    and the row numbers belong into the selection of the batch: true. */

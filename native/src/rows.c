@@ -120,6 +120,15 @@ void sf_sequence_number(const uint8_t *base, const sf_message *message, uint64_t
     place[1] = (uint64_t)sf_offset(base, offsets, row + 1) - start;
 }
 
+void sf_column_place(const uint8_t *base, const sf_message *message, uint32_t column, uint64_t *place) {
+    sf_column columns[SF_COLUMNS_MAX];
+    sf_message_columns(base, message, columns);
+    place[0] = columns[column].validity;
+    place[1] = columns[column].offsets;
+    place[2] = columns[column].values;
+    place[3] = columns[column].bytes;
+}
+
 bool sf_aim(const sf_extent *message, const uint32_t *rows, uint32_t count, sf_extent *out) {
     bool selected = rows[count - 1] - rows[0] != count - 1;
     *out = *message;

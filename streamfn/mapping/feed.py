@@ -47,8 +47,11 @@ READ_AHEAD_BYTES = 16 * 1024 * 1024
 REACH_BYTES = 64 * 1024 * 1024
 REACH_RECORDS = 1_000_000
 
-# Reads that are with the filters, or behind one that is: one more than is worked on, so that the scanners never wait.
+# Reads that are with the filters, or behind one that is: one more than is worked on, so that the scanners never wait;
+# more where they are small.
 SELECTING_MAX = 2
+SELECTING_SMALL_MAX = 32
+SELECTING_SMALL_BYTES = 2 * 1024 * 1024
 
 # Sorting more rows than this is done in a thread.
 SORT_ROWS = 4_096
@@ -69,6 +72,7 @@ class _Selecting:
 
     def __init__(self, messages: list[Message]) -> None:
         self.messages = messages
+        self.bytes = sum(message.bytes for message in messages)
         self.rows: list[memoryview | None] | None = None
 
 
@@ -199,7 +203,14 @@ class ShardFeed:
             return False
         if self._spread is None:
             return self._work.buffered_bytes < READ_AHEAD_BYTES  # type: ignore[union-attr]
-        return len(self._selecting) < SELECTING_MAX and self._spread.hungry
+        return self._may_select and self._spread.hungry
+
+    @property
+    def _may_select(self) -> bool:
+        reads = len(self._selecting)
+        if reads < SELECTING_MAX:
+            return True
+        return reads < SELECTING_SMALL_MAX and sum(each.bytes for each in self._selecting) < SELECTING_SMALL_BYTES
 
     @property
     def behind(self) -> bool:
@@ -275,9 +286,9 @@ class ShardFeed:
         return [
             parts_of(
                 message,
-                prefix_bytes,
+                # What a filter dropped is not even measured.
+                self._poller.measure if prefix_bytes is None else prefix_bytes,
                 chosen,
-                measure=self._poller.measure,
                 factor=factor,
                 dated=dated,
                 start=self._start,
@@ -288,6 +299,8 @@ class ShardFeed:
 
     def _hold(self, message: Message, parts: Sequence[Part], positions: Sequence[int]) -> int:
         """Give the lanes their pieces of a message, from these positions on; returns how many records they have."""
+        if not parts:
+            return 0
         extent, wanted = extent_of(message), 0
         for part, position in zip(parts, positions, strict=True):
             lane = self.lanes[part.lane]

@@ -1,16 +1,16 @@
 """The scan process's main: ring entry → rows of a mapped message → filters → the numbers of the rows that pass.
 
 It is a worker of the pool with no handler in it: data has to be parsed to be filtered, and that would hold the
-runtime's interpreter. An entry is one extent; the answer's payload is the selected row numbers of its message,
-ascending, as native uint32. A scan process never answers with an error: what it cannot do ends it, and the runtime
-hears of that.
+runtime's interpreter. The answer's payload says for each extent of an entry how many rows are selected, and their
+numbers in its message, ascending, all as native uint32. A scan process never answers with an error: what it cannot do
+ends it, and the runtime hears of that.
 """
 
 from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple, NoReturn
 
@@ -76,14 +76,7 @@ def main(state: State, seat: Seat) -> NoReturn:
     while True:
         kind = lib.sf_desk_next(desk, work, SLICE_NS)
         if kind in (lib.SF_NEXT_INVOKE, lib.SF_NEXT_SELECTED):
-            extent = ffi.cast("sf_extent *", work.extents)
-            rows: Iterable[int]
-            if kind == lib.SF_NEXT_SELECTED:
-                numbers = ffi.buffer(ffi.cast("uint32_t *", work.selection), 4 * work.selected)
-                rows = memoryview(numbers).cast("I").tolist()
-            else:
-                rows = range(extent.first_row, extent.first_row + extent.rows)
-            answer = scan.selected(*segments[extent.segment_id], extent.column, rows).tobytes()
+            answer = _answer(work, segments, scan, selected=kind == lib.SF_NEXT_SELECTED).tobytes()
             if not lib.sf_desk_finish(desk, lib.SF_OK, answer, len(answer)):
                 os._exit(1)
         elif kind == lib.SF_NEXT_RETIRE:
@@ -94,6 +87,23 @@ def main(state: State, seat: Seat) -> NoReturn:
             os._exit(1)
 
 
+def _answer(work: Any, segments: Segments, scan: Scan, *, selected: bool) -> array[int]:
+    answer: array[int] = array("I")
+    extents = ffi.cast("sf_extent *", work.extents)
+    numbers: list[int] = []
+    if selected:
+        numbers = ffi.unpack(ffi.cast("uint32_t *", work.selection), work.selected)
+    for place in range(work.extent_count):
+        extent = extents[place]
+        rows: Sequence[int] = range(extent.first_row, extent.first_row + extent.rows)
+        if extent.first_row == lib.SF_SELECTED:
+            rows, numbers = numbers[: extent.rows], numbers[extent.rows :]
+        found = scan.selected(*segments[extent.segment_id], extent.column, rows)
+        answer.append(len(found))
+        answer += found
+    return answer
+
+
 class Scan:
     """The filters over the rows of messages of one kind."""
 
@@ -101,9 +111,10 @@ class Scan:
         self._expression = state.expression
         self._fields = fields_of(state.expression)
         self._layout = layout_of(state.kind)
+        self._columns = frozenset(SOURCES[field].column for field in self._fields)
         self._kinesis = state.kind != "dynamodb"
 
-    def selected(self, base: Any, content: memoryview, column: Any, rows: Iterable[int]) -> array[int]:
+    def selected(self, base: Any, content: memoryview, column: Any, rows: Sequence[int]) -> array[int]:
         """Return the numbers of those `rows` that pass. `column` is that of the message's extent."""
         placed = self._places(base, column)
         expression = self._expression
@@ -115,7 +126,7 @@ class Scan:
 
     def _places(self, base: Any, column: Any) -> Mapping[str, Place]:
         if not self._kinesis:
-            return places(base, self._layout, column[lib.SF_BODY], column[lib.SF_BODY_ROWS])
+            return places(base, self._layout, column[lib.SF_BODY], column[lib.SF_BODY_ROWS], self._columns)
         # An extent of a Kinesis log names its columns, and not how many rows its message has.
         key, data = self._layout.columns[1], self._layout.columns[3]
         return {
@@ -124,7 +135,7 @@ class Scan:
         }
 
 
-def _documents(atom: Atom, content: memoryview, place: Place, rows: Iterable[int]) -> array[int]:
+def _documents(atom: Atom, content: memoryview, place: Place, rows: Sequence[int]) -> array[int]:
     """The rows whose document passes one test: the loop that most filters are."""
     passed: array[int] = array("I")
     keep, test, parse, broken = passed.append, atom.test, orjson.loads, orjson.JSONDecodeError

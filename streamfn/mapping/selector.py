@@ -17,15 +17,15 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from heapq import merge
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
+from streamfn._native import ffi, lib
 from streamfn.core.filter.expression import DATA_FIELDS, Filters, compile_filters, fields_of
 from streamfn.limits import FILTERS_MAX
 from streamfn.log.segment.scan import Message
 from streamfn.mapping.filtering import constants
-from streamfn.mapping.pieces import extent_of
 from streamfn.pool.function import Function, FunctionConfig
 
 if TYPE_CHECKING:
@@ -35,9 +35,10 @@ if TYPE_CHECKING:
     from streamfn.pool.worker import Worker
 
 SCANNER_MAIN = "streamfn.mapping.scanner"
-# A job takes about a millisecond: little enough to be spread, and to be done again.
+# A job takes about a millisecond: little enough to be spread, and to be done again. Small messages share one.
 JOB_BYTES = 1024 * 1024
 JOB_ROWS = 4096
+JOB_MESSAGES = 256
 # Jobs of one scan process at a time: one that it does, and enough behind it that it does not wait for the runtime.
 JOBS_AHEAD = 4
 # Nothing a record can say takes a scan process so long.
@@ -123,9 +124,9 @@ class Selector:
             return None
         return seat
 
-    def done(self, job: _Job, rows: memoryview) -> None:
-        """A job is answered."""
-        job.call.answered(job, rows)
+    def done(self, job: _Job, answer: memoryview) -> None:
+        """A job is answered, as scan processes do."""
+        job.call.answered(job, answer)
 
     def again(self, jobs: Iterable[_Job]) -> None:
         """Jobs were not done: they come before the others."""
@@ -136,16 +137,16 @@ class Selector:
         if job.call.cancelled:
             return
         job.deaths += 1
-        if len(job.rows) == 1:
+        if job.count == 1:
             if job.deaths < DEATHS_OF_ONE:
                 self.again([job])
                 return
-            offset = job.message.first_offset + job.rows[0]
+            ((_, message, rows),) = job.pieces
             self._say(
-                f"the record at offset {offset} could not be filtered and is delivered: a scan process ended "
-                f"{job.deaths} times over it ({detail})"
+                f"the record at offset {message.first_offset + rows[0]} could not be filtered and is delivered: a scan "
+                f"process ended {job.deaths} times over it ({detail})"
             )
-            self.done(job, memoryview(array("I", job.rows)))
+            self.done(job, memoryview(array("I", [1, rows[0]])))
         elif job.deaths < DEATHS_BEFORE_HALVES:
             self.again([job])
         else:
@@ -192,7 +193,7 @@ class ShardSelector:
         try:
             certain, open_rows = await selector.decide(messages)
             call = _Call(self, certain)
-            jobs = [job for place, rows in enumerate(open_rows) for job in call.jobs(place, messages[place], rows)]
+            jobs = call.jobs(messages, open_rows)
             if jobs:
                 try:
                     selector.add(jobs)
@@ -242,18 +243,37 @@ class _Call:
         self._rows = [0] * len(certain)
         self._open = 0  # rows that are not answered
 
-    def jobs(self, place: int, message: Message, rows: Rows) -> list[_Job]:
-        """Cut what must be looked into of a message into jobs."""
-        wanted: Sequence[int] = range(message.rows) if rows is None else rows
-        self._rows[place] = message.rows
-        self._open += len(wanted)
-        step = max(1, min(JOB_ROWS, JOB_BYTES * message.rows // max(1, message.bytes)))
-        return [_Job(self, place, message, wanted[at : at + step]) for at in range(0, len(wanted), step)]
+    def jobs(self, messages: Sequence[Message], open_rows: Sequence[Rows]) -> list[_Job]:
+        """Cut what must be looked into of some messages into jobs, each in one segment."""
+        jobs: list[_Job] = []
+        pieces: list[_Piece] = []
+        room = 0.0  # left in the job that is being made: 1 for an empty one
+        for place, (message, rows) in enumerate(zip(messages, open_rows, strict=True)):
+            wanted: Sequence[int] = range(message.rows) if rows is None else rows
+            if not wanted:
+                continue
+            self._rows[place] = message.rows
+            self._open += len(wanted)
+            cost = max(1 / JOB_ROWS, message.bytes / message.rows / JOB_BYTES)  # of a row
+            step = max(1, int(1 / cost))
+            for at in range(0, len(wanted), step):
+                piece = _Piece(place, message, wanted[at : at + step])
+                taken = max(1 / JOB_MESSAGES, cost * len(piece.rows))
+                if taken > room or message.segment is not pieces[-1].message.segment:
+                    pieces, room = [], 1.0
+                    jobs.append(_Job(self, pieces))
+                pieces.append(piece)
+                room -= taken
+        return jobs
 
-    def answered(self, job: _Job, rows: memoryview) -> None:
-        """The rows of a job that passed."""
-        self._found[job.place].append((job.rows[0], rows))
-        self._open -= len(job.rows)
+    def answered(self, job: _Job, answer: memoryview) -> None:
+        """The rows of a job that passed: for each piece how many, and their numbers."""
+        at = 0
+        for place, _, rows in job.pieces:
+            count = answer[at]
+            self._found[place].append((rows[0], answer[at + 1 : at + 1 + count]))
+            self._open -= len(rows)
+            at += 1 + count
         if not self._open:
             self.over.set()
 
@@ -272,36 +292,58 @@ class _Call:
         return None if len(rows) == self._rows[place] else rows
 
 
+class _Piece(NamedTuple):
+    """Some rows of one message of a call, which is at `place` there."""
+
+    place: int
+    message: Message
+    rows: Sequence[int]
+
+
 class _Job:
-    """Some rows of one message, to be looked into by one scan process."""
+    """Some rows to be looked into by one scan process; all of one segment."""
 
-    __slots__ = ("call", "deaths", "message", "place", "rows")
+    __slots__ = ("call", "deaths", "pieces")
 
-    def __init__(self, call: _Call, place: int, message: Message, rows: Sequence[int], deaths: int = 0) -> None:
+    def __init__(self, call: _Call, pieces: list[_Piece], deaths: int = 0) -> None:
         self.call = call
-        self.place = place
-        self.message = message
-        self.rows = rows
+        self.pieces = pieces
         self.deaths = deaths
 
-    def halves(self) -> tuple[_Job, _Job]:
+    @property
+    def count(self) -> int:
+        """How many rows."""
+        return sum(len(piece.rows) for piece in self.pieces)
+
+    @property
+    def segment(self) -> Segment:
+        """Where they lie."""
+        return self.pieces[0].message.segment
+
+    def halves(self) -> list[_Job]:
         """The same as two; one more death is enough to cut a half."""
-        middle, deaths = len(self.rows) // 2, DEATHS_BEFORE_HALVES - 1
-        first, second = self.rows[:middle], self.rows[middle:]
-        return (
-            _Job(self.call, self.place, self.message, first, deaths),
-            _Job(self.call, self.place, self.message, second, deaths),
-        )
+        pieces = self.pieces
+        if len(pieces) == 1:
+            ((place, message, rows),) = pieces
+            middle = len(rows) // 2
+            parts = [[_Piece(place, message, rows[:middle])], [_Piece(place, message, rows[middle:])]]
+        else:
+            parts = [pieces[: len(pieces) // 2], pieces[len(pieces) // 2 :]]
+        return [_Job(self.call, part, DEATHS_BEFORE_HALVES - 1) for part in parts]
 
     def submit(self, seat: LaneSeat, now_ns: int) -> bool:
         """Stage it; False if there was no room."""
-        extent, rows = extent_of(self.message), self.rows
-        if isinstance(rows, range):
-            extent.first_offset = self.message.first_offset + rows.start
-            extent.first_row = rows.start
-            return bool(seat.submit_run(extent, len(rows), 1, now_ns))
-        extent.first_offset = self.message.first_offset
-        return bool(seat.submit_rows(extent, rows, len(rows), 1, now_ns))
+        extents = ffi.new("sf_extent[]", len(self.pieces))
+        selection: array[int] = array("I")
+        for extent, (_, message, rows) in zip(extents, self.pieces, strict=True):
+            ffi.memmove(extent.column, message.cdata.column, 8 * lib.SF_COLUMN_BUFFERS)
+            extent.segment_id = message.segment.id
+            extent.first_offset = message.first_offset + rows[0]
+            extent.first_row, extent.rows = rows[0], len(rows)
+            if rows[-1] - rows[0] != len(rows) - 1:
+                extent.first_row = lib.SF_SELECTED
+                selection.extend(rows)
+        return seat.submit(extents, len(self.pieces), now_ns, selection)
 
 
 class _ScanSeat:
@@ -330,7 +372,7 @@ class _ScanSeat:
             self._seat.publish()
 
     def _introduce(self, job: _Job) -> bool:
-        segment = job.message.segment
+        segment = job.segment
         if self._worker.knows(segment.id):
             return True
         try:

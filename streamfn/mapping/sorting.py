@@ -11,12 +11,14 @@ from streamfn.log.shard.reader import Message
 from streamfn.types import Part
 
 
+Measure = Callable[[Message, memoryview | None], memoryview]
+
+
 def parts_of(
     message: Message,
-    prefix_bytes: memoryview | None,
+    sizes: memoryview | Measure,
     rows: memoryview | None,
     *,
-    measure: Callable[[Message, memoryview | None], memoryview],
     factor: int,
     dated: bool,
     start: int,
@@ -26,9 +28,8 @@ def parts_of(
 
     Args:
         message: the message.
-        prefix_bytes: the running sums of its records' sizes as JSON, where they are known.
+        sizes: the running sums of its records' sizes as JSON, or what gives them for some rows, or for all (None).
         rows: the numbers of the rows that are to be delivered, ascending; None for all of them.
-        measure: gives those sums for some rows, or for all (None), where they are not.
         factor: how many lanes there are.
         dated: whether the machines need to know when records arrived.
         start: the shard offset below which nothing is to be delivered any more.
@@ -50,11 +51,10 @@ def parts_of(
     for lane, chosen in enumerate(groups):
         if chosen is None or len(chosen) == high - low:  # all that there is: they follow one another
             times = arrivals(message.segment.address, message.cdata)[low:high] if dated else None
-            sums = measure(message, None) if prefix_bytes is None else prefix_bytes
+            sums = sizes(message, None) if callable(sizes) else sizes
             return [Part(lane, first + low, None, sums[low : high + 1], times)]
         if len(chosen):
             times = arrivals(message.segment.address, message.cdata, chosen) if dated else None
-            # What a filter dropped is not even measured.
-            sums = measure(message, chosen) if prefix_bytes is None else select_prefix(prefix_bytes, chosen)
+            sums = sizes(message, chosen) if callable(sizes) else select_prefix(sizes, chosen)
             parts.append(Part(lane, first, chosen, sums, times))
     return parts

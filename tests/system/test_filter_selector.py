@@ -250,6 +250,22 @@ async def test_large_messages_are_spread_and_answered_in_order(tmp_path, monkeyp
         assert await made.all_offsets() == expected(stream, patterns)
 
 
+@pytest.mark.parametrize("patterns", [*KINESIS[:6]])
+@trio_test
+async def test_small_messages_share_jobs(tmp_path, patterns):
+    stream = stream_of(tmp_path, some_records(300), chunk=2)
+    async with rig(stream, patterns, scanners=1) as made:
+        assert await made.all_offsets() == expected(stream, patterns)
+
+
+@pytest.mark.parametrize("patterns", [DYNAMODB[2], DYNAMODB[5], DYNAMODB[8]])
+@trio_test
+async def test_small_messages_of_changes_share_jobs(tmp_path, patterns):
+    stream = stream_of(tmp_path, some_changes(300), kind="dynamodb", chunk=2)
+    async with rig(stream, patterns, scanners=1) as made:
+        assert await made.all_offsets() == expected(stream, patterns)
+
+
 @trio_test
 async def test_several_calls_may_be_under_way(tmp_path):
     patterns = [{"data": {"type": ["a"]}}]
@@ -313,13 +329,14 @@ async def test_killed_scan_processes_lose_nothing(tmp_path, monkeypatch):
     rule="A record whose filtering ends the scan process three times is delivered: dropped it would be lost, and "
     "retried for ever it would hold up its shard.",
 )
+@pytest.mark.parametrize("chunk", [64, 1])
 @trio_test
-async def test_record_that_kills_scan_processes_is_selected_and_said(tmp_path, monkeypatch):
+async def test_record_that_kills_scan_processes_is_selected_and_said(tmp_path, monkeypatch, chunk):
     monkeypatch.setattr(selecting, "SCANNER_MAIN", "deadly_scanner")
     monkeypatch.setenv("PYTHONPATH", HERE)
     records = [NewRecord(json.dumps({"type": "ab"[i % 2]}).encode(), "k", i) for i in range(64)]
     records[21] = NewRecord(b'{"type": "b", "x": "deadly"}', "k", 21)
-    stream = stream_of(tmp_path, records, chunk=64)
+    stream = stream_of(tmp_path, records, chunk=chunk)
     async with rig(stream, [{"data": {"type": ["a"]}}]) as made:
         assert await made.all_offsets() == sorted([*range(0, 64, 2), 21])
         (said,) = made.said

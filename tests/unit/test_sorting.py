@@ -32,9 +32,11 @@ def message(tmp_path):
         yield reader.poll(1 << 20)[1]
 
 
+FIXED = fixed_bytes(KinesisSource("arn", "us-east-1", "shardId-000000000000", "role"))
+
+
 def sizes(message):
-    source = KinesisSource("arn", "us-east-1", "shardId-000000000000", "role")
-    return json_prefix(message.segment.address, message.cdata, fixed_bytes(source))
+    return json_prefix(message.segment.address, message.cdata, FIXED)
 
 
 def rows_of(part, message):
@@ -51,13 +53,18 @@ def rows_of(part, message):
 @pytest.mark.parametrize("factor", [1, 3, 10])
 def test_each_wanted_row_is_in_the_part_of_its_lane_with_its_size_and_time(message, factor):
     draw, prefix = Random(factor), sizes(message)
+
+    def measure(message, rows):
+        return json_prefix(message.segment.address, message.cdata, FIXED, rows)
+
     of_rows = lanes(message.segment.address, message.cdata, factor)
     for _ in range(300):
         start = draw.choice([0, BEFORE, draw.randrange(BEFORE + ROWS + 3)])
         stop = draw.choice([None, draw.randrange(start, BEFORE + ROWS + 5)])
         chosen = draw.choice([None, sorted(draw.sample(range(ROWS), draw.randint(0, ROWS)))])
         selected = None if chosen is None else memoryview(array("I", chosen))
-        parts = parts_of(message, prefix, selected, factor=factor, dated=True, start=start, stop=stop)
+        known = draw.choice([prefix, measure])
+        parts = parts_of(message, known, selected, factor=factor, dated=True, start=start, stop=stop)
         end = BEFORE + ROWS if stop is None else stop
         wanted = [row for row in (range(ROWS) if chosen is None else chosen) if start <= BEFORE + row < end]
         assert sorted(row for part in parts for row in rows_of(part, message)) == wanted

@@ -14,11 +14,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from streamfn.log.segment.places import places_of
+from streamfn.log.segment.places import Place, Places, values_at
 from streamfn.log.segment.scan import Message
 
 # Rows that are renumbered one by one rather than through an array of their own.
 _FEW = 1000
+# Messages of so few rows are read row by row: an array of their own costs more.
+_SMALL = 16
 _NO_ROWS = memoryview(b"").cast("I")
 
 # A row each, of all messages one behind the other; or one answer for all of them.
@@ -30,7 +32,6 @@ class Columns:
 
     def __init__(self, messages: Sequence[Message]) -> None:
         self._messages = messages
-        self._places = [places_of(message) for message in messages]
 
     def matching(self, name: str, test: Callable[[Any], bool]) -> Mask:
         """Return in which rows the value of a column passes: bytes of a text, an int, None where it is null."""
@@ -39,17 +40,27 @@ class Columns:
         return pa.array(answers, pa.bool_()).take(encoded.indices)
 
     def _column(self, name: str) -> pa.Array:
-        arrays = []
-        for message, placed in zip(self._messages, self._places, strict=True):
-            place, rows = placed[name], message.rows
-            validity = None if place.validity is None else _buffer(message, place.validity, (rows + 7) >> 3)
-            values = _buffer(message, place.values, place.bytes)
-            if place.offsets is None:
-                arrays.append(pa.Array.from_buffers(pa.int64(), rows, [validity, values]))
-            else:
-                offsets = _buffer(message, place.offsets, 4 * (rows + 1))
-                # Bytes: nobody has ever proven that the text is UTF-8.
-                arrays.append(pa.Array.from_buffers(pa.binary(), rows, [validity, offsets, values]))
+        arrays: list[pa.Array] = []
+        loose: list[Any] = []  # values of small messages in a row
+        kind = pa.binary()  # bytes: nobody has ever proven that a text is UTF-8
+        places: Places | None = None
+        layout = None
+        for message in self._messages:
+            if places is None or message.segment.layout is not layout:
+                layout = message.segment.layout
+                places = Places(layout, name)
+            place = places.of(message)
+            if place.column.fixed:
+                kind = pa.int64()
+            if message.rows <= _SMALL:
+                loose += values_at(message.segment.base, place, message.rows)
+                continue
+            if loose:
+                arrays.append(pa.array(loose, kind))
+                loose = []
+            arrays.append(_array(message, place, kind))
+        if loose:
+            arrays.append(pa.array(loose, kind))
         return arrays[0] if len(arrays) == 1 else pa.concat_arrays(arrays)
 
     def rows(self, mask: Mask) -> list[memoryview | None]:
@@ -85,6 +96,16 @@ def both(one: Mask, other: Mask) -> Mask:
 def without(one: Mask, other: Mask) -> Mask:
     """Return what is set in one mask and not in the other."""
     return both(one, not other if isinstance(other, bool) else pc.invert(other))
+
+
+def _array(message: Message, place: Place, kind: pa.DataType) -> pa.Array:
+    """Return a column of one message as it is mapped."""
+    rows = message.rows
+    buffers = [None if place.validity is None else _buffer(message, place.validity, (rows + 7) >> 3)]
+    if place.offsets is not None:
+        buffers.append(_buffer(message, place.offsets, 4 * (rows + 1)))
+    buffers.append(_buffer(message, place.values, place.bytes))
+    return pa.Array.from_buffers(kind, rows, buffers)
 
 
 def _renumbered(found: Any, numbers: memoryview, place: int, upto: int, start: int) -> memoryview:
