@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from streamfn.doors.exporting import ExportReport
     from streamfn.doors.files import ExportOptions, ImportOptions
     from streamfn.doors.importing import ImportReport
+    from streamfn.doors.managing import ManagedMappings
     from streamfn.doors.mapping import Mapping, Outcomes
     from streamfn.doors.options import FunctionOptions, MappingOptions
     from streamfn.doors.putting import Put
@@ -42,7 +43,15 @@ if TYPE_CHECKING:
     from streamfn.mapping.mapping import RunResult
     from streamfn.mapping.outcome import Outcome
     from streamfn.session import Function, MappingState, Session, open
-    from streamfn.sync import SyncChanges, SyncMapping, SyncOutcomes, SyncRecords, SyncSession, open_sync
+    from streamfn.sync import (
+        SyncChanges,
+        SyncManagedMappings,
+        SyncMapping,
+        SyncOutcomes,
+        SyncRecords,
+        SyncSession,
+        open_sync,
+    )
     from streamfn.types import Fault, NewChange, NewRecord
 
 _HOMES = {
@@ -61,6 +70,7 @@ _HOMES = {
     "ImportReport": "streamfn.doors.importing",
     "LogDamaged": "streamfn.errors",
     "LogError": "streamfn.errors",
+    "ManagedMappings": "streamfn.doors.managing",
     "Mapping": "streamfn.doors.mapping",
     "MappingOptions": "streamfn.doors.options",
     "MappingState": "streamfn.session",
@@ -79,6 +89,7 @@ _HOMES = {
     "Stream": "streamfn.doors.streams",
     "StreamfnError": "streamfn.errors",
     "SyncChanges": "streamfn.sync",
+    "SyncManagedMappings": "streamfn.sync",
     "SyncMapping": "streamfn.sync",
     "SyncOutcomes": "streamfn.sync",
     "SyncRecords": "streamfn.sync",
@@ -103,6 +114,7 @@ __all__ = [
     "ImportReport",
     "LogDamaged",
     "LogError",
+    "ManagedMappings",
     "Mapping",
     "MappingOptions",
     "MappingState",
@@ -121,6 +133,7 @@ __all__ = [
     "Stream",
     "StreamfnError",
     "SyncChanges",
+    "SyncManagedMappings",
     "SyncMapping",
     "SyncOutcomes",
     "SyncRecords",

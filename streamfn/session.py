@@ -32,6 +32,7 @@ from streamfn.doors.changing import ChangeDocument, ViewType, new_change
 from streamfn.doors.errors import bare, beside, explain
 from streamfn.doors.files import ExportOptions, ImportOptions
 from streamfn.doors.handlers import find
+from streamfn.doors.managing import ManagedMappings
 from streamfn.doors.mapping import Mapping
 from streamfn.doors.options import FunctionOptions, MappingOptions, code_directory, function_options, mapping_options
 from streamfn.doors.putting import Put, Putter, new_record, new_records
@@ -96,6 +97,7 @@ class Session:
     def __init__(self, runtime: Runtime, putter: Putter) -> None:
         self._runtime = runtime
         self.putter = putter
+        self.managed = ManagedMappings(self)
         self._readers: weakref.WeakSet[Records | Changes] = weakref.WeakSet()
         self._closed = False
 
@@ -103,6 +105,12 @@ class Session:
     def data_dir(self) -> Path:
         """The data directory."""
         return self._runtime.data.path
+
+    @property
+    def runtime(self) -> Runtime:
+        """For the other modules of the library's doors. PoolClosed when the session is closed."""
+        self._check_open()
+        return self._runtime
 
     # ---- streams
 

@@ -24,6 +24,7 @@ import trio
 
 from streamfn.doors.changing import ChangeDocument, ViewType, new_change
 from streamfn.doors.files import ExportOptions, ImportOptions
+from streamfn.doors.managing import ManagedChanges, ManagedMappings, ManagedOptions, ServiceOptions
 from streamfn.doors.mapping import Mapping, Outcomes
 from streamfn.doors.options import FunctionOptions, MappingOptions
 from streamfn.doors.portal import Call, Portal
@@ -34,6 +35,7 @@ from streamfn.errors import PoolClosed
 from streamfn.log.producer.part import New
 from streamfn.log.storage.durability import Durability
 from streamfn.mapping.handler import Handler
+from streamfn.mapping.managing import Answer
 from streamfn.mapping.mapping import RunResult
 from streamfn.mapping.outcome import Outcome
 from streamfn.session import Function, MappingState, SupportsWrite
@@ -169,6 +171,11 @@ class SyncSession:
         """See `Session.mappings`."""
         return self._portal.call(self._session.mappings)
 
+    @property
+    def managed(self) -> SyncManagedMappings:
+        """See `Session.managed`."""
+        return SyncManagedMappings(self._portal, self._session.managed)
+
     def delete_mapping(self, name: str) -> None:
         """See `Session.delete_mapping`."""
         self._portal.call(lambda: self._session.delete_mapping(name))
@@ -205,6 +212,50 @@ class SyncSession:
     ) -> RunResult:
         """See `Session.run_until_caught_up`."""
         return self._portal.call(lambda: self._session.run_until_caught_up(handler, stream, limit=limit, **options))
+
+
+class SyncManagedMappings:
+    """`ManagedMappings`, call by call. A synchronous session's `managed`."""
+
+    def __init__(self, portal: Portal, inner: ManagedMappings) -> None:
+        self._portal = portal
+        self._inner = inner
+
+    def create(self, handler: str, stream: str, **options: Unpack[ManagedOptions]) -> Answer:
+        """See `ManagedMappings.create`."""
+        return self._portal.call(lambda: self._inner.create(handler, stream, **options))
+
+    def get(self, which: str) -> Answer:
+        """See `ManagedMappings.get`."""
+        return self._portal.call(lambda: self._inner.get(which))
+
+    def list(self) -> list[Answer]:
+        """See `ManagedMappings.list`."""
+        return self._portal.call(self._inner.list)
+
+    def update(self, which: str, handler: str | None = None, **options: Unpack[ManagedChanges]) -> Answer:
+        """See `ManagedMappings.update`."""
+        return self._portal.call(lambda: self._inner.update(which, handler, **options))
+
+    def delete(self, which: str) -> Answer:
+        """See `ManagedMappings.delete`."""
+        return self._portal.call(lambda: self._inner.delete(which))
+
+    def metrics(self, which: str) -> dict[str, int]:
+        """See `ManagedMappings.metrics`."""
+        return self._portal.call(lambda: self._inner.metrics(which))
+
+    def reset_checkpoint(self, which: str, to: str) -> dict[str, int]:
+        """See `ManagedMappings.reset_checkpoint`."""
+        return self._portal.call(lambda: self._inner.reset_checkpoint(which, to))
+
+    def run(self, *, until_caught_up: bool = False, **options: Unpack[ServiceOptions]) -> dict[str, RunResult]:
+        """See `ManagedMappings.run`; `drain`, from another thread, ends it."""
+        return self._portal.call(lambda: self._inner.run(until_caught_up=until_caught_up, **options))
+
+    def drain(self) -> None:
+        """See `ManagedMappings.drain`. Does not wait."""
+        self._portal.soon(self._inner.drain)
 
 
 class SyncMapping:

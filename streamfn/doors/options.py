@@ -92,7 +92,7 @@ _WHOLE = (
     "filters_max",
     "limit",
 )
-_FLAGS = ("bisect_batch_on_function_error",)
+_FLAGS = ("bisect_batch_on_function_error", "enabled")
 _LISTS = ("function_response_types",)
 _TEXT = ("name", "starting_position", "on_failure", "logs", "on_damage")
 
@@ -106,13 +106,23 @@ def mapping_options(handler: str, stream: str, given: Mapping[str, Any]) -> RunO
     return _checked(handler, stream, given, MappingOptions.__annotations__)
 
 
-def function_options(handler: str, given: Mapping[str, Any]) -> RunOptions:
+def function_options(
+    handler: str, given: Mapping[str, Any], known: Mapping[str, Any] = FunctionOptions.__annotations__
+) -> RunOptions:
     """Check a function's options. Those of the result that speak of a mapping mean nothing.
 
     Raises:
         RefusedError: as for `mapping_options`.
     """
-    return _checked(handler, "none", given, FunctionOptions.__annotations__)
+    return _checked(handler, "none", given, known)
+
+
+def check_options(given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    """Refuse, with RefusedError, options that are unknown or of the wrong type."""
+    for option, value in given.items():
+        if option not in known:
+            raise RefusedError(_unknown(option, known))
+        _check_type(option, value)
 
 
 def code_directory(given: Mapping[str, Any]) -> Path:
@@ -143,10 +153,7 @@ def check_limit(limit: int | None) -> int | None:
 
 
 def _checked(handler: str, stream: str, given: Mapping[str, Any], known: Mapping[str, Any]) -> RunOptions:
-    for option, value in given.items():
-        if option not in known:
-            raise RefusedError(_unknown(option, known))
-        _check_type(option, value)
+    check_options(given, known)
     if not isinstance(stream, str):
         raise RefusedError(f"a stream is given by its name, not {stream!r}")
     wanted = {"workers": len(os.sched_getaffinity(0)), **given}

@@ -63,6 +63,13 @@ class Functions:
                             del self._started[key]
                             await self._runtime.stop(function)
 
+    async def close(self) -> None:
+        """Stop all that are left; shielded."""
+        with trio.CancelScope(shield=True):
+            for started in self._started.values():
+                await self._runtime.stop(started.function)
+            self._started.clear()
+
     @property
     def all(self) -> list[Function]:
         """Those that are started now."""

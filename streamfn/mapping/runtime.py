@@ -382,6 +382,10 @@ class Runtime:
         """Call `wake` whenever the file is written to, until the runtime is closed."""
         self._watch_for(str(path), "", wake, path)
 
+    def unlisten(self, path: Path) -> None:
+        """Undo `listen`; harmless without it."""
+        self._forget(str(path), "")
+
     def _watch_for(self, uuid: str, shard_id: str, wake: Callable[[], None], what: Shard | Stream | Path) -> None:
         self._watched[uuid, shard_id] = wake
         self._watch.add(what, (uuid, shard_id))

@@ -110,6 +110,17 @@ class Service:
                 serving.mapping.drain()
         self._settle()
 
+    async def close(self) -> None:
+        """Give everything up that an `open` that failed, or a run that was cancelled, has left; shielded."""
+        with trio.CancelScope(shield=True):
+            for serving in self.served.values():
+                if serving.mapping is not None:
+                    await self._runtime.part(serving.mapping)
+                    serving.mapping = None
+                serving.ownership.release()
+            await self.functions.close()
+            self._runtime.unlisten(bell.bell_path(self._runtime.data.locks_path))
+
     def _settle(self) -> None:
         """End when nothing runs any more and nothing is to come."""
         if not self._running and (self.draining or self._until_caught_up):
