@@ -192,15 +192,24 @@ class FileDestination:
 
     def put(self, source: Source, discards: Sequence[StoredDiscard]) -> None:
         """See `Destination`."""
+        named: set[Path] = set()
         for each in discards:
             path = self._directory / file_path(source, each, objects=self._objects)
             try:
                 self._make(path.parent)
                 self._write(path, source.record(each.discard, payload=self._objects))
             except OSError as error:
+                self._made.clear()  # somebody may have removed one
                 raise FailedError(f"cannot write {path}: {error.strerror}") from error
+            named.add(path.parent)
+        for directory in sorted(named):
+            try:
+                self._disk.sync_directory(directory)
+            except OSError as error:
+                raise FailedError(f"cannot sync {directory}: {error.strerror}") from error
 
     def _write(self, path: Path, content: bytes) -> None:
+        """Write a file whole; its name is durable when its directory is synced."""
         directory = self._disk.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
             space = self._disk.space(directory)
@@ -211,7 +220,6 @@ class FileDestination:
         draft = path.with_name(f".{path.name}.tmp")
         write_synced(self._disk, draft, content)
         self._disk.rename(draft, path)
-        self._disk.sync_directory(path.parent)
 
     def _make(self, directory: Path) -> None:
         """See that a directory and those above it are there, and durable by name."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, TypeVarTuple
@@ -12,10 +13,12 @@ import trio
 import trio.testing
 
 from streamfn.errors import BusyError, DiskFull, Fenced, RefusedError
+from streamfn.limits import FREE_BYTES_MIN
 from streamfn.log.catalog.datadir import DataDir
 from streamfn.log.catalog.stream import DYNAMODB
 from streamfn.log.shard.cursor import ShardCursor
 from streamfn.log.shard.writer import ShardWriter
+from streamfn.log.storage.disk import Space, SystemDisk
 from streamfn.log.upkeep.reshard import split_shard
 from streamfn.mapping import delivery, forwarder
 from streamfn.mapping.delivery import Source, refuse_destination
@@ -344,6 +347,29 @@ def test_an_object_lies_under_lambdas_key_with_the_event_as_payload(place: Place
     assert only["kinesis"]["partitionKey"] == "key 0"
     assert only["eventSourceARN"] == place.stream.arn
     assert row.delivered_ms is not None
+
+
+def test_a_file_system_that_is_nearly_full_is_left_what_checkpoints_need(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the record goes there as soon as there is room."""
+    free = iter([FREE_BYTES_MIN, FREE_BYTES_MIN + 100, 1 << 40])
+    monkeypatch.setattr(SystemDisk, "space", lambda *_: Space(1 << 40, next(free)))
+    place.discard(1, f"file:{tmp_path}/out")
+    assert place.finish().left == 0
+    assert "too little free space for " in place.said[0]
+    (path,) = (tmp_path / "out").iterdir()
+    assert json.loads(path.read_bytes())["requestContext"]["requestId"] == "request-0"
+
+
+def test_a_directory_that_was_removed_in_the_middle_of_a_run_is_made_again(place: Place, tmp_path: Path) -> None:
+    carrier = place.forwarder()
+    for _ in range(2):
+        place.discard(1, f"s3:{tmp_path}/out")
+        trio.run(carrier.finish, clock=trio.testing.MockClock(autojump_threshold=0))
+        assert carrier.left == 0
+        shutil.rmtree(tmp_path / "out")
+    assert len(place.said) == 2
 
 
 def test_a_shard_id_from_elsewhere_is_no_way_out_of_the_directory(place: Place, tmp_path: Path) -> None:
