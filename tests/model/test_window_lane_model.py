@@ -137,7 +137,7 @@ class Rig:
         self.clock_ms = 0
         self.committed: tuple[int, Window | None] = (0, None)
         self.gap_met = False  # the lane knows of the gap that it stands before
-        self.partial: set[int] = set()  # where the rest of a partial success begins
+        self.borders: set[int] = set()  # where a batch ended that came back, or the done part of one
         self.size = 0  # of the batch that was handed over last
         self.lane = self.make()
 
@@ -218,9 +218,10 @@ class Rig:
             assert run.records == self.size
         elif run.records < BATCH:  # not cut short but by what follows
             after = run.first_offset + run.records
-            assert after == limit or model.arrivals[after] is None or after in self.partial
+            assert after == limit or model.arrivals[after] is None or after in self.borders
         self.size = run.records
         if outcome == "return":
+            self.borders.add(run.first_offset + run.records)
             lane.returned(1)
         elif outcome == "fail":
             lane.failed(self.now, FAULT)
@@ -239,7 +240,7 @@ class Rig:
                 self.answer_failed_whole(run)
                 return
             else:
-                self.partial.add(run.first_offset + run.records)
+                self.borders.add(run.first_offset + run.records)
                 lane.partly(kept, self.now, FAULT, state=state)
             model.pending += list(records[:kept])
             model.state, model.attempts, model.touched = state, 0, True
@@ -278,7 +279,7 @@ class Rig:
         model = self.model
         model.attempts = 0
         model.known_ms, model.sealed_at = -1, None
-        self.partial = set()
+        self.borders = set()
         if not model.touched and model.window is not None:  # nothing of it is committed: it opens anew
             model.window = None
         if model.end is not None:

@@ -166,9 +166,7 @@ def test_a_window_that_a_run_without_windows_finds_open_is_given_up_and_said(pla
     place.caught_up(COLLECT, *WINDOW, "--batch-size", "1", "--limit", "1")
     done = place.caught_up("failing.poison", "--name", NAME)
     assert done.code == 0, done.err
-    assert (
-        f"the state of windows is given up, TumblingWindowInSeconds is 0 now: {SHARD} until 2020" in done.err
-    )
+    assert f"the state of windows is given up, TumblingWindowInSeconds is 0 now: {SHARD} until 2020" in done.err
     assert windows(place) == {}
 
 
@@ -280,6 +278,19 @@ def test_a_worker_that_dies_in_a_window_takes_no_state_with_it(place):
         *[(1, "final", [], ["b", "c"])] * 2,
     ]
     assert done.summary["batches"] == 2
+
+
+@pytest.mark.conformance(
+    "windows/room-for-the-state",
+    source="ours",
+    rule="Every event keeps room for a state of 1 MB, so that whatever is left of a batch fits with the state it gets.",
+)
+def test_every_event_keeps_room_for_the_largest_state(place):
+    place.stream()
+    put(place, *((1, str(number) + "x" * 1_000_000) for number in range(4)))
+    done = place.caught_up("windowed.counts", *WINDOW)
+    assert done.code == 0, done.err
+    assert [row["records"] for row in noted(place)] == [3, 1, 0]
 
 
 @pytest.mark.conformance(

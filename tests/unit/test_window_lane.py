@@ -373,6 +373,17 @@ def test_a_window_all_of_whose_records_were_discarded_has_its_final_call() -> No
     assert [discard.records for discard in lane.take_discards()] == [1]
 
 
+def test_windows_of_a_long_chunk_are_found_wherever_they_begin() -> None:
+    lane = lane_of(batch_size=1000)
+    arrivals = [*range(300), *range(10_000, 10_700), 20_000, 3, *range(30_000, 30_256), 40_000]
+    offer(lane, *arrivals)
+    found = []
+    while runs := lane.take(0, 1):
+        found.append((runs[0].records, lane.envelope.start_ms))
+        lane.succeeded(1, 0, state=b"{}")
+    assert [one for one in found if one[0]] == [(300, 0), (700, 10_000), (2, 20_000), (256, 30_000), (1, 40_000)]
+
+
 def test_a_window_without_records_has_no_calls() -> None:
     lane = lane_of()
     offer(lane, 1, 95_000)
@@ -633,6 +644,16 @@ def test_a_finish_in_front_of_what_was_offered_forgets_it() -> None:
     done(lane)
     assert done(lane)[0] == Run(2, 1, 1, 1)
     assert lane.finished
+
+
+def test_a_finish_that_forgets_records_of_the_window_leaves_it_open() -> None:
+    lane = lane_of(batch_size=1)
+    offer(lane, 1, 2)
+    lane.read_up_to(5_000, 0)
+    lane.finish_at(1)
+    done(lane, b"1")
+    assert lane.finished
+    assert lane.window == Window(0, LENGTH_MS, b"1")
 
 
 def test_a_finish_that_leaves_nothing_of_a_window_leaves_no_call_of_it() -> None:

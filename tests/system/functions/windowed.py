@@ -69,3 +69,10 @@ def dies(event, context):
     if event["window"]["start"].endswith("01:00Z") and calls(f"dies-{event['isFinalInvokeForWindow']}") == 1:
         os._exit(7)
     return {"state": {"seen": [*event["state"].get("seen", []), *(content_of(record) for record in event["Records"])]}}
+
+
+def counts(event, context):
+    """Notes how many records it has, and not what they say."""
+    with open(os.path.join(os.environ["NOTES"], "noted"), "a") as file:
+        file.write(json.dumps({"records": len(event["Records"])}) + "\n")
+    return {"state": {}}
