@@ -70,6 +70,7 @@ class Selector:
         self._queue = queue
         self._say = say
         self._jobs: deque[_Job] = deque()
+        self._fault: str | None = None  # why there are no scan processes, as it was said last
         self._seats: dict[Worker, _ScanSeat] = {}
         self._decide: Decide | None = None
         if fields_of(filters.expression) - DATA_FIELDS:
@@ -114,8 +115,18 @@ class Selector:
             seat = self._seats.get(worker) or self._sit(worker)
             if seat is not None:
                 seat.fill(self._jobs)
-        if self._jobs and not self.queued:
-            self._queue(self)
+        if self._jobs:
+            self._say_why_not(self.function)
+            if not self.queued:
+                self._queue(self)
+
+    def _say_why_not(self, function: Function) -> None:
+        """Say why jobs have to wait, when no scan process can be made; the pool tries again."""
+        fault = None if function.fault is None else str(function.fault)
+        if fault != self._fault:
+            self._fault = fault
+            if fault is not None:
+                self._say(f"the filters get no new scan process, and try again: {fault}")
 
     def _sit(self, worker: Worker) -> _ScanSeat | None:
         try:
@@ -179,7 +190,7 @@ class ShardSelector:
         self.header = header
         self._selector = selector
         self._segments: dict[int, tuple[Segment, int]] = {}  # retained, and how many calls need it
-        self._newest = 0
+        self._newest: int | None = None
 
     async def select(self, messages: Sequence[Message]) -> list[Rows]:
         """Return, for each message, the numbers of its rows that are to be delivered.
@@ -227,7 +238,8 @@ class ShardSelector:
                 segment.release()
 
     def close(self) -> None:
-        """Let everything go; no call may be under way."""
+        """Let everything go; what calls that are under way still need, when they end."""
+        self._newest = None
         self._let_go(None)
 
 

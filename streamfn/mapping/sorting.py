@@ -10,7 +10,6 @@ from streamfn.events.rows import arrivals, group, lanes, select_prefix
 from streamfn.log.shard.reader import Message
 from streamfn.types import Part
 
-
 Measure = Callable[[Message, memoryview | None], memoryview]
 
 

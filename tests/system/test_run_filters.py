@@ -8,15 +8,19 @@ from pathlib import Path
 import pytest
 from library_rig import FUNCTIONS
 from run_rig import error_line, until
-from test_run_failures import RETRIES, batches, discards
+from test_run_failures import RETRIES, batches, discards, noted
 from trio.testing import trio_test
 
 import streamfn
 from streamfn.errors import RefusedError
 from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.producer.producer import Producer
+from streamfn.log.segment.segment import list_segments
+from streamfn.log.shard import gaps
 from streamfn.log.shard.reader import ShardReader, records
 from streamfn.log.shard.writer import ShardWriter
-from streamfn.types import NewChange
+from streamfn.log.upkeep.reshard import split_shard
+from streamfn.types import NewChange, NewRecord
 
 SHARD = "shardId-000000000000"
 
@@ -32,6 +36,12 @@ BUY = criteria({"data": {"type": ["buy"]}})
 def orders(count, every=3):
     """Orders of which every third is to buy."""
     return [json.dumps({"type": "sell" if number % every else "buy", "n": number}) for number in range(count)]
+
+
+def order(number, every, key="k"):
+    """An order as a record."""
+    kind = "sell" if number % every else "buy"
+    return NewRecord(json.dumps({"type": kind, "n": number, "text": "x" * 200}).encode(), key)
 
 
 def numbers(deliveries):
@@ -232,3 +242,44 @@ async def test_the_library_refuses_bad_criteria(tmp_path):
         for wrong in ({"Filters": [{"Pattern": "x"}]}, {"Filters": "x"}, [], {"Filters": [{"Pattern": 5}]}):
             with pytest.raises(RefusedError):
                 await session.run_until_caught_up("engine.noop", "s", code_dir=FUNCTIONS, filter_criteria=wrong)
+
+
+def test_children_follow_a_parent_whose_records_were_all_filtered_out(place):
+    made = place.stream(contents=orders(40, every=1000)[1:])
+    split_shard(DataDir.open(place.data, create=True), "s", made.shards[0].id)
+    place.put(orders(12))
+    done = place.caught_up("failing.poison", *BUY)
+    assert done.code == 0
+    assert sorted(number for batch in numbers(batches(place)) for number in batch) == [0, 3, 6, 9]
+    assert done.summary["filtered"] == 39 + 8
+    assert place.checkpoints("failing.poison@s")[SHARD] == 39
+
+
+def test_a_gap_between_filtered_records_is_counted_once(place):
+    made = place.stream()
+    with ShardWriter.open(made.shards[0], segment_bytes=1 << 16) as writer:
+        for first in range(0, 600, 50):
+            writer.append([order(number, 3) for number in range(first, first + 50)])
+    second, third = [file.first_offset for file in list_segments(made.shards[0])][1:3]
+    gaps.record(made.shards[0], gaps.Gap(second, third, gaps.LOST))
+    done = place.caught_up("failing.poison", *BUY)
+    assert done.code == 3
+    expected = [n for n in range(0, 600, 3) if not second <= n < third]
+    assert [number for batch in numbers(batches(place)) for number in batch] == expected
+    assert (done.summary["lost"], done.summary["filtered"]) == (third - second, 600 - (third - second) - len(expected))
+    assert place.checkpoints("failing.poison@s") == {SHARD: 600}
+
+
+def test_filters_and_lanes_keep_each_keys_order(place):
+    place.stream()
+    with Producer(place.opened()) as producer:
+        producer.submit([order(number, 2, f"k{number % 7}") for number in range(400)]).result()
+    lanes = ["--parallelization-factor", "3", "--workers", "2", "--batch-size", "10"]
+    done = place.caught_up("failing.keyed", *lanes, *BUY)
+    assert (done.code, done.summary["records"], done.summary["filtered"]) == (0, 200, 200)
+    per_key = {}
+    for row in noted(place):
+        for key, content in zip(row["keys"], row["contents"], strict=True):
+            per_key.setdefault(key, []).append(json.loads(content)["n"])
+    assert per_key == {f"k{key}": [n for n in range(0, 400, 2) if n % 7 == key] for key in range(7)}
+    assert place.checkpoints("failing.keyed@s") == {SHARD: 400}
