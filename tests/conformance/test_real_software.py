@@ -202,6 +202,31 @@ async def test_the_dynamodb_parser_models_accept_every_kind_of_change(toolkit: T
     assert [one["old"] and one["old"]["data"] for one in said] == [None, "old", "new"]
 
 
+@pytest.mark.conformance("events/powertools")
+@trio_test
+async def test_powertools_reads_windows_and_carries_their_state(toolkit: Toolkit) -> None:
+    minute = 1_607_497_440_000  # 2020-12-09T07:04:00Z
+    arrivals = [minute, minute + 1_000, minute + 59_999, minute + 60_000]
+    records = [streamfn.NewRecord(b"%d" % 10**place, "key", ms) for place, ms in enumerate(arrivals)]
+    async with streamfn.open(toolkit.tmp_path / "data", log=toolkit.log) as session:
+        await session.put_many("s", records)
+        await toolkit.run(
+            "s", "toolkit.kinesis_window", session, batch_size=2, tumbling_window_in_seconds=60, **REPORTING
+        )
+    first = ["2020-12-09T07:04:00Z", "2020-12-09T07:05:00Z"]
+    second = ["2020-12-09T07:05:00Z", "2020-12-09T07:06:00Z"]
+    said = toolkit.said
+    assert [(one["window"], one["numbers"], one["sum"], one["final"]) for one in said[:3]] == [
+        (first, [1, 10], 11, False),
+        (first, [100], 111, False),
+        (first, [], 111, True),
+    ]
+    assert (said[3]["window"], said[3]["numbers"], said[3]["sum"]) == (second, [1000], 1000)
+    assert {(one["early"], one["shard"], one["arn"]) for one in said} == {
+        (False, "shardId-000000000000", "arn:aws:kinesis:us-east-1:000000000000:stream/s")
+    }
+
+
 # ---- aggregated records
 
 

@@ -204,3 +204,31 @@ def deaggregates(event, context):
                 "id": record["eventID"],
             }
         )
+
+
+@event_source(data_class=KinesisStreamEvent)
+def kinesis_window(event: KinesisStreamEvent, context):
+    """Adds up numbers, with the batch processor for the records and the window's state for the sum."""
+    numbers = []
+
+    def one_number(record):
+        numbers.append(record.kinesis.data_as_json())
+
+    reported = {}
+    if event.raw_event["Records"]:  # the processor refuses an event without any, which a final invocation may be
+        reported = process_partial_response(
+            event=event.raw_event, record_handler=one_number, processor=kinesis_processor, context=context
+        )
+    total = (event.state or {}).get("sum", 0) + sum(numbers)
+    tell(
+        {
+            "window": [event.window.start, event.window.end],
+            "numbers": numbers,
+            "sum": total,
+            "final": event.is_final_invoke_for_window,
+            "early": event.is_window_terminated_early,
+            "shard": event.shard_id,
+            "arn": event.event_source_arn,
+        }
+    )
+    return {**reported, "state": {"sum": total}}
