@@ -9,34 +9,54 @@ reaped, the claimed entry counts as crashed, and the others as not run.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from streamfn.testing.clock import Agenda
+from streamfn.types import Fault
+
+if TYPE_CHECKING:
+    from streamfn.types import Envelope
 
 
 class Outcome(Enum):
-    """How an entry is answered."""
+    """How an entry is answered.  RESPONDED: the handler returned, and what it returned is to be judged."""
 
     OK = auto()
+    RESPONDED = auto()
     FAILED = auto()
+    THROTTLED = auto()
+    TIMED_OUT = auto()
     CRASHED = auto()
     NOT_RUN = auto()
 
 
+_DEADLY = (Outcome.TIMED_OUT, Outcome.CRASHED)
+
+
 @dataclass(eq=False, slots=True)
 class Entry:
-    """One batch that was submitted.  `epoch` is the seat's, not the mapping's owner's."""
+    """One batch that was submitted.  `epoch` is the seat's, not the mapping's owner's; offsets are the shard's."""
 
-    lane: object
+    lane: tuple[str, int]
+    shard: str
     epoch: int
-    first_offset: int
-    records: int
+    offsets: Sequence[int]
     attempt: int
     invocation: int
+    envelope: Envelope | None = None
     revoked: bool = False
+
+
+class Ending(NamedTuple):
+    """How long an invocation takes, how it ends, and what the runtime hears of it: a response, or a fault."""
+
+    duration_ns: int
+    outcome: Outcome
+    payload: bytes = b""
+    fault: Fault | None = None
 
 
 class Answer(NamedTuple):
@@ -44,16 +64,18 @@ class Answer(NamedTuple):
 
     entry: Entry
     outcome: Outcome
+    payload: bytes = b""
+    fault: Fault | None = None
 
 
 class Script(Protocol):
     """What happens in the worker, and how fast."""
 
-    def started(self, entry: Entry) -> tuple[int, Outcome]:
-        """The worker was handed this entry: how long it takes (ns) and how it ends (not NOT_RUN)."""
+    def started(self, entry: Entry) -> Ending:
+        """The worker was handed this entry; how it goes on (not NOT_RUN)."""
 
-    def ended(self, entry: Entry, ok: bool) -> None:
-        """It is over; `ok` is False also if the worker died of something else meanwhile."""
+    def ended(self, entry: Entry, ending: Ending | None) -> None:
+        """It is over, as `started` said, or (None) because the worker died of something else meanwhile."""
 
     def reap_delay_ns(self) -> int:
         """How long an answer waits for the runtime to look."""
@@ -97,12 +119,16 @@ class ScriptedWorker:
 
     def kill(self) -> None:
         """SIGKILL, from outside or by the handler's own doing."""
+        self._die(None)
+
+    def _die(self, ending: Ending | None) -> None:
         if not self.alive:
             return
         self.alive = False
         if self._running is not None:
-            self.script.ended(self._running, False)
-            self._answers.append(Answer(self._running, Outcome.CRASHED))
+            self.script.ended(self._running, ending)
+            outcome, payload, fault = (Outcome.CRASHED, b"", None) if ending is None else ending[1:]
+            self._answers.append(Answer(self._running, outcome, payload, fault))
             self._running = None
         self._answers += [Answer(entry, Outcome.NOT_RUN) for entry in self._staged]
         self._staged.clear()
@@ -112,27 +138,27 @@ class ScriptedWorker:
         while self._staged and self._running is None:
             entry = self._staged.popleft()
             if entry.revoked or entry.epoch <= self._failed.get(entry.lane, -1):
-                self._answer(entry, Outcome.NOT_RUN)
+                self._answer(Answer(entry, Outcome.NOT_RUN))
                 continue
             self._running = entry
-            duration_ns, outcome = self.script.started(entry)
-            self.agenda.after(duration_ns, lambda entry=entry, outcome=outcome: self._finish(entry, outcome))  # type: ignore[misc]
+            ending = self.script.started(entry)
+            self.agenda.after(ending.duration_ns, lambda entry=entry, ending=ending: self._finish(entry, ending))  # type: ignore[misc]
 
-    def _finish(self, entry: Entry, outcome: Outcome) -> None:
+    def _finish(self, entry: Entry, ending: Ending) -> None:
         if not self.alive:
             return
-        if outcome is Outcome.CRASHED:
-            self.kill()
+        if ending.outcome in _DEADLY:
+            self._die(ending)
             return
         self._running = None
-        self.script.ended(entry, outcome is Outcome.OK)
-        if outcome is not Outcome.OK:
+        self.script.ended(entry, ending)
+        if ending.outcome is not Outcome.OK:
             self._failed[entry.lane] = entry.epoch
-        self._answer(entry, outcome)
+        self._answer(Answer(entry, *ending[1:]))
         self._next()
 
-    def _answer(self, entry: Entry, outcome: Outcome) -> None:
-        self._answers.append(Answer(entry, outcome))
+    def _answer(self, answer: Answer) -> None:
+        self._answers.append(answer)
         self._reap_later()
 
     def _reap_later(self) -> None:

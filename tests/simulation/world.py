@@ -1,112 +1,165 @@
-"""A whole mapping in virtual time: producers, a runtime that dies, workers that fail and crash, a store; and
-shards that are split and merged meanwhile.
+"""A whole mapping in virtual time: producers, a runtime that dies, workers that fail, time out and crash, a store
+that is slow and refuses, a destination; shards that are split, merged and trimmed, and a clock that jumps.
 
-The machines are the real ones (streamfn/core); everything around them is scripted by one seeded generator.
-`Plan.draw(seed)` decides what kind of world it is, so that some worlds have no faults at all and others
-hardly anything else.  After `heal_ns` nothing fails any more and what is left must be finished in
-LIVENESS_NS of virtual time.
+The machines are the real ones (streamfn/core), and so is the little that goes around them (streamfn/testing/engine.py);
+everything else is scripted by one seeded generator.  `Plan.draw(seed)` decides what kind of world it is, so that some
+worlds have no faults at all and others hardly anything else.  After `heal_ns` nothing fails any more but poison
+records, and what is left must be finished in LIVENESS_NS of virtual time.
 
-What the checker is told comes from the workers and the store, never from the runtime.
+What the checker is told comes from producers, workers, the store and the log, never from the runtime.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
 from random import Random
+from typing import Any
 
-from family import Family
+import orjson
+from family import Family, Log
+from plan import FRAME_BYTES, Plan
 
 from streamfn.core.backoff import Backoff
 from streamfn.core.batcher import BatchRules
-from streamfn.core.lane import Lane
-from streamfn.core.lineage import Lineage
+from streamfn.core.shard import Reach
 from streamfn.core.verdict import FailurePolicy
-from streamfn.errors import Fenced
-from streamfn.testing.checker import Committed, Ended, Event, Owned, Rules, Seen, Violation, check
+from streamfn.errors import DiskFull
+from streamfn.events import partial, window
+from streamfn.events.partial import Failed, Partly, Whole
+from streamfn.testing.checker import (
+    Accepted,
+    Acknowledged,
+    Attempted,
+    Clock,
+    Committed,
+    Discard,
+    Ended,
+    Event,
+    Facts,
+    Gone,
+    Logged,
+    Owned,
+    Put,
+    Rules,
+    Seen,
+    Settled,
+    Violation,
+    Window,
+    check,
+)
 from streamfn.testing.clock import NS_PER_MS, NS_PER_S, Agenda, VirtualClock
+from streamfn.testing.engine import COMMIT_DELAY_NS, Engine, Judged, Setup
+from streamfn.testing.memory import Discard as Row
 from streamfn.testing.memory import MemoryStore
-from streamfn.testing.pool import Answer, Entry, Outcome, ScriptedWorker
-from streamfn.types import Fault, Run
+from streamfn.testing.pool import Ending, Entry, Outcome
+from streamfn.types import Run
 
-FRAME_BYTES = 14
 LIVENESS_NS = 400 * NS_PER_S  # several times the longest backoff
-COMMIT_DELAY_NS = 50 * NS_PER_MS
-FAULT = Fault("Error", "scripted", b"{}")
+BIG_STATE = "x" * (1024 * 1024 + 1)
+ACTIONS_MOST = 100_000
+FORWARD_NS = 30 * NS_PER_MS
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What kind of world a seed makes.  Rates are per event, 0 to 1."""
+class Runtime(Engine):
+    """The engine, with rings that are full now and then."""
 
-    seed: int
-    shards: int
-    messages: int  # per shard
-    message_rows_max: int
-    batch_size: int
-    window_ns: int
-    event_bytes_max: int
-    workers: int
-    capacity: int
-    buffered_max: int
-    duration_ns_max: int
-    reap_ns_max: int
-    fail_rate: float
-    crash_rate: float
-    revokes: int
-    runtime_crashes: int
-    commit_ns_max: int
-    backoff_ns: int  # the first bound
-    heal_ns: int
-    reshards: int
+    around: World
 
-    @classmethod
-    def draw(cls, seed: int) -> Plan:
-        draw = Random(seed)
-        return cls(
-            seed=seed,
-            shards=draw.randint(1, 3),
-            messages=draw.choice([0, 3, 12, 40]),
-            message_rows_max=draw.choice([1, 1, 3, 30]),
-            batch_size=draw.choice([1, 1, 2, 5, 20]),
-            window_ns=draw.choice([0, 0, 5 * NS_PER_MS, NS_PER_S]),
-            event_bytes_max=FRAME_BYTES + draw.choice([50, 120, 100_000]),
-            workers=draw.randint(1, 3),
-            capacity=draw.choice([1, 2, 8]),
-            buffered_max=draw.choice([1, 10, 100]),
-            duration_ns_max=draw.choice([1, 3, 30]) * NS_PER_MS,
-            reap_ns_max=draw.choice([0, 1, 20]) * NS_PER_MS,
-            fail_rate=draw.choice([0, 0, 0.05, 0.4]),
-            crash_rate=draw.choice([0, 0, 0.02, 0.2]),
-            revokes=draw.choice([0, 0, 20]),
-            runtime_crashes=draw.choice([0, 0, 1, 8]),
-            commit_ns_max=draw.choice([1, 3, 100]) * NS_PER_MS,
-            backoff_ns=draw.choice([1, 500]) * NS_PER_MS,
-            heal_ns=draw.choice([50, 200, 2000]) * NS_PER_MS,
-            reshards=draw.choice([0, 0, 1, 3, 8]),
-        )
+    def fitting(self, machine: Any, runs: list[Run]) -> list[Run]:
+        world = self.around
+        spare = machine.in_flight - 1
+        if spare <= 0 or not runs or world.draw.random() >= 0.1:
+            return runs
+        fitting = sum(run.batches for run in runs)
+        putting = min(fitting, spare, 1 + world.some(2))
+        machine.put_back(putting)
+        return fit(runs, fitting - putting)
 
-    def __str__(self) -> str:
-        return " ".join(f"{field.name}={getattr(self, field.name)}" for field in fields(self))
+
+class Store(MemoryStore):
+    """A store that refuses now and then."""
+
+    failing = False
+
+    def commit(self, epoch: int, *args: Any) -> None:
+        if self.failing and epoch == self.epoch:
+            raise DiskFull("scripted")
+        super().commit(epoch, *args)
+
+
+class Forwarder:
+    """Carries discards to their destination, one after the other: under their ids, so that it may do so twice."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def pending(self) -> int | None:
+        """The first discard that is not marked as delivered."""
+        marked = self.world.marked
+        return next((row for row in range(len(self.world.store.discards)) if row not in marked), None)
+
+    def step(self) -> None:
+        """Take a discard to the destination, then mark it."""
+        world, row = self.world, self.pending()
+        if row is not None and world.runtime is not None:
+            epoch = world.runtime.epoch
+            world.history.append(Attempted(row))
+            if world.healed or world.draw.random() >= world.plan.fail_rate:
+                self.arrive(row)
+                world.agenda.after(world.some(10 * NS_PER_MS), lambda: self.mark(row, epoch))
+        world.agenda.after(FORWARD_NS, self.step)
+
+    def arrive(self, row: int) -> None:
+        self.world.destination[row] = self.world.store.discards[row]
+
+    def mark(self, row: int, epoch: int) -> None:
+        world = self.world
+        if world.runtime is not None and world.runtime.epoch == epoch and row not in world.marked:
+            world.marked.add(row)
+            world.history.append(Settled(row, "delivered"))
 
 
 class World:
-    """Everything there is, and the history of it."""
+    """Everything there is, and the history of it; `engine.Surroundings`."""
 
-    def __init__(self, plan: Plan, runtime: type[Runtime], store: type[MemoryStore] = MemoryStore) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        runtime: type[Engine] = Runtime,
+        store: type[Store] = Store,
+        log: type[Log] = Log,
+        forwarder: type[Forwarder] = Forwarder,
+    ) -> None:
         self.plan = plan
         self.draw = Random(plan.seed ^ 0x5EED)
-        self.agenda = Agenda(VirtualClock(start_ns=1))
+        self.random = self.draw.random
+        self.clock = VirtualClock(start_ns=1)
+        self.agenda = Agenda(self.clock, most=ACTIONS_MOST)
         self.history: list[Event] = []
         names = [f"shardId-{number:012}" for number in range(plan.shards)]
         self.starts = {name: self.draw.choice([0, 17]) for name in names}
-        self.family = Family(self.starts, Random(plan.seed ^ 0xFA11))
-        self.logs = self.family.logs
+        self.family = Family(self.starts, Random(plan.seed ^ 0xFA11), log)
+        self.logs: dict[str, Any] = self.family.logs
         self.store = store(self.starts)
         self.healed = False
         self.invocations = 0
+        self.marked: set[int] = set()
+        self.destination: dict[int, Row] = {}
+        self._forwarder = forwarder(self)
+        self._accepted = 0
         self._runtime_type = runtime
-        self.runtime: Runtime | None = None
+        self.runtime: Engine | None = None
+        self.setup = Setup(
+            BatchRules(plan.batch_size, plan.window_ns, plan.event_bytes_max, frame_bytes=FRAME_BYTES),
+            FailurePolicy(Backoff(plan.backoff_ns), plan.retries, plan.age_ms, plan.bisect),
+            factor=plan.factor,
+            window_ms=plan.tumbling_ms,
+            filtered=plan.passing is not None,
+            capacity=plan.capacity,
+            workers=plan.workers,
+            buffered_max=plan.buffered_max,
+            reach=Reach(lane_bytes=plan.buffered_max * 20, records=plan.buffered_max * 4 + 40, bytes=10_000),
+        )
 
     def run(self) -> list[Violation]:
         """Live through it all, and be judged."""
@@ -114,52 +167,100 @@ class World:
         for name in self.starts:
             for _ in range(plan.messages):
                 self.agenda.after(self.some(plan.heal_ns), lambda name=name: self._append(name))  # type: ignore[misc]
-        for _ in range(plan.runtime_crashes):
-            self.agenda.after(self.some(plan.heal_ns), self._crash)
-        for _ in range(plan.revokes):
-            self.agenda.after(self.some(plan.heal_ns), self._revoke)
-        for _ in range(plan.reshards):
-            self.agenda.after(self.some(plan.heal_ns), self._reshard)
+        for count, happen in [
+            (plan.runtime_crashes, self._crash),
+            (plan.revokes, self._revoke),
+            (plan.reshards, self._reshard),
+            (plan.jumps, self._jump),
+            (plan.trims, self._trim),
+        ]:
+            for _ in range(count):
+                self.agenda.after(self.some(plan.heal_ns), happen)
         self._start()
+        self._forwarder.step()
         self.agenda.run(plan.heal_ns)
         self.healed = True
+        self.store.failing = False
         ends = {name: log.end_offset for name, log in self.logs.items()}
-        if self.runtime is not None:
-            self.runtime.finish()
-        done = lambda: all(self.store.offsets.get(name, 0) >= end for name, end in ends.items())  # noqa: E731
-        self.agenda.run(plan.heal_ns + LIVENESS_NS, done)
-        found = check(
-            self.history,
-            starts=self.starts,
-            ends=ends,
-            rules=Rules(plan.batch_size, plan.event_bytes_max),
+        self.agenda.run(plan.heal_ns + LIVENESS_NS, lambda: self._is_done(ends))
+        for name, log in self.logs.items():
+            for offset in range(log.trimmed_to, log.end_offset):
+                self.history.append(Logged(name, offset, log.content(offset), str(offset)))
+        found = check(self.history, starts=self.starts, ends=ends, rules=self.rules, facts=self.facts)
+        may_discard = plan.age_ms is not None or plan.retries is not None
+        return found + self.family.out_of_order(self.history, across_owners=not may_discard)
+
+    @property
+    def rules(self) -> Rules:
+        """What the checker is told of the mapping."""
+        plan = self.plan
+        return Rules(
+            plan.batch_size, plan.event_bytes_max, plan.retries, plan.age_ms, plan.bisect, window_ms=plan.tumbling_ms
         )
-        return found + self.family.out_of_order(self.history)
+
+    @property
+    def facts(self) -> Facts:
+        """What it is told of the records."""
+        logs = self.logs
+        return Facts(
+            lane=self.lane,
+            covered=self.wanted,
+            arrival_ms=lambda shard, offset: logs[shard].arrival_ms(offset),
+            event_bytes=lambda shard, offset: FRAME_BYTES + logs[shard].bytes_of(offset),
+        )
+
+    def _is_done(self, ends: dict[str, int]) -> bool:
+        if any(self.store.offsets.get(name, 0) < end for name, end in ends.items()):
+            return False
+        if self._forwarder.pending() is not None or len(self.marked) < self._accepted or self.runtime is None:
+            return False
+        return all(self.runtime.is_idle(feed) for feed in self.runtime.feeds.values())
 
     def some(self, most: int) -> int:
         """A number from 0 to `most`."""
         return int(self.draw.random() * (most + 1))
 
+    # ---- what happens
+
     def _append(self, name: str) -> None:
-        weights = [self.draw.randint(1, 49) for _ in range(self.draw.randint(1, self.plan.message_rows_max))]
-        self.family.append(name, weights)
+        plan, draw = self.plan, self.draw
+        weights = [draw.randint(1, 49) for _ in range(draw.randint(1, plan.message_rows_max))]
+        name, contents = self.family.choose(name, len(weights))
+        now_ms = self.clock.unix_ms()
+        back_ms = draw.choice([0, 0, 0, 20, 1000]) if plan.age_ms or plan.tumbling_ms else 0
+        arrivals = [now_ms - draw.randint(0, back_ms) for _ in weights]
+        first = self.logs[name].end_offset
+        self.history += [Put(content) for content in contents]
+        self.logs[name].put(contents, weights, arrivals)
+        self.history += [
+            Acknowledged(name, first + place, content, str(first + place)) for place, content in enumerate(contents)
+        ]
         if self.runtime is not None:
             self.runtime.pump_all()
 
     def _start(self) -> None:
         if self.runtime is None:
-            self.runtime = self._runtime_type(self)
+            self.history.append(Owned(self.store.epoch + 1))
+            self.runtime = self._runtime_type(self, self.setup)
+            if self.history[-1] == Owned(self.runtime.epoch + 1):
+                self.history[-1] = Owned(self.runtime.epoch)
 
     def _crash(self) -> None:
         """The runtime dies.  Its workers may live on for a moment, and so may a commit under way."""
         if self.runtime is not None:
-            self.runtime.die()
+            self.runtime.die(lambda: self.some(30 * NS_PER_MS))
             self.runtime = None
             self.agenda.after(self.some(20 * NS_PER_MS), self._start)
 
     def _revoke(self) -> None:
-        if self.runtime is not None:
-            self.runtime.revoke_one()
+        """Take back what some lane has staged, best of one that has."""
+        if self.runtime is None:
+            return
+        lanes = [(feed, lane) for feed in self.runtime.feeds.values() for lane in range(len(feed.lanes))]
+        staged = [(feed, lane) for feed, lane in lanes if feed.lanes[lane].in_flight > 1]
+        if lanes:
+            self.runtime.revoke(*self.draw.choice(staged or lanes))
+            self.runtime.pump_all()
 
     def _reshard(self) -> None:
         """Split a shard or merge two; the runtime, if one lives, hears of it a moment later."""
@@ -173,224 +274,68 @@ class World:
             if (runtime := self.runtime) is not None:
                 self.agenda.after(self.some(20 * NS_PER_MS), runtime.learn)
 
+    def _jump(self) -> None:
+        for jump in (0, self.draw.choice([-1000, -40, 40, 1000, 100_000])):
+            self.clock.jump(jump)
+            self.history.append(Clock(self.clock.unix_ms()))
 
-class Runtime:
-    """The least that a mapping needs around its lanes.  One life of it: from `acquire` to its death."""
+    def _trim(self) -> None:
+        name = self.draw.choice(list(self.logs))
+        log = self.logs[name]
+        to = log.trimmed_to + self.some(log.end_offset - log.trimmed_to)
+        if to > log.trimmed_to:
+            self.history.append(Gone(name, log.trimmed_to, to))
+            log.trim(to)
 
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.plan = world.plan
-        self.agenda = world.agenda
-        self.alive = True
-        self.epoch = world.store.acquire()
-        world.history.append(Owned(self.epoch))
-        self.rules = BatchRules(
-            self.plan.batch_size, self.plan.window_ns, self.plan.event_bytes_max, frame_bytes=FRAME_BYTES
-        )
-        self.lineage = self.lineage_type()
-        self.ends: dict[str, int] = {}  # of the closed shards it knows
-        self.lanes: dict[str, Lane] = {}
-        self.workers = [self._worker() for _ in range(self.plan.workers)]
-        self.seats: dict[str, ScriptedWorker] = {}
-        self.seat_epochs: defaultdict[str, int] = defaultdict(int)
-        self.wakes: dict[str, int] = {}
-        self.commit_is_due = False
-        self.learn()
+    # ---- engine.Surroundings
 
-    # ---- what planted bugs override ----
+    def parents(self, shard: str) -> Sequence[str]:
+        return self.family.parents[shard]
 
-    lane_type: type[Lane] = Lane
-    lineage_type: type[Lineage] = Lineage
+    def end(self, shard: str) -> int | None:
+        return self.family.ends.get(shard)
 
-    def make_lane(self, rules: BatchRules, offset: int) -> Lane:
-        policy = FailurePolicy(Backoff(self.plan.backoff_ns))
-        return self.lane_type(rules, policy, offset, self.agenda.now_ns, self.world.draw.random)
+    def lane(self, shard: str, offset: int) -> int:
+        return int(self.logs[shard].content(offset)[0]) % self.plan.factor
 
-    def resume_at(self, name: str, checkpoint: int) -> int:
-        return checkpoint
+    def wanted(self, shard: str, offset: int) -> bool:
+        passing = self.plan.passing
+        return passing is None or self._hashed(shard, offset, 7) < passing
 
-    def checkpoint_of(self, name: str) -> int:
-        return self.lanes[name].watermark
+    def poisoned(self, shard: str, offset: int) -> bool:
+        """Whether no batch with this record ever succeeds."""
+        return self.plan.poison_rate > 0 and self._hashed(shard, offset, 13) < self.plan.poison_rate
 
-    def answered(self, lane: Lane, outcome: Outcome, now_ns: int) -> None:
-        match outcome:
-            case Outcome.OK:
-                lane.succeeded(1, now_ns)
-            case Outcome.FAILED | Outcome.CRASHED:
-                lane.failed(now_ns, FAULT)
-            case Outcome.NOT_RUN:
-                lane.returned(1)
+    def _hashed(self, shard: str, offset: int, salt: int) -> float:
+        put = int(self.logs[shard].content(offset)[1])
+        return ((put + 1) * 2654435761 * salt + self.plan.seed * 40503) % 65536 / 65536
 
-    def recalled(self, name: str) -> None:
-        self.lanes[name].recall()
+    def judge(self, entry: Entry, payload: bytes) -> Judged:
+        numbers = [str(offset) for offset in entry.offsets]
+        if not self.plan.tumbling_ms:
+            return Judged(partial.judge(payload, numbers))
+        verdict, state = window.judge(payload, numbers if self.plan.partial else None)
+        return Judged(verdict, None if isinstance(verdict, Failed) else state)
 
-    def start_of(self, name: str) -> int:
-        return self.world.store.offsets.get(name, 0)
+    def script(self, engine: Engine) -> WorkerScript:
+        return WorkerScript(self, engine.epoch)
 
-    def parents_of(self, name: str) -> tuple[str, ...]:
-        return self.world.family.parents[name]
+    def committing_takes_ns(self) -> int:
+        self.store.failing = not self.healed and self.draw.random() < self.plan.commit_failures
+        return self.some(self.plan.commit_ns_max)
 
-    # ---- which shards ----
+    def gathering_takes_ns(self) -> int:
+        return self.some(COMMIT_DELAY_NS)
 
-    def learn(self) -> None:
-        """Read the stream's description, and serve what comes up by it."""
-        if not self.alive:
-            return
-        family = self.world.family
-        for name in family.logs:
-            if name not in self.lineage:
-                self.lineage.add(name, self.parents_of(name), end=family.ends.get(name), offset=self.start_of(name))
-            elif name in family.ends and name not in self.ends:
-                self.lineage.close(name, family.ends[name])
-                if name in self.lanes:
-                    self.lanes[name].finish_at(family.ends[name])
-        self.ends = dict(family.ends)
-        self.serve()
+    def replacing_takes_ns(self) -> int:
+        return self.some(5 * NS_PER_MS)
 
-    def serve(self) -> None:
-        """Let go of the lanes that are finished, make those that come up, and pump them all."""
-        for name in [name for name in self.lanes if self.lineage.finished(name)]:
-            del self.lanes[name]
-        for name in self.lineage.take_ready():
-            self.lanes[name] = self.make_lane(self.rules, self.resume_at(name, self.start_of(name)))
-            if name in self.ends:
-                self.lanes[name].finish_at(self.ends[name])
-            elif self.world.healed:
-                self.lanes[name].finish_at(self.world.logs[name].end_offset)
-        self.pump_all()
-
-    def moved(self, name: str) -> None:
-        """The watermark of a shard moved."""
-
-    def durable(self, name: str, offset: int) -> None:
-        """A checkpoint is durable."""
-        self.lineage.move(name, offset)
-
-    def finish(self) -> None:
-        """Nothing will be appended any more: close the last batches."""
-        for name, lane in self.lanes.items():
-            lane.finish_at(self.world.logs[name].end_offset)
-        self.pump_all()
-
-    # ---- records to workers ----
-
-    def pump_all(self) -> None:
-        for name in self.lanes:
-            self.pump(name)
-
-    def pump(self, name: str) -> None:
-        """Offer what there is, hand over what may go, and come back when the lane says so."""
-        if name not in self.lanes:
-            return
-        lane, log = self.lanes[name], self.world.logs[name]
-        while lane.buffered_records < self.plan.buffered_max and (chunk := log.chunk(lane.next_offset)):
-            before = lane.next_offset
-            lane.offer(chunk)
-            if lane.next_offset == before:
-                break
-        worker = self._seat(name)
-        now_ns = self.agenda.now_ns
-        if worker is not None and worker.room:
-            runs = lane.take(now_ns, worker.room)
-            spare = lane.in_flight - 1
-            if spare and runs and self.world.draw.random() < 0.1:  # the arena is full
-                fitting = sum(run.batches for run in runs)
-                putting = min(fitting, spare, 1 + self.world.some(2))
-                lane.put_back(putting)
-                runs = fit(runs, fitting - putting)
-            for run in runs:
-                for number in range(run.batches):
-                    first = run.first_offset + number * run.records
-                    self.world.invocations += 1
-                    worker.submit(
-                        Entry(
-                            name,
-                            self.seat_epochs[name],
-                            first,
-                            run.records,
-                            run.attempt,
-                            self.world.invocations,
-                        )
-                    )
-        wake_ns = lane.wake_at(now_ns)
-        if wake_ns is not None and wake_ns > now_ns and self.wakes.get(name) != wake_ns:
-            self.wakes[name] = wake_ns
-            self.agenda.after(wake_ns - now_ns, lambda: self.pump(name) if self.alive else None)
-
-    def _seat(self, name: str) -> ScriptedWorker | None:
-        """The lane's worker: any one while nothing is in flight, else the one it is on."""
-        if self.lanes[name].in_flight:
-            return self.seats[name]
-        alive = [worker for worker in self.workers if worker.room]
-        if not alive:
-            return None
-        self.seats[name] = self.world.draw.choice(alive)
-        self.seat_epochs[name] += 1
-        return self.seats[name]
-
-    def revoke_one(self) -> None:
-        if not self.lanes:
-            return
-        name = self.world.draw.choice(list(self.lanes))
-        if name in self.seats and self.seats[name].alive:
-            self.seats[name].revoke(name)
-            self.recalled(name)
-
-    # ---- answers to checkpoints ----
-
-    def reaped(self, worker: ScriptedWorker, answers: list[Answer]) -> None:
-        if not self.alive:
-            return
-        now_ns = self.agenda.now_ns
-        for answer in answers:
-            self.answered(self.lanes[str(answer.entry.lane)], answer.outcome, now_ns)
-            self.moved(str(answer.entry.lane))
-        if not worker.alive and worker in self.workers:
-            self.workers.remove(worker)
-            self.agenda.after(self.world.some(5 * NS_PER_MS), self._replace)
-        if not self.commit_is_due:
-            self.commit_is_due = True
-            self.agenda.after(self.world.some(COMMIT_DELAY_NS), self._begin_commit)
-        self.pump_all()
-
-    def _replace(self) -> None:
-        if self.alive:
-            self.workers.append(self._worker())
-            self.pump_all()
-
-    def _begin_commit(self) -> None:
-        self.commit_is_due = False
-        if self.alive:
-            offsets = {name: self.checkpoint_of(name) for name in self.lanes}
-            self.agenda.after(self.world.some(self.plan.commit_ns_max), lambda: self._commit(offsets))
-
-    def _commit(self, offsets: dict[str, int]) -> None:
-        """The transaction becomes durable, or is refused; the runtime may be dead by now."""
-        if not self.alive and self.world.draw.random() < 0.5:
-            return
-        before = dict(self.world.store.offsets)
-        try:
-            self.world.store.commit(self.epoch, offsets)
-        except Fenced:
-            assert not self.alive
-            return
-        for name, offset in self.world.store.offsets.items():
-            if offset != before.get(name, 0):
-                self.world.history.append(Committed(name, self.epoch, offset))
-        if self.alive:
-            for name, offset in offsets.items():
-                self.durable(name, offset)
-            self.serve()
-
-    # ---- workers ----
-
-    def _worker(self) -> ScriptedWorker:
-        return ScriptedWorker(self.agenda, WorkerScript(self), self.plan.capacity, self.reaped)
-
-    def die(self) -> None:
-        self.alive = False
-        for worker in self.workers:
-            self.agenda.after(self.world.some(30 * NS_PER_MS), worker.kill)
+    def committed(self, engine: Engine, shard: str, offset: int, discards: Sequence[Row]) -> None:
+        rows = tuple(Discard(tuple(row.offsets), row.condition, row.attempts) for row in discards)
+        self.history.append(Committed(shard, engine.epoch, offset, rows, self.clock.unix_ms()))
+        for number in range(self._accepted, len(self.store.discards)):
+            self.history.append(Accepted(number))
+        self._accepted = len(self.store.discards)
 
 
 def fit(runs: list[Run], batches: int) -> list[Run]:
@@ -406,26 +351,104 @@ def fit(runs: list[Run], batches: int) -> list[Run]:
 class WorkerScript:
     """What handlers do in this world; the witness."""
 
-    def __init__(self, runtime: Runtime) -> None:
-        self.world = runtime.world
-        self.epoch = runtime.epoch
+    def __init__(self, world: World, epoch: int) -> None:
+        self.world = world
+        self.epoch = epoch
+        self._judged: dict[int, tuple[object, Judged]] = {}  # by invocation
 
-    def started(self, entry: Entry) -> tuple[int, Outcome]:
-        world, plan = self.world, self.world.plan
-        name = str(entry.lane)
-        weight = world.logs[name].bytes_of(entry.first_offset, entry.records)
-        offsets = range(entry.first_offset, entry.first_offset + entry.records)
-        world.history.append(Seen(name, self.epoch, entry.invocation, offsets, FRAME_BYTES + weight))
-        outcome, luck = Outcome.OK, world.draw.random()
+    def started(self, entry: Entry) -> Ending:
+        world, plan, draw = self.world, self.world.plan, self.world.draw
+        duration_ns = world.some(plan.duration_ns_max)
+        if not world.healed and draw.random() < plan.throttle_rate:
+            return Ending(duration_ns, Outcome.THROTTLED)
+        name, offsets, log = entry.shard, entry.offsets, world.logs[entry.shard]
+        world.history.append(
+            Seen(
+                name,
+                self.epoch,
+                (self.epoch, entry.invocation),
+                offsets,
+                FRAME_BYTES + sum(log.bytes_of(offset) for offset in offsets),
+                world.clock.unix_ms(),
+                [log.content(offset) for offset in offsets],
+                self._window(entry),
+            )
+        )
+        return Ending(duration_ns, *self._act(entry))
+
+    def _window(self, entry: Entry) -> Window | None:
+        told = entry.envelope
+        if told is None:
+            return None
+        state = None if told.state == b"{}" else told.state
+        return Window(told.start_ms, state, told.is_final, told.is_terminated_early)
+
+    def _act(self, entry: Entry) -> tuple[Outcome, bytes]:
+        """How the invocation ends, and with which response."""
+        world, plan, luck = self.world, self.world.plan, self.world.draw.random()
+        poison = next(
+            (place for place, offset in enumerate(entry.offsets) if world.poisoned(entry.shard, offset)), None
+        )
+        failing = poison is not None
         if not world.healed:
-            if luck < plan.fail_rate:
-                outcome = Outcome.FAILED
-            elif luck < plan.fail_rate + plan.crash_rate:
-                outcome = Outcome.CRASHED
-        return world.some(plan.duration_ns_max), outcome
+            for outcome, rate in (
+                (Outcome.FAILED, plan.fail_rate),
+                (Outcome.CRASHED, plan.crash_rate),
+                (Outcome.TIMED_OUT, plan.timeout_rate),
+            ):
+                if luck < rate:
+                    if outcome is not Outcome.FAILED:
+                        return outcome, b""
+                    failing = True
+                    break
+                luck -= rate
+        if failing and (not plan.partial or world.draw.random() < 0.3):
+            return Outcome.FAILED, b""
+        return self._respond(entry, failing, poison)
 
-    def ended(self, entry: Entry, ok: bool) -> None:
-        self.world.history.append(Ended(entry.invocation, ok))
+    def _respond(self, entry: Entry, failing: bool, poison: int | None) -> tuple[Outcome, bytes]:
+        world, plan = self.world, self.world.plan
+        response: dict[str, object] = {}
+        if failing and entry.offsets:
+            first = poison if poison is not None else world.some(len(entry.offsets) - 1)
+            failed = [offset for place, offset in enumerate(entry.offsets) if place >= first]
+            response["batchItemFailures"] = [
+                {"itemIdentifier": str(offset)}
+                for place, offset in enumerate(failed)
+                if not place or world.draw.random() < 0.5
+            ][:: world.draw.choice([1, -1])]
+        elif failing:
+            return Outcome.FAILED, b""
+        if (plan.partial or plan.tumbling_ms) and not world.healed and world.draw.random() < plan.malformed_rate:
+            response["batchItemFailures"] = world.draw.choice([[{"itemIdentifier": ""}], [{"foo": 1}], 7])
+            if not plan.partial:
+                response = {}
+        elif plan.tumbling_ms:
+            state: dict[str, object] = {"by": [self.epoch, entry.invocation]}
+            if not world.healed and world.draw.random() < 0.01:
+                state["pad"] = BIG_STATE
+            response["state"] = state
+        elif not response:
+            return Outcome.OK, b"null"
+        payload = orjson.dumps(response)
+        self._judged[entry.invocation] = (payload, world.judge(entry, payload))
+        return Outcome.RESPONDED, payload
+
+    def ended(self, entry: Entry, ending: Ending | None) -> None:
+        if ending is not None and ending.outcome is Outcome.THROTTLED:
+            return
+        if ending is None and not any(
+            isinstance(event, Seen) and event.invocation == (self.epoch, entry.invocation)
+            for event in reversed(self.world.history[-1000:])
+        ):
+            return
+        invocation, done, state = (self.epoch, entry.invocation), 0, None
+        ok = ending is not None and ending.outcome is Outcome.OK
+        if ending is not None and ending.outcome is Outcome.RESPONDED:
+            verdict, state = self._judged.pop(entry.invocation)[1]
+            ok = isinstance(verdict, Whole)
+            done = verdict.done if isinstance(verdict, Partly) else 0
+        self.world.history.append(Ended(invocation, ok, done, state=state))
 
     def reap_delay_ns(self) -> int:
         return self.world.some(self.world.plan.reap_ns_max)

@@ -214,7 +214,7 @@ def test_a_bisected_batch_is_halved_and_only_the_poison_record_is_given_up() -> 
         ),
         (
             [seen(1, 0, 1), bad(1), seen(2, 0, 1), bad(2)] + [at(1, 1, given_up(0, 1, attempts=2))] * 2,
-            ["R11 discard-too-early", "R3 two-dispositions"],
+            ["R3 two-dispositions"],
         ),
         ([at(1, 1, given_up(0, 1, "Boredom"))], ["R11 discard-unexplained"]),
         ([at(1, 1, given_up(0, 1, AGED))], ["R11 discard-with-infinite-retries"]),

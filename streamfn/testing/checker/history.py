@@ -102,6 +102,12 @@ class Committed(NamedTuple):
     time_ms: int | None = None
 
 
+class Clock(NamedTuple):
+    """The clock by which records are too old, or windows over, showed this; needed where it may jump."""
+
+    time_ms: int
+
+
 class Resharded(NamedTuple):
     """Shards were closed, each at its end, and all their keys went to new ones, which begin at offset 0."""
 

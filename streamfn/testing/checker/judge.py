@@ -9,6 +9,7 @@ from streamfn.testing.checker.history import (
     Accepted,
     Acknowledged,
     Attempted,
+    Clock,
     Committed,
     Discard,
     Ended,
@@ -65,6 +66,8 @@ class Checker:
             case Gone():
                 self._log.gone(event)
                 self._shards[event.shard].lose(event.first_offset, event.end_offset)
+            case Clock():
+                self._tell_time(event.time_ms)
             case Put():
                 self._log.put(event)
             case Acknowledged():
@@ -107,7 +110,9 @@ class Checker:
         for parent in event.parents:
             ancestors |= self._shards[parent].ancestors
         for child in event.children:
-            self._shards[child] = Shard(child, 0, self._facts, 0, 0, ancestors=ancestors)
+            self._shards[child] = made = Shard(child, 0, self._facts, 0, 0, ancestors=ancestors)
+            if self._epoch is not None:
+                made.began[self._epoch] = 0
 
     # ---- what workers saw
 
@@ -248,7 +253,7 @@ class Checker:
                 lane.failures[position] += 1
             lane.dispose(start, start + done)
             if start <= view.position:
-                view.ended(start, end, done, self._rules, event.charged)
+                view.ended(start, end, done, self._rules, charged=event.charged, keys=self._facts.keys)
         shard.settle()
         if behind is not None and not left and event.charged:
             self._tries[_batch(seen)] += 1
@@ -343,7 +348,8 @@ class Checker:
         if position in lane.owed:
             return wanted if lane.owed[position] == EXHAUSTED else None
         part = shard.view(lane, epoch, position).front
-        return part.failures if part is not None and part.start == position else 0
+        failures = part.failures if part is not None and part.start == position else 0
+        return max(failures, self._tries[batch])
 
     def _tell_time(self, time_ms: int | None) -> None:
         if time_ms is not None:

@@ -78,6 +78,9 @@ class Shard:
         """These records are gone: that is their disposition, once everything before them has one."""
         self.gone.append((first, end))
         self.learn(end)
+        for lane in self.lanes.values():
+            for position in [each for each in lane.owed if first <= lane.offsets[each] < end]:
+                del lane.owed[position]
         self.settle()
 
     def settle(self) -> None:

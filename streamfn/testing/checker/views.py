@@ -26,7 +26,6 @@ class Part:
     size: int
     failures: int = 0
     levels: int = 0
-    split: bool = False  # failed as a whole, and is to be bisected
 
 
 @dataclass(slots=True)
@@ -60,36 +59,37 @@ class View:
             return None
         if end > part.end:
             self.parts = [Part(start, end, end - start)]
-            return "topped up"
-        size = part.end - part.start
+            return "more than is left of it"
         if end < part.end:
-            half = part.split and end - start in (size // 2, size - size // 2)
-            if not (half or keys or expired(end)):
+            if not (keys or expired(end)):
                 return "another part of it"
             rest = Part(end, part.end, part.size, part.failures, part.levels)
             part.end = end
-            if part.split:
-                rest.failures, rest.levels = 0, part.levels + 1
-                part.failures, part.levels, part.split = 0, part.levels + 1, False
             self.parts.insert(len(self.parts) - 1, rest)
-        elif part.split and not keys:
-            return "not bisected"
         if not keys and part.levels > (part.size - 1).bit_length() + 1:
             return "bisected too often"
         return None
 
-    def ended(self, start: int, end: int, done: int, rules: Rules, charged: bool) -> None:
+    def ended(self, start: int, end: int, done: int, rules: Rules, *, charged: bool, keys: bool) -> None:
         """That batch is over, and its first `done` records succeeded."""
-        if start + done > start:
+        if done:
             self.move(start + done)
         part = self.front
         if done == end - start or part is None:
             return
         if done:
-            part.failures, part.split = 0, False
+            part.failures = 0
         elif charged:
             part.failures += 1
-            part.split = rules.bisect and end - start > 1
+            if rules.bisect and end - start > 1 and not keys:
+                self._split(part)
+
+    def _split(self, part: Part) -> None:
+        """The part comes again as its halves, the first one the smaller."""
+        middle = part.start + (part.end - part.start) // 2
+        self.parts[-1:] = [
+            Part(first, end, part.size, 0, part.levels + 1) for first, end in ((middle, part.end), (part.start, middle))
+        ]
 
     # ---- what may be given up
 
@@ -100,7 +100,7 @@ class View:
         all."""
         part = self.parts[-1] if self.parts and self.parts[-1].start == position else None
         retries = rules.maximum_retry_attempts
-        if part is not None and retries is not None and part.failures > retries and not part.split:
+        if part is not None and retries is not None and part.failures > retries:
             return part.end, EXHAUSTED
         stop = position
         while stop < end and large(stop):

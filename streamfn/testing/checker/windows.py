@@ -99,8 +99,9 @@ class WindowWitness:
         times = [arrival(event.shard, offset) for offset in event.offsets]
         if any(time >= end for time in times):
             self._report("R5", "mixed-windows", f"{where}: {max(times)} is not before {end}")
-        begins = before.open_ms != window.start_ms
-        if begins and times and times[0] < window.start_ms and window.start_ms - length > max(before.closed_ms, -1):
+        # What began a window may have been given up unseen, so this looks only at records that follow a success.
+        begins = before.open_ms != window.start_ms and bool(times) and event.offsets[0] == before.offset
+        if begins and times[0] < window.start_ms and window.start_ms - length > before.closed_ms:
             self._report("R5", "window-order", f"{where}: {times[0]} begins the window {window.start_ms}")
 
     def ended(self, seen: Seen, event: Ended) -> None:
@@ -129,6 +130,11 @@ class WindowWitness:
     def committed(self, event: Committed) -> None:
         """A checkpoint is durable."""
         shard = self._shards.setdefault(event.shard, _Shard())
+        possible = self._possible(shard, event.epoch)
+        if any(not discard.offsets for discard in event.discards):  # an invocation without records was given up
+            for one in list(possible):
+                closed = Snapshot(one.offset, None, None, one.closed_ms if one.open_ms is None else one.open_ms)
+                fresh = one._replace(state=None)
+                possible += [closed, fresh]
+                shard.snapshots[event.epoch] += [closed, fresh]
         shard.checkpoint, shard.committed_by = event.offset, event.epoch
-        if event.epoch not in shard.snapshots:
-            self._possible(shard, event.epoch)

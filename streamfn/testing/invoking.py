@@ -1,0 +1,185 @@
+"""The worker of `run_mapping`: calls the handler in this process, as production's worker does in its own."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from streamfn.events import document
+from streamfn.events.partial import Failed, Partly, is_whole
+from streamfn.events.response import MarshalError, marshal
+from streamfn.limits import RESPONSE_BYTES_MAX
+from streamfn.testing.builders import VirtualContext, context_type
+from streamfn.testing.clock import NS_PER_S, TimeIsUp, VirtualClock
+from streamfn.testing.engine import Judged
+from streamfn.testing.pool import Ending, Entry, Outcome
+from streamfn.testing.results import Batch, OutcomeName
+from streamfn.testing.scripts import Dies, Raises, Returns, Script, Step, Throttled
+from streamfn.testing.stream import MemoryStream
+from streamfn.types import Fault
+
+_THROTTLED = Fault("TooManyRequestsException", "Rate Exceeded.", b'{"message":"Rate Exceeded."}')
+_NAMES: dict[Outcome, OutcomeName] = {
+    Outcome.OK: "succeeded",
+    Outcome.FAILED: "failed",
+    Outcome.THROTTLED: "throttled",
+    Outcome.TIMED_OUT: "timed out",
+    Outcome.CRASHED: "died",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionSetup:
+    """What a function is, and what its answers are read for."""
+
+    handler: Callable[[Any, Any], Any] | Script
+    name: str
+    timeout_seconds: float
+    memory_limit_in_mb: int
+    windowed: bool
+    reports_failures: bool
+
+
+class InProcess:
+    """A `pool.Script` that calls a real handler.  `batches` is what happened."""
+
+    def __init__(self, stream: MemoryStream, clock: VirtualClock, function: FunctionSetup, start_ns: int) -> None:
+        self.batches: list[Batch] = []
+        self.requests: dict[tuple[str, int], str] = {}  # by record: the last invocation that had it
+        self._stream = stream
+        self._clock = clock
+        self._function = function
+        self._start_ns = start_ns
+        self._context: type[VirtualContext] = context_type(function.name, function.memory_limit_in_mb, clock)
+        self._places: dict[int, int] = {}  # by invocation: where in `batches`
+        self._verdicts: dict[int, Judged] = {}
+
+    # ---- the worker's side
+
+    def started(self, entry: Entry) -> Ending:
+        """Call the handler, or do what its script says."""
+        function, request_id = self._function, str(uuid.UUID(int=entry.invocation, version=4))
+        event = self._stream.event(entry.shard, entry.offsets, entry.envelope)
+        self.requests.update(((entry.shard, offset), request_id) for offset in entry.offsets)
+        handler = function.handler
+        if isinstance(handler, Script):
+            ending = self._play(handler.next_step(event), event, request_id)
+        else:
+            ending = self._call(lambda: handler(event, self._context(request_id, function.timeout_seconds)), request_id)
+        self._write_down(entry, ending, request_id)
+        return ending
+
+    def _play(self, step: Step, event: Any, request_id: str) -> Ending:
+        clock = self._clock
+
+        def act() -> Any:
+            match step:
+                case Returns(value, seconds):
+                    clock.sleep(seconds)
+                    return value(event) if callable(value) else value
+                case Raises(error, seconds):
+                    clock.sleep(seconds)
+                    raise error.with_traceback(None)
+                case _:
+                    clock.sleep(self._function.timeout_seconds)
+            return None
+
+        if isinstance(step, Throttled):
+            return Ending(0, Outcome.THROTTLED, fault=_THROTTLED)
+        if isinstance(step, Dies):
+            fault = document.exited(request_id, step.reason)
+            return Ending(int(step.seconds * NS_PER_S), Outcome.CRASHED, fault=fault)
+        return self._call(act, request_id)
+
+    def _call(self, act: Callable[[], Any], request_id: str) -> Ending:
+        """What production's worker and runtime make of what the handler does."""
+        timeout_s = self._function.timeout_seconds
+        fault: Fault | None = None
+        outcome, payload = Outcome.FAILED, b""
+        with self._clock.invocation(int(timeout_s * NS_PER_S)) as spent:
+            try:
+                payload = marshal(act())
+            except TimeIsUp:
+                outcome, fault = Outcome.TIMED_OUT, document.timed_out(request_id, timeout_s)
+            except MarshalError as error:
+                fault = document.marshal_error(error, request_id)
+            except SystemExit as leave:
+                outcome, fault = Outcome.CRASHED, document.exited(request_id, f"exit status {leave.code or 0}")
+            except Exception as error:  # a handler may raise anything: this is the border to the user's code
+                fault = document.from_exception(error, request_id)
+            else:
+                if len(payload) > RESPONSE_BYTES_MAX:
+                    fault = document.too_large(RESPONSE_BYTES_MAX)
+                else:
+                    outcome = self._kind_of(payload)
+        return Ending(spent(), outcome, payload if fault is None else b"", fault)
+
+    def _kind_of(self, payload: bytes) -> Outcome:
+        function = self._function
+        if function.windowed or (function.reports_failures and not is_whole(payload)):
+            return Outcome.RESPONDED
+        return Outcome.OK
+
+    def ended(self, entry: Entry, ending: Ending | None) -> None:
+        """It is over."""
+
+    def reap_delay_ns(self) -> int:
+        """The runtime looks at once."""
+        return 0
+
+    # ---- what becomes of it
+
+    def _write_down(self, entry: Entry, ending: Ending, request_id: str) -> None:
+        started = (self._clock.monotonic_ns() - self._start_ns) / 1e9
+        done, name = len(entry.offsets), _NAMES.get(ending.outcome, "succeeded")
+        if ending.outcome is Outcome.RESPONDED:
+            verdict = self._stream_judge(entry, ending.payload).verdict
+            match verdict:
+                case Partly(part):
+                    done, name = part, "partly"
+                case Failed():
+                    done, name = 0, "failed"
+        elif ending.outcome is not Outcome.OK:
+            done = 0
+        self.batches.append(
+            Batch(
+                event=None
+                if ending.outcome is Outcome.THROTTLED
+                else self._stream.event(entry.shard, entry.offsets, entry.envelope),
+                shard_id=entry.shard,
+                sequence_numbers=self._stream.sequence_numbers(entry.shard, entry.offsets),
+                attempt=entry.attempt,
+                started=started,
+                ended=started + ending.duration_ns / 1e9,
+                outcome=name,
+                request_id=request_id,
+                done=done,
+                response=_loads(ending.payload),
+                error=None if ending.fault is None else _loads(ending.fault.document),
+            )
+        )
+
+    def _stream_judge(self, entry: Entry, payload: bytes) -> Judged:
+        return judge(self._stream, self._function, entry, payload)
+
+
+def judge(stream: MemoryStream, function: FunctionSetup, entry: Entry, payload: bytes) -> Judged:
+    """What a response that is not a certain success says."""
+    from streamfn.events import partial, window
+
+    numbers = stream.sequence_numbers(entry.shard, entry.offsets)
+    if not function.windowed:
+        return Judged(partial.judge(payload, numbers))
+    verdict, state = window.judge(payload, numbers if function.reports_failures else None)
+    return Judged(verdict, None if isinstance(verdict, Failed) else state)
+
+
+def _loads(payload: bytes) -> Any:
+    try:
+        return orjson.loads(payload) if payload else None
+    except orjson.JSONDecodeError:
+        return payload
