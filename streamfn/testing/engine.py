@@ -33,6 +33,9 @@ COMMIT_AGAIN_NS = 100 * NS_PER_MS
 
 SCRIPTED = Fault("Error", "scripted", b"{}")
 
+REPORTED = Fault("", "the response says so", b"")
+"""No error: what the handler returned says that records failed."""
+
 
 REACH = Reach(lane_bytes=1_000_000, records=100_000, bytes=100_000_000)
 
@@ -419,7 +422,7 @@ class Engine:
     def responded(self, feed: Feed, lane: Any, answer: Answer, now_ns: int) -> None:
         """The handler returned something that has to be judged."""
         verdict, state = self.around.judge(answer.entry, answer.payload)
-        fault = answer.fault or SCRIPTED
+        fault = answer.fault or REPORTED
         if feed.windowed and state is None:
             verdict = Failed("the response has no state")
         states = {"state": state} if feed.windowed else {}
