@@ -80,17 +80,17 @@ def process_pool(name, count, batch):
     return min(count, 20_000) / seconds
 
 
-def write_log(directory, count, size=1024):
-    """`count` records of `size` bytes over 4 shards."""
+def write_log(directory, count, size=1024, shards=SHARDS):
+    """`count` records of `size` bytes over 4 shards, or as many as are wanted."""
     data = DataDir.open(directory, create=True)
-    stream = data.create_stream("bench", SHARDS)
+    stream = data.create_stream("bench", shards)
     for place, shard in enumerate(stream.shards):
         with contextlib.closing(ShardWriter.open(shard, clock=SystemClock())) as writer:
-            for first in range(place, count, SHARDS * 4096):
+            for first in range(place, count, shards * 4096):
                 writer.append(
                     [
                         NewRecord(payload(index, size), f"key-{index % 1000}")
-                        for index in range(first, min(count, first + SHARDS * 4096), SHARDS)
+                        for index in range(first, min(count, first + shards * 4096), shards)
                     ]
                 )
             writer.commit()

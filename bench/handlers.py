@@ -54,6 +54,16 @@ def real(event, context):
     return total
 
 
+def noop_reports(event, context):
+    noop(event, context)
+    return {"batchItemFailures": []}
+
+
+def real_reports(event, context):
+    real(event, context)
+    return {"batchItemFailures": []}
+
+
 def read_witnesses(directory):
     """(records, checksum, seconds from the first start to the last end) over all processes."""
     rows = []
