@@ -107,10 +107,11 @@ def rounds_of_kills(place, seed, rounds, records, bad):
         process.popen.wait()
         wait_until_gone(marker)
         history.died()
-    done = place.run(
+    done = place.start(
         "run", "witnessed.poison", "--stream", "s", "--until-caught-up", "--json", *OPTIONS,
         env=environment | {"RUN": str(rounds), "TAKES": "0"},
     )  # fmt: skip
+    done.wait(30 + len(bad))  # a poison record waits for its retries, its lane with it
     assert done.code in (0, 3), done.err
     assert (done.summary["on_failure_pending"], done.summary["remaining"]) == (0, 0)
     history.died()
@@ -126,7 +127,7 @@ def test_kills_while_batches_are_halved_discarded_and_carried_break_no_rule(plac
     for seed in range(20):
         root = tmp_path / f"seed-{seed}"
         root.mkdir()
-        kills += rounds_of_kills(Place(root), seed, rounds=25, records=20_000, bad=300)
+        kills += rounds_of_kills(Place(root), seed, rounds=25, records=20_000, bad=100)
     assert kills > 300
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import time
 
 import pytest
 from run_rig import FUNCTIONS, error_line, until
@@ -12,6 +13,7 @@ from streamfn.log.catalog.stream import DYNAMODB
 from streamfn.log.shard.writer import ShardWriter
 from streamfn.state.store import Store
 from streamfn.sync import open_sync
+from streamfn.types import NewRecord
 
 ONCE = ["--maximum-retry-attempts", "0", "--batch-size", "2"]
 NAME = "failing.poison@s"
@@ -70,15 +72,6 @@ def test_a_discarded_batch_is_one_record_of_the_destination_and_is_listed_with_i
     assert failures(place, "--pending") == []
 
 
-def test_a_second_run_adds_its_own_discards_and_repeats_none(place):
-    place.stream(contents=["poison"])
-    for number in range(2):
-        assert place.caught_up("failing.poison", *ONCE, "--on-failure", "failed").code == 3
-        assert len(tailed(place)) == number + 1
-        place.put(["poison"])
-    assert len({json.dumps(record) for _, record in tailed(place)}) == 2
-
-
 def test_without_a_destination_discards_are_kept_and_listed_all_the_same(place):
     place.stream(contents=["poison"])
     assert place.caught_up("failing.poison", *ONCE).code == 3
@@ -96,28 +89,6 @@ def test_records_that_retention_took_since_are_counted_and_not_shown(place):
     (listed,) = failures(place)
     assert (listed["Records"], listed["RecordsGone"]) == ([], 2)
     assert "2 records no longer in the log" in place.run("failures", NAME).out
-
-
-@pytest.mark.conformance("discards/s3-payload")
-@pytest.mark.parametrize("kind", ["file", "s3"])
-def test_a_directory_gets_a_file_for_each_discard(place, kind):
-    place.stream(contents=["poison", "a", "b", "poison"])
-    out = place.root / "out"
-    done = place.caught_up("failing.poison", *ONCE, "--on-failure", f"{kind}:{out}")
-    assert (done.code, done.summary["on_failure_pending"]) == (3, 0), done.err
-    files = [path for path in out.rglob("*") if path.is_file()]
-    assert len(files) == 2
-    found = [json.loads(path.read_bytes()) for path in files]
-    payloads = [record.pop("payload", None) for record in found]
-    if kind == "file":
-        assert payloads == [None, None]
-        return
-    uuid = place.mapping(NAME).uuid
-    assert all(str(path.relative_to(out)).startswith(f"aws/lambda/{uuid}/{SHARD}/2") for path in files)
-    contents = sorted(
-        [base64.b64decode(record["kinesis"]["data"]).decode() for record in payload["Records"]] for payload in payloads
-    )
-    assert contents == [["b", "poison"], ["poison", "a"]]
 
 
 @pytest.mark.conformance("discards/record-of-a-dynamodb-batch")
@@ -207,6 +178,88 @@ def test_the_library_takes_the_same_option(tmp_path, monkeypatch):
         assert json.loads(record.data)["requestContext"]["condition"] == "RetryAttemptsExhausted"
         with pytest.raises(RefusedError, match="is the stream that the mapping reads"):
             session.run_until_caught_up("failing.poison", "s", on_failure="s", **options)
+
+
+@pytest.fixture
+def library(tmp_path, monkeypatch):
+    """A session whose retries wait for nothing, with a stream `s`: told records, returns what `failed` has then."""
+    monkeypatch.setenv("NOTES", str(tmp_path))
+
+    def told(handler, records, **options):
+        with open_sync(tmp_path / "data") as session:
+            session._session._runtime.random = lambda: 0.0
+            session.put_many("s", records)
+            given = {"workers": 1, "code_dir": FUNCTIONS, "on_failure": "failed", **options}
+            session.run_until_caught_up(handler, "s", **given)
+            there = "failed" in session.streams()
+            return [json.loads(record.data) for record in session.records("failed")] if there else []
+
+    return told
+
+
+def test_a_second_run_adds_its_own_discards_and_repeats_none(library):
+    for number in range(2):
+        found = library("failing.poison", [NewRecord(b"poison", "k")], maximum_retry_attempts=0)
+        assert len(found) == number + 1
+    assert len({json.dumps(record) for record in found}) == 2
+
+
+@pytest.mark.conformance("discards/s3-payload")
+@pytest.mark.parametrize("kind", ["file", "s3"])
+def test_a_directory_gets_a_file_for_each_discard(library, tmp_path, kind):
+    out = tmp_path / "out"
+    records = [NewRecord(data, "k") for data in (b"poison", b"a", b"b", b"poison")]
+    assert library("failing.poison", records, batch_size=2, maximum_retry_attempts=0, on_failure=f"{kind}:{out}") == []
+    files = [path for path in out.rglob("*") if path.is_file()]
+    found = [json.loads(path.read_bytes()) for path in files]
+    payloads = [record.pop("payload", None) for record in found]
+    if kind == "file":
+        assert payloads == [None, None]
+        return
+    with Store.open(tmp_path / "data" / "state.db", create=False) as store:
+        uuid = store.mapping(NAME).uuid
+    assert all(str(path.relative_to(out)).startswith(f"aws/lambda/{uuid}/{SHARD}/2") for path in files)
+    contents = [
+        [base64.b64decode(record["kinesis"]["data"]).decode() for record in payload["Records"]] for payload in payloads
+    ]
+    assert sorted(contents) == [["b", "poison"], ["poison", "a"]]
+
+
+@pytest.mark.conformance("retries/fresh-after-progress")
+def test_the_destination_counts_the_attempts_of_what_was_left_after_progress(library):
+    """Retries 3, batches of 3, the sixth of six records fails: recorded with a count of 4 and a batch size of 1."""
+    records = [NewRecord(data, "k") for data in (b"1", b"2", b"3", b"4", b"5", b"poison")]
+    (record,) = library(
+        "failing.reports", records, batch_size=3, maximum_retry_attempts=3,
+        function_response_types=["ReportBatchItemFailures"],
+    )  # fmt: skip
+    assert record["requestContext"]["condition"] == "RetryAttemptsExhausted"
+    assert record["requestContext"]["approximateInvokeCount"] == 4
+    assert record["KinesisBatchInfo"]["batchSize"] == 1
+    assert record["responseContext"]["functionError"] is None
+
+
+@pytest.mark.conformance("age/splits")
+@pytest.mark.conformance("discards/record-of-an-aged-record")
+def test_the_destination_is_told_of_the_old_record_alone_and_of_no_response(library):
+    """One record over the age and five fresh ones, read together."""
+    now_ms = time.time_ns() // 1_000_000
+    old = NewRecord(b"old", "k", arrival_ms=now_ms - 100_000)
+    fresh = [NewRecord(b"new", "k", arrival_ms=now_ms) for _ in range(5)]
+    (record,) = library(
+        "failing.poison", [old, *fresh], batch_size=10, maximum_retry_attempts=0, maximum_record_age_in_seconds=60
+    )
+    assert list(record) == ["requestContext", "version", "timestamp", "KinesisBatchInfo"]
+    assert record["requestContext"]["condition"] == "RecordAgeExceeded"
+    assert record["requestContext"]["approximateInvokeCount"] == 1
+    assert record["KinesisBatchInfo"]["batchSize"] == 1
+
+
+@pytest.mark.conformance("discards/record-too-large")
+def test_the_destination_is_told_of_a_record_that_is_too_large_for_any_event(library):
+    (record,) = library("failing.poison", [NewRecord(b"a", "k"), NewRecord(bytes(5_000_000), "k")])
+    assert record["requestContext"]["condition"] == "RecordTooLarge"
+    assert record["requestContext"]["approximateInvokeCount"] == 0
 
 
 def test_an_unknown_mapping_is_refused_with_those_there_are(place):

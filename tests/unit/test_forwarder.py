@@ -172,8 +172,11 @@ def test_more_than_are_carried_at_a_time_are_carried_in_order(place: Place, monk
     assert place.copies() == place.expected
 
 
-@pytest.mark.parametrize("late", [False, True], ids=["before the step", "after the step"])
-@pytest.mark.parametrize("destination", ["failed", "file:{path}/out", "s3:{path}/out"])
+@pytest.mark.parametrize(
+    ("destination", "late"),
+    [("failed", False), ("failed", True), ("file:{path}/out", True), ("s3:{path}/out", False)],
+    ids=["stream, before the step", "stream, after the step", "files, after the step", "objects, before the step"],
+)
 def test_a_process_that_is_killed_at_any_step_leaves_each_record_to_be_there_once(
     place: Place, tmp_path: Path, destination: str, late: bool
 ) -> None:
