@@ -6,6 +6,7 @@ import json
 import signal
 import time
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -165,30 +166,12 @@ class Run:
             if json_output:
                 click.echo(json.dumps(summary.to_json()))
             else:
-                text = summary_text(summary)
-                if result.open_windows:
-                    text += f"\n{open_windows_text(result.open_windows)}"
-                if result.why == "drained":
-                    text += f"\nresumes at {resume_text(result.resumes_at)}"
-                with suppress(OSError):  # that nobody reads it is no failure of the run
-                    click.echo(text, err=True)
+                say_summary(summary, result)
 
     def summary(self, mapping: EventSourceMapping, result: RunResult) -> RunSummary:
         """What the run did, for people and programs."""
-        return RunSummary(
-            name=mapping.name,
-            stream=mapping.stream.name,
-            records=result.records,
-            batches=result.batches,
-            errors=result.errors,
-            discarded=result.discarded,
-            trimmed=result.trimmed,
-            lost=result.lost,
-            on_failure_pending=result.on_failure_pending,
-            filtered=result.filtered,
-            seconds=result.seconds,
-            records_per_second=result.records_per_second,
-            remaining=self._remaining,
+        return replace(
+            summary_of(mapping.name, mapping.stream.name, result, self._remaining),
             resumed=mapping.resumed,
             position_ignored=mapping.resumed and self._options.starting_position != "TRIM_HORIZON",
         )
@@ -205,9 +188,42 @@ class Run:
         result = self.result
         if self.interrupted:
             return 128 + self._signals[-1]
-        if result is None:
-            return 0
-        return EXIT_DISCARDED if result.discarded or result.lost or result.windows_given_up else 0
+        return EXIT_DISCARDED if result is not None and gave_up(result) else 0
+
+
+def gave_up(result: RunResult) -> bool:
+    """Something will never be done: records were discarded or lost, or a window's last call was given up."""
+    return bool(result.discarded or result.lost or result.windows_given_up)
+
+
+def summary_of(name: str, stream: str, result: RunResult, remaining: int) -> RunSummary:
+    """What a run did, for people and programs."""
+    return RunSummary(
+        name=name,
+        stream=stream,
+        records=result.records,
+        batches=result.batches,
+        errors=result.errors,
+        discarded=result.discarded,
+        trimmed=result.trimmed,
+        lost=result.lost,
+        on_failure_pending=result.on_failure_pending,
+        filtered=result.filtered,
+        seconds=result.seconds,
+        records_per_second=result.records_per_second,
+        remaining=remaining,
+    )
+
+
+def say_summary(summary: RunSummary, result: RunResult) -> None:
+    """Say on standard error what a run did, and where it goes on; that nobody reads it is no failure of the run."""
+    text = summary_text(summary)
+    if result.open_windows:
+        text += f"\n{open_windows_text(result.open_windows)}"
+    if result.why == "drained":
+        text += f"\nresumes at {resume_text(result.resumes_at)}"
+    with suppress(OSError):
+        click.echo(text, err=True)
 
 
 def open_windows_text(ends: dict[str, str]) -> str:

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import closing, suppress
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 import trio
 
-from streamfn.cli.execute import EXIT_DISCARDED, REFRESH_S, Run, ages_ms, resume_text, retrying_shards
-from streamfn.cli.live import LiveDisplay, Rate, RunSummary, Snapshot, summary_text
+from streamfn.cli.execute import (
+    EXIT_DISCARDED,
+    REFRESH_S,
+    Run,
+    ages_ms,
+    gave_up,
+    retrying_shards,
+    say_summary,
+    summary_of,
+)
+from streamfn.cli.live import LiveDisplay, Rate, RunSummary, Snapshot
 from streamfn.doors.openfiles import allow_open_files
 from streamfn.errors import RefusedError, StreamfnError
 from streamfn.log.catalog.datadir import DataDir
@@ -147,11 +157,7 @@ class _ServiceRun(Run):
             click.echo(json.dumps(_totals(served)))
             return
         for serving in served:
-            text = summary_text(_summary(serving))
-            if serving.result.why == "drained":
-                text += f"\nresumes at {resume_text(serving.result.resumes_at)}"
-            with suppress(OSError):  # that nobody reads it is no failure of the run
-                click.echo(text, err=True)
+            say_summary(_summary(serving), serving.result)
 
     @property
     def interrupted(self) -> bool:
@@ -167,31 +173,20 @@ class _ServiceRun(Run):
         if self.interrupted:
             return 128 + self._signals[-1]
         served = [] if self._service is None else self._service.served.values()
-        return EXIT_DISCARDED if any(one.result.discarded or one.result.lost for one in served) else 0
+        return EXIT_DISCARDED if any(gave_up(one.result) for one in served) else 0
 
 
 def _summary(serving: Serving) -> RunSummary:
-    result = serving.result
-    return RunSummary(
-        name=serving.name,
-        stream=serving.stream,
-        records=result.records,
-        batches=result.batches,
-        errors=result.errors,
-        discarded=result.discarded,
-        trimmed=result.trimmed,
-        lost=result.lost,
-        seconds=result.seconds,
-        records_per_second=result.records_per_second,
-        remaining=serving.remaining,
-        resumed=True,
-    )
+    summary = summary_of(serving.name, serving.stream, serving.result, serving.remaining)
+    return replace(summary, resumed=serving.resumed)
 
 
 def _totals(served: list[Serving]) -> dict[str, object]:
     """One object: the sums, from the first hand-over to the last durable checkpoint of any, and each mapping's own."""
     each = [{**_summary(serving).to_json(), "UUID": serving.uuid} for serving in served]
-    names = ("records", "batches", "errors", "discarded", "trimmed", "lost", "remaining")
+    names = (
+        "records", "batches", "errors", "discarded", "trimmed", "lost", "on_failure_pending", "filtered", "remaining",
+    )  # fmt: skip
     totals: dict[str, object] = {name: sum(int(str(one[name])) for one in each) for name in names}
     begun = [serving.first_ns for serving in served if serving.first_ns]
     seconds = max(0, max(serving.last_ns for serving in served) - min(begun)) / 1e9 if begun else 0.0

@@ -44,6 +44,7 @@ class Serving:
     revision: int
     ownership: Ownership
     mapping: EventSourceMapping | None = None
+    resumed: bool = True  # from checkpoints of its own; False where its stream had been made anew
     result: RunResult = field(default_factory=lambda: RunResult(0, 0, 0, 0, 0.0, ""))
     first_ns: int = 0
     last_ns: int = 0
@@ -198,6 +199,7 @@ class Service:
             await runtime.disk(runtime.store.remove, serving.uuid)
             return None
         mapping = await self._start(serving, stored) if wanted.enabled else None
+        serving.resumed = mapping is None or mapping.resumed
         state = lifecycle.settled(wanted.state, wanted.enabled)
         if state is not None and state != wanted.state:
             await runtime.disk(runtime.store.settle, serving.uuid, wanted.revision, state)
@@ -250,7 +252,7 @@ def label(mapping: StoredMapping) -> str:
 
 
 def added(before: RunResult, more: RunResult) -> RunResult:
-    """Two runs of one mapping, one after the other, as one."""
+    """Two runs of one mapping, one after the other, as one: sums, and otherwise what the later one says."""
     return replace(
         more,
         records=before.records + more.records,
@@ -259,5 +261,7 @@ def added(before: RunResult, more: RunResult) -> RunResult:
         discarded=before.discarded + more.discarded,
         trimmed=before.trimmed + more.trimmed,
         lost=before.lost + more.lost,
+        filtered=before.filtered + more.filtered,
+        windows_given_up=before.windows_given_up + more.windows_given_up,
         seconds=before.seconds + more.seconds,
     )

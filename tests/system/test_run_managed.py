@@ -1,7 +1,9 @@
 """`streamfn run` without a handler: every mapping that `mapping create` made, and requests to them while they run."""
 
+import base64
 import io
 import json
+import random
 import signal
 import time
 from contextlib import redirect_stderr, redirect_stdout
@@ -11,6 +13,7 @@ from run_rig import FUNCTIONS, error_line, until
 from witness import deliveries, invocations
 
 from streamfn.cli import app
+from streamfn.state.store import Store
 
 
 class Managed:
@@ -237,6 +240,56 @@ def test_it_exits_3_where_a_mapping_discarded_records(managed, place):
     assert (process.code, process.summary["discarded"], process.summary["records"]) == (3, 1, 1), process.err
 
 
+def test_every_option_of_a_mapping_reaches_its_run(managed, place):
+    kept = [json.dumps({"keep": True, "what": what}) for what in [*range(20), "poison", 21]]
+    place.stream(contents=["no", *kept, '{"keep": false}'])
+    pattern = json.dumps({"data": {"keep": [True]}})
+    uuid = managed.create(
+        "failing.poison", "s", "--batch-size", "8", "--parallelization-factor", "3", "--maximum-retry-attempts", "0",
+        "--bisect-batch-on-function-error", "--maximum-record-age-in-seconds", "604800",
+        "--filter-criteria", json.dumps({"Filters": [{"Pattern": pattern}]}),
+        "--destination-config", "OnFailure={Destination=arn:aws:sqs:us-east-1:000000000000:failed}",
+    )  # fmt: skip
+    process = managed.caught_up()
+    assert process.code == 3, process.err
+    done = process.summary
+    assert (done["records"], done["discarded"], done["filtered"], done["on_failure_pending"]) == (21, 1, 2, 0)
+    counts = managed("show", uuid, "--metrics")
+    assert (counts["PolledEventCount"], counts["FilteredOutEventCount"], counts["DroppedEventCount"]) == (24, 2, 0)
+    assert counts["OnFailureDestinationDeliveredEventCount"] == 1
+    (record,) = place.run("tail", "failed", "--from", "TRIM_HORIZON", "--json").out.splitlines()
+    told = json.loads(base64.b64decode(json.loads(record)["Data"]))
+    assert told["requestContext"]["condition"] == "RetryAttemptsExhausted"
+    assert told["KinesisBatchInfo"]["batchSize"] == 1
+    place.put(kept[:1])
+    managed(
+        "update", uuid, "--function-response-types", "ReportBatchItemFailures", "--function-name", "failing.reports"
+    )
+    assert managed.caught_up().summary["records"] == 1
+
+
+def test_kills_in_the_middle_of_requests_lose_nothing_and_keep_the_order(managed, place):
+    place.stream(shards=2, contents=range(600))
+    chance = random.Random(6)
+    uuid = managed.create("seen.slow", "s", "--batch-size", "3", "--parallelization-factor", "2")
+    for _ in range(6):
+        process = managed.run()
+        before = managed.delivered()
+        managed.all_delivered(before + 5)
+        managed(
+            "update", uuid, "--batch-size", chance.randrange(1, 6), "--parallelization-factor", chance.randrange(1, 4)
+        )
+        time.sleep(chance.random() / 4)
+        process.kill()
+    managed("update", uuid, "--function-name", "seen.handler", "--batch-size", 50)
+    process = managed.caught_up()
+    assert process.code == 0, process.err
+    assert managed("show", uuid)["State"] == "Enabled"
+    assert {shard: set(numbers) for shard, numbers in deliveries(place.seen).items()} == {
+        shard: set(numbers) for shard, numbers in place.log().items()
+    }
+
+
 # ---- what it has done
 
 
@@ -406,6 +459,20 @@ def test_a_checkpoint_is_put_where_it_is_asked_to_be(managed, place):
     place.seen.unlink()
     assert managed.caught_up().summary["records"] == 3
     assert deliveries(place.seen) == {second: shards[second][7:]}
+
+
+def test_a_reset_drops_the_state_of_a_window_that_is_pending(managed, place):
+    place.stream(contents=range(5))
+    uuid = managed.create("windowed.collect", "s", "--tumbling-window-in-seconds", "900")
+    assert managed.caught_up().code == 0
+
+    def pending():
+        with Store.open(place.data / "state.db", create=False, read_only=True) as store:
+            return store.windows(uuid)
+
+    assert pending()
+    managed("reset-checkpoint", uuid, "--to", "TRIM_HORIZON")
+    assert not pending()
 
 
 def test_a_mapping_that_a_run_left_behind_is_reset_too(managed, place):
