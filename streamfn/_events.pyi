@@ -42,7 +42,8 @@ def build(
     numbers of those among them whose rows are selected; these two are given together or not at all.  The event
     equals that of `streamfn.events.kinesis.kinesis_event`, or `dynamodb.dynamodb_event`, for the same records, order
     of keys included: plain dicts, lists, str and float, complete, nothing of them shared with another event but
-    constant strings.  The extents may be written to by someone else meanwhile: then the result is some event, or ValueError.
+    constant strings.  The extents may be written to by someone else meanwhile: then the result is some event, or
+    ValueError.
 
     Raises:
         KeyError: an extent names a segment that is not in `segments`.
