@@ -100,12 +100,7 @@ def test_a_record_too_old_before_its_first_invocation_counts_one() -> None:
     assert record["requestContext"]["approximateInvokeCount"] == 1
 
 
-@pytest.mark.conformance(
-    "discards/record-too-large",
-    source="ours",
-    rule="A record whose event alone is over 6 MB goes to the destination without an invocation, with the condition "
-    "RecordTooLarge, an approximateInvokeCount of 0 and no responseContext: AWS documents nothing for it.",
-)
+@pytest.mark.conformance("discards/too-large")
 def test_a_record_that_cannot_be_invoked_says_so() -> None:
     record = json.loads(written(failed(attempts=0, records=1), "RecordTooLarge"))
     assert list(record) == ["requestContext", "version", "timestamp", "KinesisBatchInfo"]

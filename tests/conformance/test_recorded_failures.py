@@ -42,12 +42,7 @@ def six(kind: str) -> list[Any]:
     return [change("INSERT", {"id": {"N": str(number)}}) for number in range(6)]
 
 
-@pytest.mark.conformance(
-    "retries/progress-resets-the-budget",
-    source="recorded",
-    rule="Progress gives what is left of a batch a fresh budget: with 3 retries and only the 6th record failing, it is "
-    "delivered once in its batch and 4 times alone, and the destination is told of 4 invocations.",
-)
+@pytest.mark.conformance("retries/fresh-after-progress")
 @pytest.mark.parametrize("kind", ["kinesis", "dynamodb"])
 def test_progress_resets_the_retry_counter(kind: str) -> None:
     def handler(event: Any, context: Any) -> Any:
@@ -76,11 +71,7 @@ def test_n_retries_are_n_and_one_invocations(retries: int, invocations: int) -> 
     assert told["requestContext"]["condition"] == "RetryAttemptsExhausted"
 
 
-@pytest.mark.conformance(
-    "retries/for-ever",
-    source="documented",
-    rule="With MaximumRetryAttempts -1 a batch is tried until it succeeds or is gone from the stream.",
-)
+@pytest.mark.conformance("retries/unlimited")
 def test_without_a_limit_a_batch_is_tried_until_the_stream_trims_it() -> None:
     tried = run_mapping(Script(*[ERROR] * 30), ["a"])
     assert [batch.outcome for batch in tried.batches] == ["failed"] * 30 + ["succeeded"]
@@ -88,12 +79,7 @@ def test_without_a_limit_a_batch_is_tried_until_the_stream_trims_it() -> None:
     assert not gone.caught_up or gone.batches[-1].sequence_numbers != gone.batches[0].sequence_numbers
 
 
-@pytest.mark.conformance(
-    "retries/pace",
-    source="inferred",
-    rule="Retries are paced by exponential backoff with full jitter, from 0.5 s up to 60 s: about as often as the one "
-    "recording there is, eight invocations of a handler that fails at once within 60 seconds.",
-)
+@pytest.mark.conformance("retries/pace")
 def test_eight_invocations_fit_into_a_minute() -> None:
     counts = [
         len(run_mapping(Script(then=ERROR), ["a"], maximum_record_age_in_seconds=60, seed=seed).batches)
@@ -102,11 +88,7 @@ def test_eight_invocations_fit_into_a_minute() -> None:
     assert 7 <= sum(counts) / len(counts) <= 9
 
 
-@pytest.mark.conformance(
-    "retries/throttles-are-free",
-    source="documented",
-    rule="Throttles and errors of the service use up no attempt.",
-)
+@pytest.mark.conformance("retries/uncharged")
 def test_throttles_use_up_no_attempt() -> None:
     script = Script(ERROR, *[Throttled()] * 5, ERROR, ERROR)
     result = run_mapping(script, ["a"], maximum_retry_attempts=2)
@@ -114,11 +96,7 @@ def test_throttles_use_up_no_attempt() -> None:
     assert result.failure_records[0]["requestContext"]["approximateInvokeCount"] == 3
 
 
-@pytest.mark.conformance(
-    "retries/timeouts-and-exits-count",
-    source="recorded",
-    rule="A timeout and the end of the process are failures of the batch like any other.",
-)
+@pytest.mark.conformance("retries/process-end")
 def test_a_timeout_and_a_death_are_failures() -> None:
     result = run_mapping(Script(TimesOut(), Dies(), Dies("signal: killed")), ["a"], maximum_retry_attempts=2)
     assert [batch.outcome for batch in result.batches] == ["timed out", "died", "died"]
@@ -133,12 +111,7 @@ def test_a_timeout_and_a_death_are_failures() -> None:
 # ---- age
 
 
-@pytest.mark.conformance(
-    "age/splits-a-batch",
-    source="recorded",
-    rule="Age splits a batch: of one record that is too old and five fresh ones read together, the old one goes to the "
-    "destination alone, and the others are delivered.",
-)
+@pytest.mark.conformance("age/splits-a-batch")
 def test_an_old_record_is_discarded_and_the_fresh_ones_are_delivered() -> None:
     records = [record("old", arrival_ms=START_MS - 100_000), *map(record, "abcde")]
     result = run_mapping(
@@ -155,11 +128,7 @@ def test_an_old_record_is_discarded_and_the_fresh_ones_are_delivered() -> None:
     assert told["requestContext"]["approximateInvokeCount"] == 1
 
 
-@pytest.mark.conformance(
-    "discards/age-has-no-response",
-    source="recorded",
-    rule="The record of a batch that was too old has no responseContext; the count of invocations stays.",
-)
+@pytest.mark.conformance("discards/record-of-an-aged-record")
 def test_a_record_that_expires_while_it_is_retried_is_told_without_a_response() -> None:
     result = run_mapping(Script(then=ERROR), ["a"], maximum_record_age_in_seconds=60)
     (told,) = result.failure_records
@@ -169,11 +138,7 @@ def test_a_record_that_expires_while_it_is_retried_is_told_without_a_response() 
     assert 60 <= result.discarded[0].at < 61
 
 
-@pytest.mark.conformance(
-    "age/while-retrying",
-    source="recorded",
-    rule="A batch that keeps failing is discarded when its records are too old, though attempts are left.",
-)
+@pytest.mark.conformance("age/while-retrying")
 def test_age_ends_retries_before_their_number_does() -> None:
     result = run_mapping(Script(then=ERROR), ["a"], maximum_retry_attempts=10_000, maximum_record_age_in_seconds=60)
     assert result.caught_up
@@ -192,12 +157,8 @@ def poisoned(event: Any, context: Any) -> None:
         raise ValueError("poison")
 
 
-@pytest.mark.conformance(
-    "bisect/halves-cost-no-attempt",
-    source="documented",
-    rule="A failed batch of more than one record is split in two, which uses up no retry; that each half begins anew, "
-    "without a wait, is inferred.",
-)
+@pytest.mark.conformance("bisect/halves")
+@pytest.mark.conformance("bisect/budget")
 def test_bisect_isolates_the_poison_record() -> None:
     records = [*"abcdefg", "poison", *"hijklmno"]
     result = run_mapping(poisoned, records, maximum_retry_attempts=2, bisect_batch_on_function_error=True)
@@ -213,12 +174,7 @@ def test_bisect_isolates_the_poison_record() -> None:
     assert succeeded == sorted(succeeded)
 
 
-@pytest.mark.conformance(
-    "bisect/with-a-report",
-    source="documented",
-    rule="With ReportBatchItemFailures a partial response splits the batch at the reported record, and only the rest "
-    "is retried; an exception bisects regardless.",
-)
+@pytest.mark.conformance("bisect/partial-response")
 def test_with_a_report_a_batch_is_split_where_it_says_and_an_exception_bisects() -> None:
     def report(event: Any) -> Any:
         return {"batchItemFailures": [{"itemIdentifier": numbers(event)[2]}]}
@@ -233,11 +189,7 @@ def test_with_a_report_a_batch_is_split_where_it_says_and_an_exception_bisects()
     assert result.batches[1].sequence_numbers == result.batches[0].sequence_numbers[2:]
 
 
-@pytest.mark.conformance(
-    "bisect/whole-batch-reported",
-    source="ours",
-    rule="A response that fails the whole batch bisects it as an exception does: nothing in it says where to split.",
-)
+@pytest.mark.conformance("bisect/first-record-reported")
 def test_a_response_that_fails_the_whole_batch_bisects_it() -> None:
     result = run_mapping(
         Script(Returns({"batchItemFailures": [{"itemIdentifier": ""}]})),
@@ -260,12 +212,7 @@ FAILURES = [
 ]
 
 
-@pytest.mark.conformance(
-    "responses/forms-of-success",
-    source="recorded",
-    rule="With ReportBatchItemFailures an empty text (recorded for Kinesis), an empty list, null, {}, and an object whose "
-    "batchItemFailures are an empty list or null mean that the whole batch is done.",
-)
+@pytest.mark.conformance("responses/whole-success")
 @pytest.mark.parametrize("response", SUCCESSES, ids=repr)
 @pytest.mark.parametrize("kind", ["kinesis", "dynamodb"])
 def test_a_response_that_says_nothing_failed(kind: str, response: Any) -> None:
@@ -274,18 +221,8 @@ def test_a_response_that_says_nothing_failed(kind: str, response: Any) -> None:
     assert not result.discarded
 
 
-@pytest.mark.conformance(
-    "responses/forms-of-failure",
-    source="recorded",
-    rule="An itemIdentifier that is not of the batch, empty, null or no text, and an item without one, fail the whole "
-    "batch.",
-)
-@pytest.mark.conformance(
-    "discards/reported-failure-has-null",
-    source="recorded",
-    rule="A batch that failed by its response has functionError null in its record (the key is there), one that failed "
-    "by an exception has Unhandled.",
-)
+@pytest.mark.conformance("responses/whole-failure")
+@pytest.mark.conformance("discards/record-of-a-response-failure")
 @pytest.mark.parametrize("response", FAILURES, ids=repr)
 @pytest.mark.parametrize("kind", ["kinesis", "dynamodb"])
 def test_a_response_that_fails_the_whole_batch(kind: str, response: Any) -> None:
@@ -297,12 +234,7 @@ def test_a_response_that_fails_the_whole_batch(kind: str, response: Any) -> None
     assert context == {"statusCode": 200, "executedVersion": "$LATEST", "functionError": None}
 
 
-@pytest.mark.conformance(
-    "responses/lowest-counts",
-    source="recorded",
-    rule="Of several reported records the lowest counts: everything before it is done, and what follows is retried, "
-    "records that succeeded among them.",
-)
+@pytest.mark.conformance("responses/lowest")
 def test_the_lowest_reported_record_is_where_the_retry_begins() -> None:
     def report(event: Any) -> Any:
         return {"batchItemFailures": [{"itemIdentifier": numbers(event)[place]} for place in (4, 2, 5)]}
@@ -313,12 +245,7 @@ def test_the_lowest_reported_record_is_where_the_retry_begins() -> None:
     assert result.batches[1].sequence_numbers == result.batches[0].sequence_numbers[2:]
 
 
-@pytest.mark.conformance(
-    "responses/never-topped-up",
-    source="inferred",
-    rule="What is left of a batch is a batch of its own: it is never filled up, and when its own budget is used up the "
-    "whole of it is discarded.",
-)
+@pytest.mark.conformance("responses/remainder-discarded")
 def test_what_is_left_of_a_batch_is_never_topped_up() -> None:
     def report(event: Any) -> Any:
         return {"batchItemFailures": [{"itemIdentifier": numbers(event)[1]}]}
@@ -334,11 +261,7 @@ def test_what_is_left_of_a_batch_is_never_topped_up() -> None:
     assert result.discarded[0].sequence_numbers == result.batches[1].sequence_numbers
 
 
-@pytest.mark.conformance(
-    "responses/ignored-without-the-option",
-    source="documented",
-    rule="Without ReportBatchItemFailures whatever a handler returns is a success.",
-)
+@pytest.mark.conformance("responses/feature-off")
 @pytest.mark.parametrize("response", [*SUCCESSES, *FAILURES], ids=repr)
 def test_without_the_option_every_response_is_a_success(response: Any) -> None:
     result = run_mapping(Script(Returns(response)), list("abc"), maximum_retry_attempts=0)
@@ -348,18 +271,8 @@ def test_without_the_option_every_response_is_a_success(response: Any) -> None:
 # ---- on-failure records
 
 
-@pytest.mark.conformance(
-    "discards/keys-and-their-order",
-    source="recorded",
-    rule="An on-failure record has requestContext, responseContext, version, timestamp and KinesisBatchInfo or "
-    "DDBStreamBatchInfo, with their keys in the order of the service.",
-)
-@pytest.mark.conformance(
-    "discards/precision-of-times",
-    source="recorded",
-    rule="Arrivals have milliseconds in KinesisBatchInfo and whole seconds in DDBStreamBatchInfo; the timestamp has "
-    "milliseconds in both.",
-)
+@pytest.mark.conformance("discards/record-of-an-error")
+@pytest.mark.conformance("discards/record-of-a-dynamodb-batch")
 @pytest.mark.parametrize(
     ("kind", "info", "digits"), [("kinesis", "KinesisBatchInfo", 24), ("dynamodb", "DDBStreamBatchInfo", 20)]
 )
@@ -399,12 +312,9 @@ def test_delivery_goes_on_behind_what_was_discarded() -> None:
 # ---- one shard waits, the others go on
 
 
-@pytest.mark.conformance(
-    "lanes/only-the-lane-waits",
-    source="inferred",
-    rule="With ParallelizationFactor a failing batch holds up its lane alone; records of one key stay in order, and "
-    "the checkpoint waits for the slowest lane.",
-)
+@pytest.mark.conformance("lanes/one-waits")
+@pytest.mark.conformance("lanes/checkpoint")
+@pytest.mark.conformance("lanes/order-by-key")
 def test_a_failing_lane_holds_up_no_other_and_keys_stay_in_order() -> None:
     clock = VirtualClock()
     seen: dict[str, list[str]] = {}

@@ -66,12 +66,7 @@ def test_a_run_that_discarded_nothing_ends_well_although_an_earlier_one_did(plac
     assert batches(place) == [["poison"], ["fine"]]
 
 
-@pytest.mark.conformance(
-    "bisect/isolates",
-    source="documented",
-    rule="BisectBatchOnFunctionError halves a failed batch of more than one record, the first half first; splitting "
-    "costs no attempt, so a single record has its own 1 + MaximumRetryAttempts.",
-)
+@pytest.mark.conformance("bisect/halves")
 def test_bisect_isolates_the_poison_record(place):
     contents = [str(number) if number != 5 else "poison" for number in range(8)]
     place.stream(contents=contents)
@@ -116,11 +111,7 @@ def test_a_partial_response_resumes_at_the_lowest_reported_record(place):
     assert (done.code, done.summary["records"], done.summary["discarded"]) == (3, 2, 4)
 
 
-@pytest.mark.conformance(
-    "bisect/at-the-reported-record",
-    source="documented",
-    rule="With ReportBatchItemFailures too a batch is split at the reported record, and not in the middle.",
-)
+@pytest.mark.conformance("bisect/partial-response")
 def test_bisect_with_a_partial_response_splits_at_the_reported_record(place):
     place.stream(contents=["1", "2", "3", "4", "5", "6", "poison", "7"])
     done = place.caught_up("failing.reports", "--batch-size", "8", BISECT, RETRIES, "0", *REPORT)
@@ -166,12 +157,7 @@ def test_without_the_option_a_response_means_nothing(place):
     assert batches(place) == [["a", "poison"]]
 
 
-@pytest.mark.conformance(
-    "age/splits",
-    source="recorded",
-    rule="Of a batch that was read together only the records over MaximumRecordAgeInSeconds are discarded; the others "
-    "are delivered as if they had not been there.",
-)
+@pytest.mark.conformance("age/splits-a-batch")
 def test_age_splits_a_batch_into_the_expired_and_the_fresh(place):
     place.stream()
     now_ms = time.time_ns() // 1_000_000

@@ -246,11 +246,7 @@ def test_what_was_staged_behind_a_halved_batch_goes_behind_its_halves() -> None:
 # ---- ReportBatchItemFailures
 
 
-@pytest.mark.conformance(
-    "retries/progress",
-    source="recorded",
-    rule="Progress begins anew: what a partial success leaves has 1 + MaximumRetryAttempts deliveries.",
-)
+@pytest.mark.conformance("retries/fresh-after-progress")
 def test_a_record_that_fails_behind_progress_is_delivered_five_times_with_three_retries() -> None:
     lane = lane_of(3, retries=3)
     lane.finish_at(6)

@@ -78,11 +78,7 @@ def test_a_lane_that_waits_for_a_retry_holds_the_watermark_and_not_the_others() 
     assert work.watermark == 8
 
 
-@pytest.mark.conformance(
-    "filters/checkpoint",
-    source="documented",
-    rule="Records that are filtered out move the checkpoint without an invocation.",
-)
+@pytest.mark.conformance("filters/filtered-out-moves-on")
 def test_a_range_that_was_filtered_away_whole_moves_the_watermark() -> None:
     work = work_of(1)
     work.offer(1000, [])
