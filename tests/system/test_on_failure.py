@@ -225,6 +225,24 @@ def test_a_directory_gets_a_file_for_each_discard(library, tmp_path, kind):
     assert sorted(contents) == [["b", "poison"], ["poison", "a"]]
 
 
+def test_the_payload_of_a_lanes_batch_has_its_records_and_none_that_lie_between(library, tmp_path):
+    """The batch that fails is of one of four lanes: records of others lie among its own."""
+    records = [NewRecord(b"poison" if number == 40 else b"fine", f"key-{number % 20}") for number in range(200)]
+    options = {"batch_size": 10, "maximum_retry_attempts": 0, "parallelization_factor": 4}
+    library("failing.keyed", records, on_failure=f"s3:{tmp_path}/out", **options)
+    (path,) = (path for path in (tmp_path / "out").rglob("*") if path.is_file())
+    record = json.loads(path.read_bytes())
+    info, payload = record["KinesisBatchInfo"], record["payload"]["Records"]
+    with Store.open(tmp_path / "data" / "state.db", create=False) as store:
+        (row,) = store.discards(store.mapping("failing.keyed@s").uuid)
+    assert row.discard.end_offset - row.discard.first_offset > info["batchSize"] == len(payload) == 10
+    noted = [json.loads(line)["keys"] for line in (tmp_path / "noted").read_text().splitlines() if "poison" in line]
+    assert [each["kinesis"]["partitionKey"] for each in payload] == noted[0]
+    numbers = [each["kinesis"]["sequenceNumber"] for each in payload]
+    assert (numbers[0], numbers[-1]) == (info["startSequenceNumber"], info["endSequenceNumber"])
+    assert numbers == sorted(set(numbers))
+
+
 @pytest.mark.conformance("retries/fresh-after-progress")
 def test_the_destination_counts_the_attempts_of_what_was_left_after_progress(library):
     """Retries 3, batches of 3, the sixth of six records fails: recorded with a count of 4 and a batch size of 1."""
