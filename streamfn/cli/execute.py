@@ -209,6 +209,9 @@ def summary_of(name: str, stream: str, result: RunResult, remaining: int) -> Run
         lost=result.lost,
         on_failure_pending=result.on_failure_pending,
         filtered=result.filtered,
+        windows_closed=result.windows_closed,
+        windows_given_up=result.windows_given_up,
+        open_windows=result.open_windows,
         seconds=result.seconds,
         records_per_second=result.records_per_second,
         remaining=remaining,
@@ -218,21 +221,10 @@ def summary_of(name: str, stream: str, result: RunResult, remaining: int) -> Run
 def say_summary(summary: RunSummary, result: RunResult) -> None:
     """Say on standard error what a run did, and where it goes on; that nobody reads it is no failure of the run."""
     text = summary_text(summary)
-    if result.open_windows:
-        text += f"\n{open_windows_text(result.open_windows)}"
     if result.why == "drained":
         text += f"\nresumes at {resume_text(result.resumes_at)}"
     with suppress(OSError):
         click.echo(text, err=True)
-
-
-def open_windows_text(ends: dict[str, str]) -> str:
-    """Windows that are open, shard by shard; many shards are counted, not listed."""
-    shown = [f"{shard} until {end}" for shard, end in list(ends.items())[:4]]
-    more = len(ends) - len(shown)
-    if more:
-        shown.append(f"{more} more")
-    return f"open windows, which go on with the next run: {', '.join(shown)}"
 
 
 def ages_ms(mapping: EventSourceMapping) -> list[int]:

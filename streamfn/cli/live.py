@@ -8,8 +8,8 @@ it is not.  Log lines go through it too, so that they do not run into the changi
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from types import TracebackType
 
 import click
@@ -103,6 +103,8 @@ class RunSummary:
     that a starting position was given and therefore not looked at.  `remaining` is what is not finished;
     `trimmed` and `lost` what was gone before it could be handed over, `filtered` what no filter wanted;
     `on_failure_pending` counts on-failure records, also of earlier runs, that have not reached their destination.
+    `windows_closed` are tumbling windows whose final invocation succeeded, `windows_given_up` calls of windows whose
+    retries were used up, and `open_windows` says of each shard with an open window when that ends.
     """
 
     name: str
@@ -118,6 +120,9 @@ class RunSummary:
     lost: int = 0
     on_failure_pending: int = 0
     filtered: int = 0
+    windows_closed: int = 0
+    windows_given_up: int = 0
+    open_windows: Mapping[str, str] = field(default_factory=dict)
     resumed: bool = False
     position_ignored: bool = False
 
@@ -134,6 +139,9 @@ class RunSummary:
             "lost": self.lost,
             "on_failure_pending": self.on_failure_pending,
             "filtered": self.filtered,
+            "windows_closed": self.windows_closed,
+            "windows_given_up": self.windows_given_up,
+            "open_windows": dict(self.open_windows),
             "seconds": round(self.seconds, 3),
             "records_per_second": round(self.records_per_second),
             "remaining": self.remaining,
@@ -147,8 +155,7 @@ def line(snapshot: Snapshot) -> str:
     parts = [
         count_of(snapshot.records, "record"),
         f"{snapshot.records_per_second:,.0f}/s",
-        f"lag {snapshot.lag_records:,}"
-        + ("" if snapshot.lag_ms is None else f" ({shown_age(snapshot.lag_ms)})"),
+        f"lag {snapshot.lag_records:,}" + ("" if snapshot.lag_ms is None else f" ({shown_age(snapshot.lag_ms)})"),
         count_of(snapshot.errors, "error"),
         f"{ready}/{wanted} workers" if ready != wanted else count_of(wanted, "worker"),
     ]
@@ -168,8 +175,9 @@ def retry_line(shard: RetryingShard) -> str:
     reason = printable(shard.reason)
     reason = reason if len(reason) <= _REASON_CHARS else reason[: _REASON_CHARS - 1] + "…"
     when = "now" if shard.next_attempt_s <= 0 else f"in {shown_age(round(shard.next_attempt_s * 1000))}"
+    what = f"{count_of(shard.records, 'record')} from offset" if shard.records else "the window before offset"
     return (
-        f"{shard.shard_id}: {count_of(shard.records, 'record')} from offset {shard.first_offset} failed "
+        f"{shard.shard_id}: {what} {shard.first_offset} failed "
         f"{count_of(shard.attempt, 'time')}, again {when}: {reason}"
     )
 
@@ -196,7 +204,7 @@ def picture(snapshot: Snapshot) -> RenderableType:
 def summary_text(summary: RunSummary) -> str:
     """Return what a run says at its end: one line, or two."""
     counts = (summary.records, summary.errors, summary.discarded, summary.remaining, summary.trimmed, summary.lost)
-    if not any(counts) and not summary.filtered:
+    if not any(counts) and not summary.filtered and not summary.windows_closed:
         text = f"{summary.name}: nothing left to do"
     else:
         text = (
@@ -212,14 +220,28 @@ def summary_text(summary: RunSummary) -> str:
         text += f", {count_of(summary.lost, 'record')} lost"
     if summary.filtered:
         text += f", {count_of(summary.filtered, 'record')} filtered out"
+    if summary.windows_closed:
+        text += f", {count_of(summary.windows_closed, 'window')} closed"
+    if summary.windows_given_up:
+        text += f", {count_of(summary.windows_given_up, 'window')} given up"
     if summary.remaining:
         text += f"; {count_of(summary.remaining, 'record')} left, run it again to go on there"
     if summary.on_failure_pending:
         pending = count_of(summary.on_failure_pending, "on-failure record")
         text += f"\n{pending} pending: the next run carries what its destination did not take"
+    if summary.open_windows:
+        text += f"\nopen windows, which go on with the next run: {_ends_of(summary.open_windows)}"
     if summary.position_ignored:
         text += "\nthe starting position was ignored: the mapping went on from its checkpoint"
     return text
+
+
+def _ends_of(open_windows: Mapping[str, str]) -> str:
+    """Return when the windows end, shard by shard; many shards are counted, not listed."""
+    shown = [f"{shard} until {end}" for shard, end in list(open_windows.items())[:4]]
+    if len(open_windows) > len(shown):
+        shown.append(f"{len(open_windows) - len(shown)} more")
+    return ", ".join(shown)
 
 
 class LiveDisplay:

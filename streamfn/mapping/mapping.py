@@ -62,8 +62,8 @@ class Counts:
     """What this run has done so far. `records` and `batches` are those that succeeded.
 
     `trimmed` are records that retention took before they could be handed over, `lost` those that a crash or damage
-    took, `filtered` those that no filter wanted. `windows_given_up` are calls of tumbling windows whose retries were
-    used up.
+    took, `filtered` those that no filter wanted. `windows_closed` are tumbling windows whose final invocation
+    succeeded, `windows_given_up` calls of windows whose retries were used up.
     """
 
     records: int = 0
@@ -73,6 +73,7 @@ class Counts:
     trimmed: int = 0
     lost: int = 0
     filtered: int = 0
+    windows_closed: int = 0
     windows_given_up: int = 0
 
 
@@ -84,9 +85,10 @@ class RunResult:
     shard (an offset: the first record that the next run delivers). `why` says what ended it: `caught up`, `limit` or
     `drained`. `trimmed` and `lost` count records that were gone before they could be handed over: by retention, or by a
     crash or damage; `filtered` those that no filter wanted. `on_failure_pending` counts on-failure records that have
-    not reached their destination yet, also those of earlier runs: the next run carries them there. `windows_given_up`
-    counts final invocations and early terminations of tumbling windows whose retries were used up; `open_windows` says
-    of each shard whose window has not had its final invocation when that window ends: it goes on with the next run.
+    not reached their destination yet, also those of earlier runs: the next run carries them there. `windows_closed`
+    counts tumbling windows whose final invocation succeeded, `windows_given_up` final invocations and early
+    terminations whose retries were used up; `open_windows` says of each shard whose window has not had its final
+    invocation when that window ends: it goes on with the next run.
     """
 
     records: int
@@ -100,6 +102,7 @@ class RunResult:
     lost: int = 0
     on_failure_pending: int = 0
     filtered: int = 0
+    windows_closed: int = 0
     windows_given_up: int = 0
     open_windows: dict[str, str] = field(default_factory=dict)
 
@@ -246,6 +249,7 @@ class EventSourceMapping:
             counts.lost,
             self._forwarder.left,
             counts.filtered,
+            counts.windows_closed,
             counts.windows_given_up,
             {feed.shard.id: text for feed in self.feeds if (text := _open_window(feed.window))},
         )
@@ -447,9 +451,10 @@ class EventSourceMapping:
         It had no records, so Lambda's on-failure record, which is about a batch, has nothing to say of it.
         """
         self.counts.windows_given_up += 1
+        attempts = "1 attempt" if gone.attempts == 1 else f"{gone.attempts} attempts"
         what = "final invocation" if told.is_final else "early termination"
         fault = f"{gone.fault.error_type}: {gone.fault.message}" if gone.fault is not None else ""
-        detail = f"{what} of the window {bound_text(told.start_ms)}, after {gone.attempts} attempts; {fault}"
+        detail = f"{what} of the window {bound_text(told.start_ms)}, after {attempts}{fault and ': '}{fault}"
         self.runtime.say(f"{self.name}: {shard_id} gives up the {detail}")
         return Discard(shard_id, offset, offset, str(gone.condition), detail[:DETAIL_CHARS_MAX])
 

@@ -111,6 +111,8 @@ class WindowedLane(ShardLane):
             return fault, verdict.done
         machine.succeeded(1, now, state=state)
         owner.succeeded(1 if answer.records else 0, answer.records)  # a call is no batch
+        if self._told is not None and self._told.is_final:
+            owner.counts.windows_closed += 1
         return None, answer.records
 
     def _row_of(self, gone: Discarded) -> Discard:

@@ -222,6 +222,7 @@ def test_a_final_invocation_whose_retries_are_used_up_is_given_up_and_said(place
     put(place, (1, "a"), (61, "poison"), (62, "b"))
     done = place.caught_up(COLLECT, *WINDOW, RETRIES, "1", "--batch-size", "1", env={"FAILING_FINALS": "2"})
     assert done.code == 3
+    assert (done.summary["windows_closed"], done.summary["windows_given_up"]) == (1, 1)
     assert story(place) == [
         (0, "batch", ["a"], {}),
         *[(0, "final", [], ["a"])] * 2,
@@ -229,7 +230,7 @@ def test_a_final_invocation_whose_retries_are_used_up_is_given_up_and_said(place
         (1, "batch", ["b"], {}),
         (1, "final", [], ["b"]),
     ]
-    assert f"{SHARD} gives up the final invocation of the window 2020-12-09T12:00:00Z, after 2 attempts; " in done.err
+    assert f"{SHARD} gives up the final invocation of the window 2020-12-09T12:00:00Z, after 2 attempts: " in done.err
     with Store.open(place.data / "state.db", create=False) as store:
         rows = [row.discard for row in store.discards(store.mapping(NAME).uuid)]
     assert [(row.first_offset, row.end_offset, row.reason) for row in rows] == [
