@@ -158,6 +158,9 @@ class EventSourceMapping:
         self._logs = logs
         self.salvage = options.on_damage == "salvage"  # go on behind damage
         self.destination = destination  # of on-failure records, resolved
+        # A mapping that was created says the function's ARN as that was given, with a version or without.
+        named = binding.mapping.options.get("FunctionArn") or function.config.settings["function_arn"]
+        self._function_arn = str(named)
         source = Source(self.uuid, stream, ROLE_ARN)
         self._forwarder = Forwarder(self, runtime.data, runtime.store, runtime.disk, source, self._say)
         self._watchers: list[Callable[[Outcome], None]] = []
@@ -433,7 +436,7 @@ class EventSourceMapping:
             fault=gone.fault,
             unhandled=unhandled,
             request_id=request_id if gone.attempts else None,
-            function_arn=str(self.function.config.settings["function_arn"]),
+            function_arn=self._function_arn,
             destination=self.destination,
             now_ms=self.time_ms(),
         )

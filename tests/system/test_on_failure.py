@@ -180,6 +180,31 @@ def test_the_library_takes_the_same_option(tmp_path, monkeypatch):
             session.run_until_caught_up("failing.poison", "s", on_failure="s", **options)
 
 
+@pytest.mark.conformance(
+    "discards/function-arn",
+    source="recorded",
+    rule="functionArn is the mapping's FunctionArn as it was given: with a version where one was named.",
+)
+def test_a_mapping_that_was_created_names_its_function_as_it_was_given(place):
+    place.stream(contents=["poison"])
+    made = place.run(
+        "mapping", "create", "--function-name", "failing.poison:$LATEST", "--event-source-arn", "s",
+        "--starting-position", "TRIM_HORIZON", "--maximum-retry-attempts", "0",
+        "--destination-config", "OnFailure={Destination=failed}",
+    )  # fmt: skip
+    assert made.code == 0, made.err
+    process = place.start("run")
+    try:
+        process.says("discards 1 record")
+        process.signal()
+        assert process.wait() == 3, process.err
+    finally:
+        process.kill()
+    ((_, record),) = tailed(place)
+    assert record["requestContext"]["functionArn"] == json.loads(made.out)["FunctionArn"]
+    assert record["requestContext"]["functionArn"].endswith(":function:failing-poison:$LATEST")
+
+
 @pytest.fixture
 def library(tmp_path, monkeypatch):
     """A session whose retries wait for nothing, with a stream `s`: told records, returns what `failed` has then."""
