@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from random import Random
 
-from streamfn.testing.checker import Event, Owned, Resharded, Seen, Violation
+from streamfn.testing.checker import Event, Resharded, Seen, Violation
 from streamfn.testing.memory import MemoryShard
 
 KEYS = 16
@@ -79,12 +80,10 @@ class Family:
 
         Not `across_owners`: what one owner gave up, and died before that was durable, the next one may deliver.
         """
-        latest = dict.fromkeys(range(KEYS), -1)
+        latest: defaultdict[tuple[int, int], int] = defaultdict(lambda: -1)  # by owner and key
         met: set[tuple[str, int]] = set()
         found: list[Violation] = []
         for number, event in enumerate(history):
-            if isinstance(event, Owned) and not across_owners:
-                latest = dict.fromkeys(range(KEYS), -1)
             for offset in event.offsets if isinstance(event, Seen) else ():
                 assert isinstance(event, Seen)
                 record = (event.shard, offset)
@@ -92,7 +91,8 @@ class Family:
                     continue
                 met.add(record)
                 key, put = self.logs[event.shard].content(offset)
-                if put < latest[key]:
-                    found.append(Violation("R9", "key-order", number, f"key {key}: put {put} after {latest[key]}"))
-                latest[key] = put
+                place = (0 if across_owners else event.epoch, key)
+                if put < latest[place]:
+                    found.append(Violation("R9", "key-order", number, f"key {key}: put {put} after {latest[place]}"))
+                latest[place] = put
         return found

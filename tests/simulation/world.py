@@ -348,6 +348,11 @@ def fit(runs: list[Run], batches: int) -> list[Run]:
     return fitting
 
 
+def token(state: bytes | None) -> object:
+    """What stands for a state in the history: nothing for a fresh one, and not all of a big one."""
+    return None if state in (None, b"{}") else (state[:40], len(state))
+
+
 class WorkerScript:
     """What handlers do in this world; the witness."""
 
@@ -380,8 +385,7 @@ class WorkerScript:
         told = entry.envelope
         if told is None:
             return None
-        state = None if told.state == b"{}" else told.state
-        return Window(told.start_ms, state, told.is_final, told.is_terminated_early)
+        return Window(told.start_ms, token(told.state), told.is_final, told.is_terminated_early)
 
     def _act(self, entry: Entry) -> tuple[Outcome, bytes]:
         """How the invocation ends, and with which response."""
@@ -445,7 +449,8 @@ class WorkerScript:
         invocation, done, state = (self.epoch, entry.invocation), 0, None
         ok = ending is not None and ending.outcome is Outcome.OK
         if ending is not None and ending.outcome is Outcome.RESPONDED:
-            verdict, state = self._judged.pop(entry.invocation)[1]
+            verdict, returned = self._judged.pop(entry.invocation)[1]
+            state = token(returned)
             ok = isinstance(verdict, Whole)
             done = verdict.done if isinstance(verdict, Partly) else 0
         self.world.history.append(Ended(invocation, ok, done, state=state))

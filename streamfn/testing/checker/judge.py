@@ -211,7 +211,7 @@ class Checker:
             end, why = found
             for position in range(view.position, end):
                 if position not in lane.discarded:
-                    lane.owed.setdefault(position, why)
+                    lane.owed[position] = why
             lane.dispose(view.position, end)
             view.move(end)
             shard.settle()

@@ -28,6 +28,13 @@ class Snapshot(NamedTuple):
 _NOTHING = Snapshot(-1, None, None, -1)
 
 
+def _after_giving_up(before: Snapshot, start_ms: int) -> Snapshot:
+    """What an invocation without records leaves behind whose attempts are used up, where `start_ms` comes next."""
+    if before.open_ms is None or before.open_ms == start_ms:
+        return before._replace(state=None)
+    return Snapshot(before.offset, None, None, before.open_ms)
+
+
 @dataclass(slots=True)
 class _Shard:
     """By epoch, what every success left behind, oldest first; and where and by whom the checkpoint is."""
@@ -63,6 +70,8 @@ class WindowWitness:
             name = "state-differs" if same or window.state is not None else "window-order"
             self._report("R5", name, f"{where}: {window} after {possible}")
             fitting = possible[-1:]
+        elif window.state is None and self._given_up(shard, event.epoch):
+            shard.snapshots[event.epoch] += [_after_giving_up(one, window.start_ms) for one in fitting]
         shard.current[event.epoch] = fitting
         self._records_lie_in(event, window, fitting[0], where)
 
