@@ -9,6 +9,7 @@ import pytest
 from library_rig import FUNCTIONS
 from run_rig import error_line, until
 from test_run_failures import RETRIES, batches, discards, noted
+from test_run_windows import COLLECT, WINDOW, put, story
 from trio.testing import trio_test
 
 import streamfn
@@ -283,3 +284,14 @@ def test_filters_and_lanes_keep_each_keys_order(place):
             per_key.setdefault(key, []).append(json.loads(content)["n"])
     assert per_key == {f"k{key}": [n for n in range(0, 400, 2) if n % 7 == key] for key in range(7)}
     assert place.checkpoints("failing.keyed@s") == {SHARD: 400}
+
+
+def test_windows_hold_what_the_filters_leave(place):
+    place.stream()
+    kinds = [(1, "buy"), (2, "sell"), (61, "sell"), (122, "buy"), (123, "sell"), (200, "sell")]
+    put(place, *((at, json.dumps({"type": kind, "at": at})) for at, kind in kinds))
+    done = place.caught_up(COLLECT, *WINDOW, *BUY)
+    assert done.code == 0, done.err
+    told = [(minute, what, [json.loads(each)["at"] for each in contents]) for minute, what, contents, _ in story(place)]
+    assert told == [(0, "batch", [1]), (0, "final", []), (2, "batch", [122]), (2, "final", [])]
+    assert done.summary["filtered"] == 4
