@@ -282,7 +282,7 @@ def test_the_destination_counts_the_attempts_of_what_was_left_after_progress(lib
     assert record["responseContext"]["functionError"] is None
 
 
-@pytest.mark.conformance("age/splits")
+@pytest.mark.conformance("age/splits-a-batch")
 @pytest.mark.conformance("discards/record-of-an-aged-record")
 def test_the_destination_is_told_of_the_old_record_alone_and_of_no_response(library):
     """One record over the age and five fresh ones, read together."""
@@ -298,7 +298,7 @@ def test_the_destination_is_told_of_the_old_record_alone_and_of_no_response(libr
     assert record["KinesisBatchInfo"]["batchSize"] == 1
 
 
-@pytest.mark.conformance("discards/record-too-large")
+@pytest.mark.conformance("discards/too-large")
 def test_the_destination_is_told_of_a_record_that_is_too_large_for_any_event(library):
     (record,) = library("failing.poison", [NewRecord(b"a", "k"), NewRecord(bytes(5_000_000), "k")])
     assert record["requestContext"]["condition"] == "RecordTooLarge"

@@ -7,12 +7,13 @@ import time
 import pytest
 from run_rig import error_line, keys_of, until
 
+import streamfn
 from streamfn.core.tumbling import CLOSE_DELAY_MS
 from streamfn.log.catalog.datadir import DataDir
 from streamfn.log.producer.producer import Producer
 from streamfn.log.upkeep.reshard import split_shard
 from streamfn.state.store import Store
-from streamfn.types import NewRecord
+from streamfn.types import NewChange, NewRecord
 
 COLLECT = "windowed.collect"
 NAME = "windowed.collect@s"
@@ -103,10 +104,10 @@ def test_several_windows_of_one_read_each_have_their_batches_and_their_final_inv
     rule="DynamoDB streams have windows by the creation time of their changes.",
 )
 def test_a_dynamodb_stream_has_windows_by_the_time_of_its_changes(place):
-    for number, at in enumerate((1, 61)):
-        times = {"ApproximateCreationDateTime": NOON / 1000 + at}
-        change = {"eventName": "INSERT", "dynamodb": {"Keys": {"id": {"S": f"k{number}"}}, **times}}
-        assert place.run("put-change", "t", json.dumps(change)).code == 0
+    with streamfn.open_sync(place.data) as session:
+        for number, at in enumerate((1, 61)):
+            keys = b'{"id":{"S":"k%d"}}' % number
+            session.put_change("t", NewChange("INSERT", keys, creation_ms=NOON + at * 1000))
     done = place.run("run", COLLECT, "--stream", "t", "--until-caught-up", *WINDOW)
     assert done.code == 0, done.err
     assert story(place) == [
@@ -351,7 +352,6 @@ def test_filters_select_what_windows_see(place):
     ("arguments", "words"),
     [
         (["--tumbling-window-in-seconds", "901"], "Member must have value less than or equal to 900"),
-        (["--tumbling-window-in-seconds", "-1"], "Member must have value greater than or equal to 0"),
         ([*WINDOW, "--parallelization-factor", "2"], "arallelization"),
     ],
 )
