@@ -25,7 +25,7 @@ def delete_stream(data: DataDir, store: Store, name: str) -> None:
                 try:
                     held.enter_context(Ownership.acquire(data.locks_path / mapping.uuid))
                 except BusyError as error:
-                    raise BusyError(f"stream {name!r} is not deleted: mapping {mapping.name!r} is {error}") from None
+                    raise BusyError(f"stream {name!r} is not deleted: mapping {mapping.title!r} is {error}") from None
         data.delete_stream(name)
 
 

@@ -155,12 +155,15 @@ class Mappings:
         enable = asked.get("Enabled")
 
         def changed(before: StoredMapping, wanted: Managed) -> tuple[StoredMapping, Managed]:
+            if wanted.state == lifecycle.DELETING:
+                raise refusals.in_use(UPDATE)
             given = configuration.merged(before.options, asked)
             after = before
             if function is not None:
                 handler, suffix = function
                 given["FunctionArn"] = _function_arn(_arn(before, stream), handler) + suffix
                 after = before._replace(handler=handler, code_dir=str(self._code_dir))
+                self._check_others(UPDATE, after, self._store.all_managed())
             options = configuration.run_options(
                 given, handler=after.handler, stream=before.stream_name, name=before.name
             )
@@ -170,8 +173,6 @@ class Mappings:
             enabled = wanted.enabled if enable is None else bool(enable)
             return after, wanted._replace(enabled=enabled, state=state, reason=lifecycle.USER_ACTION)
 
-        if function is not None:
-            self._check_others(UPDATE, mapping._replace(handler=function[0]), self._store.all_managed())
         try:
             mapping, wanted = self._store.alter(mapping.uuid, changed)
         except Fenced:
@@ -198,7 +199,7 @@ class Mappings:
                 self._store.remove(mapping.uuid)
         except BusyError as error:
             if self._store.managed(mapping.uuid) is None:
-                raise BusyError(f"mapping {mapping.name!r} is not deleted: it is {error}") from None
+                raise BusyError(f"mapping {mapping.title!r} is not deleted: it is {error}") from None
             bell.ring(self._data.locks_path)
         return answer
 

@@ -35,6 +35,13 @@ def not_found(operation: str) -> ServiceRefused:
     return ServiceRefused(operation, "ResourceNotFoundException", "The resource you requested does not exist.")
 
 
+def in_use(operation: str) -> ServiceRefused:
+    """The mapping is being deleted; the error is in the service's model, the text is the one that people report."""
+    verb = "update" if operation.startswith("Update") else "delete"
+    reason = f"Cannot {verb} the event source mapping because it is in use."
+    return ServiceRefused(operation, "ResourceInUseException", reason)
+
+
 def duplicate(operation: str, stream_arn: str, function_name: str, uuid: str) -> ServiceRefused:
     """There is a mapping of this function on this stream; the spaces inside the parentheses are Lambda's."""
     reason = (

@@ -49,7 +49,7 @@ def reset_checkpoint(data: DataDir, store: Store, which: str, position: str) -> 
             store.reset(mapping.uuid, offsets)
     except BusyError as error:
         raise BusyError(
-            f"the checkpoint of mapping {mapping.name!r} is not reset: it is {error}; disable it, or stop that process"
+            f"the checkpoint of mapping {mapping.title!r} is not reset: it is {error}; disable it, or stop that process"
         ) from None
     return Reset(mapping.uuid, mapping.name, offsets)
 

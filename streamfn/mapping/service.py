@@ -19,7 +19,7 @@ from typing import Any
 
 import trio
 
-from streamfn.errors import Fenced, StreamfnError
+from streamfn.errors import StreamfnError
 from streamfn.mapping import bell, configuration, lifecycle
 from streamfn.mapping.functions import Functions
 from streamfn.mapping.mapping import EventSourceMapping, RunResult
@@ -155,11 +155,11 @@ class Service:
 
     def _take(self, mapping: StoredMapping) -> Serving:
         """Take the mapping for this process."""
-        ownership = self._runtime.own(label(mapping), mapping.uuid)
-        serving = Serving(mapping.uuid, label(mapping), mapping.stream_name, 0, ownership)
+        ownership = self._runtime.own(mapping.title, mapping.uuid)
+        serving = Serving(mapping.uuid, mapping.title, mapping.stream_name, 0, ownership)
         before = self.served.get(mapping.uuid)
         if before is not None:  # it was disabled, or failed, and comes again
-            serving = replace(before, ownership=ownership, error=None, stale=False, name=label(mapping))
+            serving = replace(before, ownership=ownership, error=None, stale=False, name=mapping.title)
         self.served[mapping.uuid] = serving
         return serving
 
@@ -169,23 +169,26 @@ class Service:
         self._nursery.start_soon(self._serve, serving)
 
     async def _serve(self, serving: Serving) -> None:
-        """Run a mapping, reload it whenever it has changed, and let go of it when it is not wanted any more."""
+        """Run a mapping until it is not wanted any more; the others go on when it cannot."""
         try:
-            while True:
-                if serving.mapping is None:
-                    serving.mapping = await self._open(serving)
-                if serving.mapping is None or not await self._run(serving, serving.mapping):
-                    break
-        except Fenced as error:
-            serving.error = error
-            self._runtime.say(f"{serving.name}: {error}")
-        except StreamfnError as error:
-            serving.error = error
-            self._runtime.say(str(error))
+            await self._follow(serving)
+        except* StreamfnError as group:
+            serving.error = _first(group)
+            self._runtime.say(f"{serving.name} stops: {serving.error}")
         finally:
             serving.ownership.release()
             self._running.discard(serving.uuid)
         self._settle()
+
+    async def _follow(self, serving: Serving) -> None:
+        """Open, run, and look again, as long as there is something to run or something new to look at."""
+        again = True
+        while again:
+            if serving.mapping is None:
+                serving.mapping = await self._open(serving)
+            if serving.mapping is not None:
+                await self._run(serving, serving.mapping)
+            again = serving.stale and not self.draining
 
     async def _open(self, serving: Serving) -> EventSourceMapping | None:
         """Open a mapping as the store has it now, and settle its state; None if it is not to run (any more)."""
@@ -228,8 +231,8 @@ class Service:
         stored, wanted = self._runtime.store.find(uuid), self._runtime.store.managed(uuid)
         return None if stored is None or wanted is None else (stored, wanted)
 
-    async def _run(self, serving: Serving, mapping: EventSourceMapping) -> bool:
-        """One run, up to the next reload; whether there is one."""
+    async def _run(self, serving: Serving, mapping: EventSourceMapping) -> None:
+        """One run, up to the next request that concerns the mapping."""
         try:
             if not self.draining and not serving.stale:
                 await mapping.run(until_caught_up=self._until_caught_up)
@@ -243,12 +246,11 @@ class Service:
             with trio.CancelScope(shield=True):
                 await self._runtime.part(mapping)
                 await self.functions.release(mapping.function)
-        return serving.stale and not self.draining
 
 
-def label(mapping: StoredMapping) -> str:
-    """What people call a mapping: its name, or `HANDLER@STREAM` where that is only its UUID."""
-    return f"{mapping.handler}@{mapping.stream_name}" if mapping.name == mapping.uuid else mapping.name
+def _first(group: BaseExceptionGroup[StreamfnError]) -> StreamfnError:
+    leaf = group.exceptions[0]
+    return _first(leaf) if isinstance(leaf, BaseExceptionGroup) else leaf
 
 
 def added(before: RunResult, more: RunResult) -> RunResult:

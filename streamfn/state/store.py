@@ -54,6 +54,11 @@ class StoredMapping(NamedTuple):
     created_ms: int
     updated_ms: int
 
+    @property
+    def title(self) -> str:
+        """What people call it: its name, or `HANDLER@STREAM` where that is only its UUID."""
+        return f"{self.handler}@{self.stream_name}" if self.name == self.uuid else self.name
+
 
 Change = Callable[[StoredMapping, Managed], tuple[StoredMapping, Managed]]
 

@@ -245,6 +245,9 @@ def test_a_state_on_its_way_stays_while_a_process_runs_the_mapping(api):
         assert api("show", "mine")["State"] == "Updating"
         assert api("delete", "mine")["State"] == "Deleting"
         assert api("show", "mine")["State"] == "Deleting"
+        assert api.refused("update", "mine", "--enabled") == refusal(
+            "ResourceInUseException", UPDATE, "Cannot update the event source mapping because it is in use."
+        )
     assert "does not exist" in api.refused("show", "mine")  # the process ended before it could
     assert api("list") == {"EventSourceMappings": []}
     assert api.create("--name", "mine")["State"] == "Creating"

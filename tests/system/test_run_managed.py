@@ -167,6 +167,23 @@ def test_a_mapping_is_disabled_enabled_made_and_deleted_while_others_run(managed
     assert [one["UUID"] for one in managed("list")["EventSourceMappings"]] == [first]
 
 
+def test_a_storm_of_requests_ends_as_the_last_one_said(managed, place, running):
+    place.stream(contents=range(100))
+    uuid = managed.create("seen.handler", "s", "--batch-size", "5")
+    process = running()
+    managed.all_delivered(100)
+    for number in range(12):
+        managed("disable", uuid)
+        managed("update", uuid, "--batch-size", 1 + number)
+        managed("enable", uuid)
+        place.put(range(3))
+    managed.all_delivered(136)
+    managed.state(uuid, "Enabled")
+    process.signal()
+    assert process.wait() == 0, process.err
+    assert deliveries(place.seen) == place.log()
+
+
 def test_an_update_does_not_wait_for_a_batch_that_fails_for_ever(managed, place, running):
     place.stream(contents=["poison"])
     uuid = managed.create("failing.poison")
