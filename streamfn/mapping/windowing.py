@@ -21,6 +21,7 @@ from streamfn.mapping.lane import ShardLane
 from streamfn.mapping.outcome import reported
 from streamfn.mapping.pieces import sequence_numbers
 from streamfn.mapping.source import DOCUMENT_HEADER
+from streamfn.pool.lane import FailureKind
 from streamfn.types import Envelope, Fault, Run, Window
 
 if TYPE_CHECKING:
@@ -95,6 +96,20 @@ class WindowedLane(ShardLane):
             self._retire(self._document)
             self._document = None
         super()._settle()
+
+    # No worker says that a window's invocation succeeded for certain, but a handler may have written to its rings.
+
+    def succeeded(self, batches: int, finished_ns: int) -> None:
+        """There is no state in this: it counts as failed."""
+        self._unhandled = False
+        self._windows.failed(self._owner.now_ns(), reported("the worker's answer has no response", b""))
+        self._owner.failed(self, 0)
+        self._give_up()
+        self._settle()
+
+    def completed(self, answer: Answer) -> None:
+        """The response is judged as every other one."""
+        self.failed(answer, FailureKind.RESPONSE)
 
     def _judge(self, answer: Answer, first: int) -> tuple[Fault | None, int]:
         machine, owner, now = self._windows, self._owner, self._owner.now_ns()
