@@ -40,6 +40,7 @@ UPDATE, DELETE = "UpdateEventSourceMapping", "DeleteEventSourceMapping"
 Answer = dict[str, Any]
 
 _LATEST = ":$LATEST"
+_METRICS = ("EventCount", "ErrorCount", "KafkaMetrics")
 _SERVICES = ("kinesis", "dynamodb")
 
 
@@ -333,6 +334,10 @@ def _check_texts(asked: Mapping[str, Any]) -> None:
     """
     if asked.get("Name") == "":
         raise RefusedError("mapping name '' is not valid: leave it out for the UUID")
+    metrics = asked.get("MetricsConfig", {}).get("Metrics", [])
+    if not set(metrics) <= set(_METRICS):
+        allowed = f"Member must satisfy constraint: [Member must satisfy enum value set: [{', '.join(_METRICS)}]]"
+        raise _violation(f"[{', '.join(metrics)}]", "metricsConfig.metrics", allowed)
     source = asked.get("EventSourceArn")
     if source and not re.fullmatch(ARN_PATTERN if ":" in source else limits.STREAM_NAME_PATTERN, source):
         raise _violation(source, "eventSourceArn", f"Member must satisfy regular expression pattern: {ARN_PATTERN}")

@@ -2,11 +2,15 @@
 
 import json
 import re
+import threading
 
 import pytest
 
 from streamfn.cli import app
 from streamfn.log.catalog.datadir import DataDir
+from streamfn.mapping import request
+from streamfn.mapping.managing import Mappings
+from streamfn.mapping.refusals import ServiceRefused
 from streamfn.state.owner import Ownership
 from streamfn.state.store import Store
 
@@ -443,6 +447,28 @@ def test_a_duplicate_is_refused_in_the_recorded_words_with_their_spaces(api, str
     api.create()
 
 
+def test_of_several_who_make_the_same_at_once_one_succeeds(api, streams, tmp_path):
+    ready, ends = threading.Barrier(6), []
+
+    def make():
+        with Store.open(api.data / "state.db", create=True) as store:
+            mappings = Mappings(DataDir.open(api.data, create=False), lambda: store, tmp_path)
+            ready.wait()
+            try:
+                ends.append(mappings.create(asked)["State"])
+            except ServiceRefused as error:
+                ends.append(error.code)
+
+    asked = {"FunctionName": "app.handler", "EventSourceArn": "s", "StartingPosition": "LATEST"}
+    threads = [threading.Thread(target=make) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(ends) == ["Creating"] + ["ResourceConflictException"] * 5
+    assert len(api.stored()) == 1
+
+
 RANGES = [
     ("--batch-size", "batchSize", 1, 10_000),
     ("--maximum-batching-window-in-seconds", "maximumBatchingWindowInSeconds", 0, 300),
@@ -481,6 +507,76 @@ def test_another_response_type_is_refused(api):
     line = api.refused("create", *COMPLETE, "--function-response-types", "Report")
     assert "'functionResponseTypes' failed to satisfy constraint" in line
     assert "[ReportBatchItemFailures]" in line
+
+
+@pytest.mark.conformance(
+    "mappings/lengths",
+    source="documented",
+    rule="Texts that are longer than the service's model allows are refused in its form: patterns 4,096 characters, "
+    "destinations 350, function names 256.",
+)
+@pytest.mark.parametrize(
+    ("arguments", "member", "most"),
+    [
+        pytest.param(
+            ("--filter-criteria", json.dumps({"Filters": [{"Pattern": "x" * 4097}]})),
+            "filterCriteria.filters.1.member.pattern", 4096, id="pattern",
+        ),
+        pytest.param(
+            ("--destination-config", f"OnFailure={{Destination={'x' * 351}}}"),
+            "destinationConfig.onFailure.destination", 350, id="destination",
+        ),
+        pytest.param(("--function-name", "x." + "y" * 255), "functionName", 256, id="function"),
+    ],
+)  # fmt: skip
+def test_a_text_that_is_too_long_is_refused_in_the_service_s_form(api, arguments, member, most):
+    line = api.refused("create", *COMPLETE, *arguments)
+    assert line.startswith(refusal("ValidationException", CREATE, "1 validation error detected: Value '"))
+    rule = f"Member must have length less than or equal to {most}"
+    assert line.endswith(f"' at '{member}' failed to satisfy constraint: {rule}")
+
+
+@pytest.mark.parametrize("name", ["a b", "arn:aws:nonsense", "arn:aws:kinesis:us-east-1:12:stream/s", "x" * 129, "s/t"])
+def test_an_event_source_that_is_neither_name_nor_arn_is_refused_with_the_pattern(api, name):
+    line = api.refused("create", *SOURCE, name, "--starting-position", "LATEST")
+    assert "at 'eventSourceArn' failed to satisfy constraint: Member must satisfy regular expression pattern" in line
+
+
+def test_metrics_are_those_of_the_model(api):
+    line = api.refused("create", *COMPLETE, "--metrics-config", "Metrics=[Everything]")
+    assert "[EventCount, ErrorCount, KafkaMetrics]" in line
+
+
+@pytest.mark.conformance(
+    "mappings/shapes-of-the-model",
+    source="documented",
+    rule="Parameters and answers are those of the service's model, and botocore reads them; two parameters are ours.",
+)
+def test_parameters_and_answers_are_those_of_the_service_s_model(api):
+    session = pytest.importorskip("botocore.session").get_session()
+    model = session.get_service_model("lambda")
+
+    def members(shape):
+        return set(model.shape_for(shape).members)
+
+    assert set(request.CREATE) - members("CreateEventSourceMappingRequest") == {"Name", "FiltersMax"}
+    assert members("CreateEventSourceMappingRequest") <= set(request.CREATE)
+    assert set(request.UPDATE) ^ members("UpdateEventSourceMappingRequest") == {"FiltersMax"}
+    whole = api.create(
+        "--filter-criteria", f"Filters=[{{Pattern='{PATTERN}'}}]", "--metrics-config", "Metrics=[EventCount]"
+    )
+    assert set(whole) <= members("EventSourceMappingConfiguration")
+    operation = model.operation_model(CREATE)
+    body = {"status_code": 202, "headers": {}, "body": json.dumps(whole).encode()}
+    parsed = botocore_parser(session, model).parse(body, operation.output_shape)
+    assert parsed["LastModified"].timestamp() == pytest.approx(whole["LastModified"], abs=0.001)
+    assert {key: value for key, value in parsed.items() if key not in ("LastModified", "ResponseMetadata")} == {
+        key: value for key, value in whole.items() if key != "LastModified"
+    }
+
+
+def botocore_parser(session, model):
+    return session.get_component("response_parser_factory").create_parser(model.protocol)
 
 
 @pytest.mark.conformance(
