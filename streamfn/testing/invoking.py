@@ -155,6 +155,7 @@ class InProcess:
                 attempt=entry.attempt,
                 started=started,
                 ended=started + ending.duration_ns / 1e9,
+                seconds=ending.duration_ns / 1e9,
                 outcome=name,
                 request_id=request_id,
                 done=done,

@@ -20,6 +20,7 @@ class Batch:
         attempt: deliveries of this batch that count, this one included.
         started: when the handler was called.
         ended: when it was over.
+        seconds: how long it took.
         outcome: how it went; "partly": the response reported records as failed.
         request_id: what the handler saw as `context.aws_request_id`.
         done: how many of its first records succeeded.
@@ -33,6 +34,7 @@ class Batch:
     attempt: int
     started: float
     ended: float
+    seconds: float
     outcome: OutcomeName
     request_id: str
     done: int

@@ -1,11 +1,11 @@
-"""Marks on tests become rows of docs/conformance.md, and those that cannot be understood are refused."""
+"""docs/conformance.md says what the marks on the tests say, and marks that cannot be understood are refused."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from conformance_table import BadMark, collect, write
+from conformance_table import DOCUMENT, ROOT, BadMark, collect, write
 
 
 def rules_of(tmp_path: Path, source: str):  # type: ignore[no-untyped-def]
@@ -67,3 +67,8 @@ def test_a_mark_that_cannot_be_understood_is_named(tmp_path: Path, mark: str, wh
 def test_a_rule_that_is_described_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadMark, match="described twice"):
         rules_of(tmp_path, MARK + "def test_one(): ...\n" + MARK + "def test_two(): ...\n")
+
+
+def test_the_page_is_what_the_marks_say() -> None:
+    page = write(collect(ROOT / "tests"))
+    assert page == DOCUMENT.read_text("utf-8"), "stale: run python tests/conformance/conformance_table.py"

@@ -9,7 +9,7 @@ from pathlib import Path
 from bugs import BUGS, Bug, found_by
 from plan import Plan
 
-SEEDS = 300
+SEEDS = 600
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "simulation.md"
 BEGIN, END = "<!-- detection: begin -->\n", "<!-- detection: end -->\n"
 
@@ -23,13 +23,17 @@ def first_seed(bug: Bug) -> tuple[int, str]:
     raise SystemExit(f"{SEEDS} seeds, and nobody noticed {bug.title}")
 
 
+def words(bug: Bug) -> str:
+    """A bug's name, in words."""
+    return re.sub(r"(?<=.)([A-Z])", lambda match: " " + match[1].lower(), bug.title)
+
+
 def table() -> str:
     """The rows, in the order of the rules."""
     rows = ["| rule | planted bug | seeds to detection | found as |", "|---|---|---|---|"]
     for bug in BUGS:
         seed, names = first_seed(bug)
-        words = re.sub(r"(?<=.)([A-Z])", lambda match: " " + match[1].lower(), bug.title)
-        rows.append(f"| {bug.rule} | {words}: {bug.text[0].lower()}{bug.text[1:]} | {seed + 1} | {names} |")
+        rows.append(f"| {bug.rule} | {words(bug)}: {bug.text[0].lower()}{bug.text[1:]} | {seed + 1} | {names} |")
     return "\n".join(rows) + "\n"
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -282,3 +284,26 @@ def test_the_plugin_loads_nothing_before_it_is_used() -> None:
     ]
     heavy = {"trio", "pyarrow", "orjson", "cffi", "numpy", "sqlite3"}
     assert not heavy & set(json.loads(others.replace("'", '"')))
+
+
+# ---- its documentation
+
+APP = """
+import base64, json
+
+def handler(event, context):
+    for record in event["Records"]:
+        json.loads(base64.b64decode(record["kinesis"]["data"]))["user"].title()
+    return {"batchItemFailures": []}
+"""
+
+
+def test_what_the_documentation_shows_is_so(pytester: pytest.Pytester) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "testing.md").read_text("utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    tests = [block for block in blocks if "def test_" in block]
+    assert len(tests) >= 4
+    pytester.makepyfile(app=APP)
+    files = {f"test_block_{number}": f"import app\n{block}" for number, block in enumerate(blocks)}
+    pytester.makepyfile(**files)
+    pytester.runpytest_inprocess().assert_outcomes(passed=len(tests))
