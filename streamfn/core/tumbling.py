@@ -159,6 +159,11 @@ class WindowLane:
         return self._envelope
 
     @property
+    def complete(self) -> bool:
+        """Whether what goes next would not grow if more were read: the window is sealed, or a call is due."""
+        return self._sealed or self._call is not None or self._is_outgrown
+
+    @property
     def phase(self) -> Phase:
         """What the lane is doing; a call counts as the batch it is retried as."""
         if self._call is not None and self._call.retry is not None:

@@ -59,6 +59,9 @@ class WindowedLane(ShardLane):
             self._windows.read_up_to(self._owner.time_ms(), self._owner.now_ns())
         return super().hand_over()
 
+    def _gathering(self) -> bool:
+        return not self._windows.complete and super()._gathering()
+
     def _submit(self, run: Run, now: int) -> int:
         name = self._introduce_document()
         if name is None:

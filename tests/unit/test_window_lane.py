@@ -228,7 +228,9 @@ def test_a_partial_batch_is_closed_where_the_next_record_is_of_a_later_window() 
     lane = lane_of(window_ns=1_000_000)
     offer(lane, 1, 2)
     assert lane.wake_at(0) == 1_000_000
+    assert not lane.complete
     offer(lane, 10_000)
+    assert lane.complete
     assert lane.wake_at(0) == 0
     assert lane.take(0, 1) == [Run(0, 2, 1, 1)]
 
