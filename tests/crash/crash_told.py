@@ -31,8 +31,8 @@ class Told(NamedTuple):
     `checkpoint`, and `disposed`, the ranges of records with a disposition (first offset, end, which) as the
     store has them, which is durable by itself; `trimmed`: a trim was asked for; `number`: the highest sequence
     number anybody has seen, as (length, text); `weak`: a life had a durability weaker than fsync; `refused`:
-    records of appends that failed in this life, by offset, which a loss of power may bring back where nothing
-    has been synced since.
+    records of appends that failed, or that an opening has cut off, by offset: a loss of power may bring them back
+    where nothing has been synced since.
     """
 
     given: tuple[NewRecord | None, ...] = ()
@@ -108,14 +108,19 @@ def difference(record: Record, given: NewRecord | None) -> str | None:
 
 
 def as_found(told: Told, seen: Seen) -> Told:
-    """What is told when a log was opened: what was found is what was given."""
+    """What is told when a log was opened: what was found is what was given.
+
+    What was not found has been cut off, and nobody has synced that yet: a loss of power may bring it back.
+    """
     given = list(told.given[: seen.end])
     given += [None] * (seen.end - len(given))  # what was refused at the end may have come back
     for record in seen.records:
         if difference(record, given[record.offset]):
             there = [one for offset, one in told.refused if offset == record.offset and not difference(record, one)]
             given[record.offset] = there[0]
-    return told._replace(given=tuple(given), refused=())
+    cut = [(offset, one) for offset, one in enumerate(told.given) if offset >= seen.end and one]
+    cut += [(offset, one) for offset, one in told.refused if offset >= seen.end]
+    return told._replace(given=tuple(given), refused=tuple(cut))
 
 
 def expect_same(seen: Seen, told: Told, start: int) -> None:

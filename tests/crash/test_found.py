@@ -116,11 +116,20 @@ def test_captured_records_follow_what_is_there_after_records_without_numbers_fou
     assert numbers == ["7", "8"]
 
 
-@pytest.mark.parametrize("number", [3522, 7441], ids=["a refused append came back", "the reserve was not synced"])
-def test_scripts_that_broke_a_promise_keep_it(number, monkeypatch):
+@pytest.mark.parametrize(
+    ("seed", "number"),
+    [
+        pytest.param(2029, 3522, id="a refused append came back"),
+        pytest.param(2029, 7441, id="the reserve was not synced"),
+        pytest.param(2030, 19342, id="what an opening had cut off came back before the next sync"),
+        pytest.param(2030, 17852, id="and behind other records"),
+        pytest.param(2030, 40251, id="and where nothing is ever synced"),
+    ],
+)
+def test_scripts_that_broke_a_promise_keep_it(seed, number, monkeypatch):
     monkeypatch.setattr(reserve, "BLOCK", RESERVE_BLOCK)
-    explorer = Explorer(2029, 1 << 30, 0, 1)
-    chance = random.Random(f"2029/{number}")
+    explorer = Explorer(seed, 1 << 30, 0, 1)
+    chance = random.Random(f"{seed}/{number}")
     explorer._long(long_script(chance), number, chance)
     assert explorer.states > 100
     assert not explorer.broken, "\n".join(explorer.broken)
