@@ -94,7 +94,10 @@ class Shard:
                 self._pass_gone(lane, view)
 
     def _pass_gone(self, lane: Lane, view: View) -> None:
-        while self.gone and view.position < len(lane.offsets) and self.is_gone(lane.offsets[view.position]):
+        """Nothing that is gone has to be handed over; what has been, and comes again, its owner still holds."""
+        while self.gone and view.front is None and view.position < len(lane.offsets):
+            if not self.is_gone(lane.offsets[view.position]):
+                return
             view.move(view.position + 1)
 
     def undone(self, end: int) -> Iterator[int]:
