@@ -27,6 +27,7 @@ from streamfn.doors.openfiles import allow_open_files
 from streamfn.errors import RefusedError, StreamfnError
 from streamfn.log.catalog.datadir import DataDir
 from streamfn.mapping.logs import LogWriter
+from streamfn.mapping.mapping import RunResult
 from streamfn.mapping.options import RunOptions
 from streamfn.mapping.runtime import Runtime
 from streamfn.mapping.service import Service, Serving
@@ -184,10 +185,9 @@ def _summary(serving: Serving) -> RunSummary:
 def _totals(served: list[Serving]) -> dict[str, object]:
     """One object: the sums, from the first hand-over to the last durable checkpoint of any, and each mapping's own."""
     each = [{**_summary(serving).to_json(), "UUID": serving.uuid} for serving in served]
-    names = (
-        "records", "batches", "errors", "discarded", "trimmed", "lost", "on_failure_pending", "filtered", "remaining",
-    )  # fmt: skip
-    totals: dict[str, object] = {name: sum(int(str(one[name])) for one in each) for name in names}
+    nothing = summary_of("", "", RunResult(0, 0, 0, 0, 0.0, ""), 0).to_json()
+    counts = [name for name, value in nothing.items() if isinstance(value, int) and not isinstance(value, bool)]
+    totals: dict[str, object] = {name: sum(int(str(one[name])) for one in each) for name in counts}
     begun = [serving.first_ns for serving in served if serving.first_ns]
     seconds = max(0, max(serving.last_ns for serving in served) - min(begun)) / 1e9 if begun else 0.0
     records = sum(serving.result.records for serving in served)

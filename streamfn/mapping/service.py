@@ -13,7 +13,7 @@ the database in between: the bell is watched with inotify.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -253,17 +253,15 @@ def _first(group: BaseExceptionGroup[StreamfnError]) -> StreamfnError:
     return _first(leaf) if isinstance(leaf, BaseExceptionGroup) else leaf
 
 
+# Of a result's numbers, what a later run says again.
+_STANDING = ("on_failure_pending",)
+
+
 def added(before: RunResult, more: RunResult) -> RunResult:
     """Two runs of one mapping, one after the other, as one: sums, and otherwise what the later one says."""
-    return replace(
-        more,
-        records=before.records + more.records,
-        batches=before.batches + more.batches,
-        errors=before.errors + more.errors,
-        discarded=before.discarded + more.discarded,
-        trimmed=before.trimmed + more.trimmed,
-        lost=before.lost + more.lost,
-        filtered=before.filtered + more.filtered,
-        windows_given_up=before.windows_given_up + more.windows_given_up,
-        seconds=before.seconds + more.seconds,
-    )
+    counts = {
+        each.name: getattr(before, each.name) + getattr(more, each.name)
+        for each in fields(RunResult)
+        if each.name not in _STANDING and isinstance(getattr(more, each.name), int | float)
+    }
+    return replace(more, **counts)
