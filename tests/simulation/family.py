@@ -78,8 +78,8 @@ class Family:
     def out_of_order(self, history: list[Event], *, across_owners: bool) -> list[Violation]:
         """Judge by keys alone: the records of each are seen for the first time in the order in which they were put.
 
-        Not `across_owners`: what one owner gave up, and died before that was durable, the next one may deliver; and what
-        is gone for the next one, a worker of the last may still have.
+        Not `across_owners`: what one owner gave up, and died before that was durable, the next one may deliver; and
+        what is gone for the next one, a worker of the last may still have.
         """
         latest: defaultdict[tuple[int, int], int] = defaultdict(lambda: -1)  # by owner and key
         met: set[tuple[str, int]] = set()

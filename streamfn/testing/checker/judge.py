@@ -180,8 +180,8 @@ class Checker:
             self._report("R6", "overlapping-invocations", f"{where} while {view.live.offsets} runs")
         view.live = event
         self._pass_over(shard, lane, view, start)
-        passed = range(start, view.position)
-        if passed and all(shard.is_gone(lane.offsets[each]) and each not in lane.done_in for each in passed):
+        passed, epoch = range(start, view.position), event.epoch
+        if passed and all(shard.is_gone(lane.offsets[each]) and lane.done_in.get(each) != epoch for each in passed):
             view.position = start  # its owner had read them before they were gone
         if start > view.position:
             self._report("R4", "skip", f"{where} although {lane.offsets[view.position]} is not done")

@@ -78,9 +78,6 @@ class Shard:
         """These records are gone: that is their disposition, once everything before them has one."""
         self.gone.append((first, end))
         self.learn(end)
-        for lane in self.lanes.values():
-            for position in [each for each in lane.owed if first <= lane.offsets[each] < end]:
-                del lane.owed[position]
         self.settle()
 
     def settle(self) -> None:
@@ -111,7 +108,7 @@ class Shard:
         """Offsets below `end` that were given up although no durable discard says so."""
         for lane in self.lanes.values():
             for position in lane.owed:
-                if lane.offsets[position] < end:
+                if lane.offsets[position] < end and not self.is_gone(lane.offsets[position]):
                     yield lane.offsets[position]
 
     def changes_of_owner(self, offset: int) -> int:
