@@ -40,8 +40,8 @@ if TYPE_CHECKING:
         RefusedError,
         StreamfnError,
     )
-    from streamfn.mapping.mapping import RunResult
     from streamfn.mapping.outcome import Outcome
+    from streamfn.mapping.result import RunResult
     from streamfn.session import Function, MappingState, Session, open
     from streamfn.sync import (
         SyncChanges,
@@ -82,7 +82,7 @@ _HOMES = {
     "Put": "streamfn.doors.putting",
     "Records": "streamfn.doors.records",
     "RefusedError": "streamfn.errors",
-    "RunResult": "streamfn.mapping.mapping",
+    "RunResult": "streamfn.mapping.result",
     "Session": "streamfn.session",
     "StoredChange": "streamfn.doors.records",
     "StoredRecord": "streamfn.doors.records",

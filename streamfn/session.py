@@ -46,7 +46,7 @@ from streamfn.log.upkeep.reshard import merge_shards, split_shard, update_shard_
 from streamfn.mapping.deletion import delete_mapping, delete_stream
 from streamfn.mapping.handler import Handler
 from streamfn.mapping.logs import LogWriter
-from streamfn.mapping.mapping import RunResult
+from streamfn.mapping.result import RunResult
 from streamfn.mapping.runtime import Runtime, judge_of, open_runtime
 from streamfn.types import NewChange, NewRecord
 

@@ -36,8 +36,8 @@ from streamfn.log.producer.part import New
 from streamfn.log.storage.durability import Durability
 from streamfn.mapping.handler import Handler
 from streamfn.mapping.managing import Answer
-from streamfn.mapping.mapping import RunResult
 from streamfn.mapping.outcome import Outcome
+from streamfn.mapping.result import RunResult
 from streamfn.session import Function, MappingState, SupportsWrite
 from streamfn.session import open as open_async
 from streamfn.types import NewChange, NewRecord

@@ -17,8 +17,9 @@ from streamfn.doors.openfiles import allow_open_files
 from streamfn.errors import StreamfnError
 from streamfn.log.catalog.datadir import DataDir
 from streamfn.mapping.logs import LogWriter
-from streamfn.mapping.mapping import EventSourceMapping, RunResult
+from streamfn.mapping.mapping import EventSourceMapping
 from streamfn.mapping.options import RunOptions
+from streamfn.mapping.result import RunResult
 from streamfn.mapping.runtime import Runtime, open_runtime
 
 REFRESH_S = 0.2

@@ -16,8 +16,8 @@ from streamfn.doors.options import FunctionOptions, check_options, code_director
 from streamfn.errors import FailedError, HandlerImportError, RefusedError
 from streamfn.mapping import configuration
 from streamfn.mapping.managing import Answer, Mappings
-from streamfn.mapping.mapping import RunResult
 from streamfn.mapping.resetting import reset_checkpoint
+from streamfn.mapping.result import RunResult
 from streamfn.mapping.runtime import Runtime
 from streamfn.mapping.service import Service
 

@@ -11,8 +11,9 @@ import trio
 from streamfn.doors.errors import bare
 from streamfn.doors.options import check_limit
 from streamfn.errors import PoolClosed, RefusedError
-from streamfn.mapping.mapping import EventSourceMapping, RunResult
+from streamfn.mapping.mapping import EventSourceMapping
 from streamfn.mapping.outcome import Outcome
+from streamfn.mapping.result import RunResult
 
 # Outcomes that nobody has taken yet; beyond it the mapping hands nothing over until they are.
 OUTCOMES_MAX = 4096

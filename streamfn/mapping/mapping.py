@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import trio
 
-from streamfn.core.backoff import Backoff
-from streamfn.core.batcher import BatchRules
 from streamfn.core.lane import Lane
 from streamfn.core.tumbling import WindowLane
-from streamfn.core.verdict import Discarded, FailurePolicy
+from streamfn.core.verdict import Discarded
 from streamfn.errors import FailedError, Fenced, HandlerImportError
-from streamfn.events.size import EVENT_FRAME_BYTES, fixed_bytes
+from streamfn.events.size import fixed_bytes
 from streamfn.events.window import bound_text, room
-from streamfn.limits import EVENT_BYTES_MAX
 from streamfn.log.segment.rows import rows
 from streamfn.log.shard.gaps import TRIMMED, Gap
 from streamfn.mapping.delivery import Source
@@ -31,11 +28,13 @@ from streamfn.mapping.feeds import Feeds
 from streamfn.mapping.forwarder import Forwarder
 from streamfn.mapping.histogram import new_histogram
 from streamfn.mapping.logs import LogLines, peak_memory_mb
-from streamfn.mapping.options import FOR_EVER, RunOptions
+from streamfn.mapping.options import RunOptions
 from streamfn.mapping.outcome import Outcome
 from streamfn.mapping.pace import Pace
 from streamfn.mapping.pieces import Span, offsets_of
 from streamfn.mapping.poller import Poller
+from streamfn.mapping.result import Counts, RunResult
+from streamfn.mapping.rules import batch_rules, failure_policy
 from streamfn.mapping.source import event_source, source_header
 from streamfn.mapping.tally import Tally
 from streamfn.state.discards import Discard
@@ -55,61 +54,6 @@ if TYPE_CHECKING:
     from streamfn.types import Envelope, Window
 
 ROLE_ARN = "arn:aws:iam::000000000000:role/lambda-role"
-
-
-@dataclass(slots=True)
-class Counts:
-    """What this run has done so far. `records` and `batches` are those that succeeded.
-
-    `trimmed` are records that retention took before they could be handed over, `lost` those that a crash or damage
-    took, `filtered` those that no filter wanted. `windows_closed` are tumbling windows whose final invocation
-    succeeded, `windows_given_up` calls of windows whose retries were used up.
-    """
-
-    records: int = 0
-    batches: int = 0
-    errors: int = 0
-    discarded: int = 0
-    trimmed: int = 0
-    lost: int = 0
-    filtered: int = 0
-    windows_closed: int = 0
-    windows_given_up: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class RunResult:
-    """What one `run` did.
-
-    `seconds` is from the first hand-over to the last durable checkpoint; `resumes_at` the durable checkpoint of each
-    shard (an offset: the first record that the next run delivers). `why` says what ended it: `caught up`, `limit` or
-    `drained`. `trimmed` and `lost` count records that were gone before they could be handed over: by retention, or by a
-    crash or damage; `filtered` those that no filter wanted. `on_failure_pending` counts on-failure records that have
-    not reached their destination yet, also those of earlier runs: the next run carries them there. `windows_closed`
-    counts tumbling windows whose final invocation succeeded, `windows_given_up` final invocations and early
-    terminations whose retries were used up; `open_windows` says of each shard whose window has not had its final
-    invocation when that window ends: it goes on with the next run.
-    """
-
-    records: int
-    batches: int
-    errors: int
-    discarded: int
-    seconds: float
-    why: str
-    resumes_at: dict[str, int] = field(default_factory=dict)
-    trimmed: int = 0
-    lost: int = 0
-    on_failure_pending: int = 0
-    filtered: int = 0
-    windows_closed: int = 0
-    windows_given_up: int = 0
-    open_windows: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def records_per_second(self) -> float:
-        """Records by seconds; 0 when there were none."""
-        return self.records / self.seconds if self.seconds else 0.0
 
 
 class EventSourceMapping:
@@ -587,27 +531,6 @@ class EventSourceMapping:
     def close(self) -> None:
         """Give the mapping up: another process may own it from now on."""
         self._ownership.release()
-
-
-def batch_rules(batch_size: int, window_s: float) -> BatchRules:
-    """Lambda's batching rules for a mapping's two parameters."""
-    return BatchRules(
-        batch_size=batch_size,
-        window_ns=int(window_s * 1e9),
-        event_bytes_max=EVENT_BYTES_MAX,
-        frame_bytes=EVENT_FRAME_BYTES,
-    )
-
-
-def failure_policy(options: RunOptions, backoff: Backoff) -> FailurePolicy:
-    """What a mapping's options say about failures, which are paced by `backoff`."""
-    age_s = options.maximum_record_age_in_seconds
-    return FailurePolicy(
-        backoff,
-        maximum_retry_attempts=None if options.maximum_retry_attempts == FOR_EVER else options.maximum_retry_attempts,
-        maximum_record_age_ms=None if age_s == FOR_EVER else age_s * 1000,
-        bisect=options.bisect_batch_on_function_error,
-    )
 
 
 def _open_window(window: Window | None) -> str | None:

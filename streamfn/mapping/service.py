@@ -22,8 +22,9 @@ import trio
 from streamfn.errors import StreamfnError
 from streamfn.mapping import bell, configuration, lifecycle
 from streamfn.mapping.functions import Functions
-from streamfn.mapping.mapping import EventSourceMapping, RunResult
+from streamfn.mapping.mapping import EventSourceMapping
 from streamfn.mapping.options import RunOptions
+from streamfn.mapping.result import RunResult
 from streamfn.mapping.runtime import Runtime
 from streamfn.state.managed import Managed
 from streamfn.state.owner import Ownership

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import streamfn
-from streamfn.mapping.mapping import RunResult
+from streamfn.mapping.result import RunResult
 
 FUNCTIONS = Path(__file__).parent / "functions"
 KINDS = ("kinesis", "dynamodb")

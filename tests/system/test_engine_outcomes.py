@@ -1,5 +1,7 @@
 """What is told of invocations: to the log, and to who watches."""
 
+import time
+
 import pytest
 import trio
 from engine_rig import FUNCTIONS, PATIENCE_S, Log, one_mapping, some, until
@@ -117,3 +119,25 @@ async def test_a_worker_that_is_killed_for_another_mapping_costs_no_attempt(tmp_
                     scope.cancel()
     (result,) = results
     assert (result.records, result.discarded) == (2, 0)
+
+
+@trio_test
+async def test_a_record_that_expires_while_it_is_retried_is_discarded_and_the_next_one_goes_on(tmp_path, monkeypatch):
+    """The record clock is two minutes ahead from the first failure on until something was discarded."""
+    monkeypatch.setenv("NOTES", str(tmp_path))
+    options = {"batch_size": 1, "maximum_record_age_in_seconds": 60}
+    fresh = streamfn.NewRecord(b"y", "key", arrival_ms=time.time_ns() // 1_000_000 + 115_000)
+    async with one_mapping(tmp_path, "fails_once", [*some(1), fresh], log=Log(), **options) as (_, mapping):
+        inner = mapping._inner
+        now_ms = inner.time_ms
+
+        def record_ms():
+            return now_ms() + (120_000 if inner.counts.errors and not inner.counts.discarded else 0)
+
+        monkeypatch.setattr(inner, "record_ms", record_ms)
+        with trio.fail_after(PATIENCE_S):
+            result = await mapping.run_until_caught_up()
+        (kept,) = await trio.to_thread.run_sync(lambda: inner.runtime.store.discards(inner.uuid))
+    assert (result.records, result.errors, result.discarded) == (1, 1, 1)
+    assert (kept.discard.first_offset, kept.discard.end_offset, kept.discard.reason) == (0, 1, "RecordAgeExceeded")
+    assert kept.discard.failure.attempts == 1

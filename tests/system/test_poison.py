@@ -2,18 +2,15 @@
 
 import json
 from collections import defaultdict
-from dataclasses import replace
 from math import ceil, log2
 from random import Random
 
-import pytest
 import trio
 from engine_rig import FUNCTIONS, PATIENCE_S, SHARD, Log
 from trio.testing import trio_test
 
 import streamfn
 from streamfn.core.backoff import Backoff
-from streamfn.mapping import mapping as mappings
 
 RECORDS, KEYS, BATCH = 10_000, 100, 100
 ROUNDS, MANY = 3, 1_000
@@ -24,14 +21,6 @@ OPTIONS = {
     "maximum_retry_attempts": 2,
     "on_failure": "failed",
 }
-
-
-@pytest.fixture
-def quick(monkeypatch):
-    """Retries that hardly wait."""
-    policy_of = mappings.failure_policy
-    short = Backoff(initial_ns=1_000_000, max_ns=2_000_000)
-    monkeypatch.setattr(mappings, "failure_policy", lambda options: replace(policy_of(options), backoff=short))
 
 
 def check(lines, poison):
@@ -50,11 +39,12 @@ def check(lines, poison):
 
 
 @trio_test
-async def test_exactly_the_poison_record_is_discarded_wherever_it_is(tmp_path, monkeypatch, quick, soak):
+async def test_exactly_the_poison_record_is_discarded_wherever_it_is(tmp_path, monkeypatch, soak):
     monkeypatch.setenv("NOTES", str(tmp_path))
     draw, rounds = Random(2026), MANY if soak else ROUNDS
     places = [0, RECORDS - 1, *(draw.randrange(RECORDS) for _ in range(rounds - 2))]
     async with streamfn.open(tmp_path / "d", log=Log()) as session:
+        session._runtime.backoff = Backoff(initial_ns=1_000_000, max_ns=2_000_000)
         records = [streamfn.NewRecord(b"%d" % number, f"key-{number % KEYS}") for number in range(RECORDS)]
         await session.put_many("s", records)
         (tmp_path / "poison").write_text("none")

@@ -174,19 +174,6 @@ def test_age_splits_a_batch_into_the_expired_and_the_fresh(place):
     assert kept.failure.attempts == 0
 
 
-def test_a_record_that_expires_while_it_is_retried_is_discarded_and_the_next_one_goes_on(place):
-    place.stream()
-    now_ms = time.time_ns() // 1_000_000
-    with Producer(place.opened()) as producer:
-        producer.submit([NewRecord(b"poison", "k", arrival_ms=now_ms - 58_500), NewRecord(b"b", "k")]).result()
-    done = place.caught_up("failing.poison", "--batch-size", "1", "--maximum-record-age-in-seconds", "60")
-    assert done.code == 3
-    assert batches(place)[-1] == ["b"]
-    (kept,) = discards(place, "failing.poison@s")
-    assert kept.reason == "RecordAgeExceeded"
-    assert kept.failure.attempts == len(batches(place)) - 1 >= 1
-
-
 def test_the_limit_counts_what_was_handed_over_and_not_what_was_too_old(place):
     place.stream()
     now_ms = time.time_ns() // 1_000_000
