@@ -4,7 +4,7 @@ What metadata decide alone is decided here, over whole columns (metadata.py). Ro
 into jobs and spread over the scan processes (scanner.py), which are a function of the pool like the one whose events
 they save. Several calls, of several shards, may be under way at once.
 
-A scan process that dies is replaced by the pool, and its job is done again, then in halves. A record whose scanning
+A scan process that dies is replaced by the pool, and its job is done again, then in pieces. A record whose scanning
 ends the process again and again is selected: what cannot be filtered costs an invocation; dropped, it would be lost,
 and tried for ever it would hold up its shard.
 """
@@ -43,9 +43,11 @@ JOB_MESSAGES = 256
 JOBS_AHEAD = 4
 # Nothing a record can say takes a scan process so long.
 TIMEOUT_S = 60.0
-# How often a job may end its scan process before it is cut in halves, and a single record before it is selected.
-DEATHS_BEFORE_HALVES = 2
+# How often a job may end its scan process before it is cut up, and a single record before it is selected. The pool
+# makes a new process later each time, if none has answered anything: so few cuts lead to the one record.
+DEATHS_BEFORE_CUT = 2
 DEATHS_OF_ONE = 3
+CUT_INTO = 16
 # With fewer rows the columns are asked on the spot: that takes less than the hop through a thread.
 ROWS_ON_THE_SPOT = 2048
 
@@ -158,10 +160,10 @@ class Selector:
                 f"process ended {job.deaths} times over it ({detail})"
             )
             self.done(job, memoryview(array("I", [1, rows[0]])))
-        elif job.deaths < DEATHS_BEFORE_HALVES:
+        elif job.deaths < DEATHS_BEFORE_CUT:
             self.again([job])
         else:
-            self.again(job.halves())
+            self.again(job.cut())
 
     def settle(self) -> None:
         """Something was answered: the next round of the pool gives out more."""
@@ -332,16 +334,17 @@ class _Job:
         """Where they lie."""
         return self.pieces[0].message.segment
 
-    def halves(self) -> list[_Job]:
-        """The same as two; one more death is enough to cut a half."""
+    def cut(self) -> list[_Job]:
+        """The same in pieces; one more death is enough to cut one of them."""
         pieces = self.pieces
         if len(pieces) == 1:
             ((place, message, rows),) = pieces
-            middle = len(rows) // 2
-            parts = [[_Piece(place, message, rows[:middle])], [_Piece(place, message, rows[middle:])]]
+            step = -(-len(rows) // CUT_INTO)
+            parts = [[_Piece(place, message, rows[at : at + step])] for at in range(0, len(rows), step)]
         else:
-            parts = [pieces[: len(pieces) // 2], pieces[len(pieces) // 2 :]]
-        return [_Job(self.call, part, DEATHS_BEFORE_HALVES - 1) for part in parts]
+            step = -(-len(pieces) // CUT_INTO)
+            parts = [pieces[at : at + step] for at in range(0, len(pieces), step)]
+        return [_Job(self.call, part, DEATHS_BEFORE_CUT - 1) for part in parts]
 
     def submit(self, seat: LaneSeat, now_ns: int) -> bool:
         """Stage it; False if there was no room."""

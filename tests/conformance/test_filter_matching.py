@@ -251,3 +251,21 @@ def test_absent_in_an_array_means_in_no_element():
     assert matches(pattern, {"a": [{"c": 1}, {"c": 2}]})
     assert not matches(pattern, {"a": [{"c": 1}, {"b": 2}]})
     assert not matches({"a": {"b": [{"exists": False}], "c": [1]}}, {"a": [{"c": 1}, {"b": 2}]})
+
+
+def test_data_may_nest_as_it_likes():
+    deep = "x"
+    for _ in range(1000):  # as deep as the parser goes
+        deep = [deep]
+    assert matches({"a": ["x"]}, {"a": deep})
+    assert matches({"a": {"b": ["x"]}}, {"a": {"b": deep}, "c": deep})
+    assert matches({"a": {"b": ["x"]}}, {"a.b": "x", "c": deep})
+    assert not matches({"a": {"b": ["x"]}}, {"a.b": "y", "c": {"d": deep}, "a": deep})
+
+
+def test_pattern_may_be_as_deep_as_is_allowed():
+    pattern, event = ["x"], "x"
+    for _ in range(98):
+        pattern, event = {"a": pattern}, [{"a": event}, {"a": "y"}, {"a.a": "z"}]
+    assert matches(pattern, event[0])
+    assert not matches(pattern, {"a": "x"})

@@ -19,7 +19,7 @@ LAMBDA_TEXT = "Invalid filter pattern definition."
 OR = "$or"
 
 # Deeper patterns fit into 4,096 characters, but nobody means them.
-_DEPTH_MAX = 200
+_DEPTH_MAX = 100
 
 
 class FilterError(RefusedError):

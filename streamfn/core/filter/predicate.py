@@ -110,29 +110,32 @@ def _object(node: Node) -> Predicate:
     return on_object
 
 
+def _flat(value: Any) -> Iterator[Any]:
+    """Yield what is in an array, arrays in it taken apart, or the value that is none; data may nest as it likes."""
+    rest = [value]
+    while rest:
+        each = rest.pop()
+        if type(each) is list:
+            rest.extend(reversed(each))
+        else:
+            yield each
+
+
 def _scalars(value: Any) -> Iterator[Any]:
     """Yield the leaves that a value is, or that an array has."""
-    if type(value) is list:
-        for each in value:
-            yield from _scalars(each)
-    elif type(value) is not dict and value is not MISSING:
-        yield value
+    return (each for each in _flat(value) if type(each) is not dict and each is not MISSING)
 
 
 def _objects(value: Any) -> Iterator[dict[str, Any]]:
     """Yield the object that a value is, or the objects of an array."""
-    if type(value) is list:
-        for each in value:
-            yield from _objects(each)
-    elif type(value) is dict:
-        yield value
+    return (each for each in _flat(value) if type(each) is dict)
 
 
 # ---- the slower way
 
 
 def _slow(node: Node, value: Any) -> bool:
-    value = _undotted(value)
+    value = _undotted(value, max(len(path) for path, _ in node.walk()))
     gone = {id(leaf) for path, leaf in node.walk() if leaf.absent and not _has(value, path)}
     # What the node's own leaf says has been asked already, or will be.
     return any(_holds(node, each, gone) for each in _objects(value))
@@ -157,19 +160,20 @@ def _has(value: Any, path: tuple[str, ...]) -> bool:
     return any(path[0] in each and _has(each[path[0]], path[1:]) for each in _objects(value))
 
 
-def _undotted(value: Any) -> Any:
-    """Return the value with dotted keys as the objects they stand for."""
+def _undotted(value: Any, depth: int) -> Any:
+    """Return the value with dotted keys as the objects they stand for, as many steps deep as a pattern looks."""
     if type(value) is list:
-        return [_undotted(each) for each in value]
+        return [_undotted(each, depth) for each in _flat(value)]
     if type(value) is not dict:
         return value
     plain: dict[str, Any] = {}
-    for key, inner in value.items():
-        inner = _undotted(inner)
-        first, *steps = key.split(".")
-        for step in reversed(steps):
-            inner = {step: inner}
-        plain[first] = _merged(plain[first], inner) if first in plain else inner
+    if depth:
+        for key, inner in value.items():
+            first, *steps = key.split(".")
+            inner = _undotted(inner, depth - 1)
+            for step in reversed(steps):
+                inner = {step: inner}
+            plain[first] = _merged(plain[first], inner) if first in plain else inner
     return plain
 
 
