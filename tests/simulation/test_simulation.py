@@ -27,6 +27,23 @@ BLOCK = 200
 RULES = {f"R{number}" for number in range(1, 14)}
 
 
+@pytest.mark.conformance(
+    "promises/at-least-once-in-order",
+    source="documented",
+    rule="Every record is delivered at least once until it succeeds or is discarded, in order for its shard, "
+    "lane or key.",
+)
+@pytest.mark.conformance(
+    "promises/checkpoint",
+    source="ours",
+    rule="A checkpoint stands for dispositions that happened before it, never moves back, and is fenced by "
+    "its owner's epoch.",
+)
+@pytest.mark.conformance(
+    "promises/liveness",
+    source="ours",
+    rule="When faults stop, everything that is left is finished and checkpointed within a bounded time.",
+)
 @pytest.mark.parametrize("first", range(FIRST, END, BLOCK))
 def test_every_record_is_finished_and_the_checkpoint_never_lies(first: int) -> None:
     for seed in range(first, min(first + BLOCK, END)):

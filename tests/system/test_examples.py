@@ -29,7 +29,7 @@ def run(*command, cwd):
 
 
 def test_every_example_is_run_here():
-    assert {path.name for path in EXAMPLES.glob("*.py")} == {*SAYS, "app.py"}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {*SAYS, "app.py", "test_app.py"}
     assert all(name in (EXAMPLES / "README.md").read_text() for name in SAYS)
 
 
@@ -48,6 +48,12 @@ def test_the_script_delivers_only_what_is_new_when_it_is_run_again(tmp_path):
     for _ in range(2):
         done = run(EXAMPLES / "sync_script.py", tmp_path / "data", cwd=tmp_path)
         assert done.stdout.startswith("1000 records in "), done.stderr
+
+
+def test_the_plain_handler_s_own_tests_pass(tmp_path):
+    done = run("-m", "pytest", "-q", "-p", "no:cacheprovider", EXAMPLES / "test_app.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert "4 passed" in done.stdout
 
 
 def test_the_plain_handler_runs_by_the_commands_in_its_docstring(tmp_path):

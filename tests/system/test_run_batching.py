@@ -175,6 +175,12 @@ def test_until_caught_up_ends_where_the_log_ended_when_it_began_although_it_grow
     assert run.summary["records"] == 100
 
 
+@pytest.mark.conformance(
+    "shards/polling",
+    source="documented",
+    rule="Lambda polls a Kinesis shard once a second, and a DynamoDB shard four times.",
+    differs="A record is read as soon as it is in the log.",
+)
 def test_a_record_that_another_process_puts_reaches_the_handler_within_milliseconds(place):
     place.stream(shards=2)
     with place.following("unruly.noted") as run:

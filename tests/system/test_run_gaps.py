@@ -2,6 +2,7 @@
 
 import re
 
+import pytest
 from run_rig import until
 from test_run_damage import append_messages, flip
 from witness import deliveries
@@ -82,6 +83,13 @@ def test_what_the_ledger_names_is_skipped_without_being_asked(place):
     assert [row.reason for row in discards(place)] == [gaps.LOST]
 
 
+@pytest.mark.conformance(
+    "shards/trimmed-while-stopped",
+    source="inferred",
+    rule="A mapping whose checkpoint points at records that are gone goes on with the oldest that is left, "
+    "and nothing is delivered again.",
+    differs="AWS says nothing of them; here they are counted, said, and kept with the checkpoint.",
+)
 def test_what_a_stopped_mapping_lost_to_retention_is_counted_as_trimmed_and_said(place):
     place.stream()
     shard = append_messages(place, 0, 60, segment_bytes=8192)

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 
+import pytest
 from run_rig import until
 from witness import deliveries, first_deliveries, invocations
 
@@ -123,6 +124,12 @@ def test_children_wait_while_their_parent_is_retried_and_the_other_shards_go_on(
     assert "shardId-000000000002" not in order[:last]
 
 
+@pytest.mark.conformance(
+    "shards/children-begin-at-the-horizon",
+    source="documented",
+    rule="Children that come up later are read from their first record, even where the mapping began at "
+    "LATEST.",
+)
 def test_latest_counts_closed_parents_as_finished_and_later_children_begin_at_their_first_record(place):
     place.stream(shards=1)
     put(place, 30)

@@ -90,6 +90,11 @@ def test_a_context_s_time_passes_on_its_clock_and_never_below_nothing() -> None:
 # ---- a mapping in virtual time
 
 
+@pytest.mark.conformance(
+    "batches/no-window",
+    source="documented",
+    rule="Without a batching window a batch is sent as soon as there is anything to send.",
+)
 def test_batches_are_full_and_in_order_and_everything_is_checkpointed() -> None:
     result = run_mapping(lambda event, context: data(event), list("abcde"), batch_size=2)
     assert [batch.response for batch in result.batches] == [["a", "b"], ["c", "d"], ["e"]]
@@ -99,6 +104,11 @@ def test_batches_are_full_and_in_order_and_everything_is_checkpointed() -> None:
     assert result.seconds < 1
 
 
+@pytest.mark.conformance(
+    "batches/window",
+    source="documented",
+    rule="A batch that is not full waits for the batching window, 0 to 300 seconds, before it is sent.",
+)
 def test_a_batching_window_gathers_in_virtual_time() -> None:
     arrivals = [at(0, "a"), at(1, "b"), at(4, "c"), at(20, "d")]
     result = run_mapping(
