@@ -2,8 +2,8 @@
 
     python examples/windows.py [DATA_DIR]
 
-Every invocation of a window gets the state that the one before it returned, and the last one only has that state. So the
-handler adds up while records come, and tells the sums when their minute is over.
+Every invocation of a window gets the state that the one before it returned, and the last one only has that state. So
+the handler adds up while records come, and tells the sums when their minute is over.
 """
 
 import base64
