@@ -29,9 +29,6 @@ from streamfn.errors import DiskFull, FailedError, RefusedError, ShardClosed
 from streamfn.events.failure_record import encode, failure_record, object_key
 from streamfn.log.catalog.datadir import require_kind
 from streamfn.log.catalog.stream import KINESIS
-from streamfn.log.producer.producer import Producer
-from streamfn.log.shard.cursor import ShardCursor
-from streamfn.log.shard.writer import ShardWriter
 from streamfn.log.storage.disk import SYSTEM_DISK, Disk, floor_bytes, write_synced
 from streamfn.mapping.destinations import BUCKET, FILES, OBJECTS
 from streamfn.mapping.position import committed_end
@@ -133,6 +130,10 @@ class StreamDestination:
                 starts[shard.id] = min(start, starts.get(shard.id, start))
         if not wanted:
             return set()
+        # Here and below: what puts into logs is a third of all the modules a run would load, and most never need it.
+        from streamfn.log.shard.cursor import ShardCursor
+        from streamfn.log.shard.writer import ShardWriter
+
         found = set()
         for shard in stream.shards:
             with suppress(ShardClosed):
@@ -147,6 +148,8 @@ class StreamDestination:
 
     def put(self, source: Source, discards: Sequence[StoredDiscard]) -> None:
         """See `Destination`."""
+        from streamfn.log.producer.producer import Producer
+
         records = [NewRecord(source.record(each.discard), each.discard.shard_id) for each in discards]
         with Producer(self._stream(), wait_s=WAIT_S) as producer:
             producer.submit(records).result()
