@@ -13,7 +13,7 @@ import click
 
 from streamfn.cli import shorthand
 from streamfn.cli.options import Settings
-from streamfn.cli.output import print_json
+from streamfn.cli.output import count_of, print_json
 from streamfn.errors import RefusedError
 from streamfn.formats.times import parse_seconds_ms
 from streamfn.log.catalog.datadir import DataDir
@@ -65,10 +65,15 @@ def update(settings: Settings, which: str | None, given: Mapping[str, Any]) -> N
 
 
 def delete(settings: Settings, which: str) -> None:
-    """Delete a mapping and print what it was."""
+    """Delete a mapping and print what it was; what it still had to tell a destination is dropped, and that is said."""
     with _opened(settings, writing=True) as place:
         place.require(DELETE)
-        _print(settings, place.mappings.delete(which))
+        found = place.store().find(which)
+        pending = 0 if found is None else place.store().pending_count(found.uuid)
+        answer = place.mappings.delete(which)
+        if pending and place.store().find(answer["UUID"]) is None:
+            click.echo(f"streamfn: {count_of(pending, 'pending on-failure record')} dropped with it", err=True)
+        _print(settings, answer)
 
 
 def reset(settings: Settings, which: str, position: str) -> None:

@@ -146,6 +146,9 @@ def test_what_a_busy_destination_does_not_take_is_pending_and_the_next_run_carri
         (listed,) = failures(place, "--pending")
         assert (listed["DeliveredAt"], listed["Destination"]) == (None, "failed")
         assert "pending to failed" in place.run("failures", NAME).out
+        place.caught_up("failing.poison", "--name", "other", *ONCE, "--on-failure", "failed")
+        dropped = place.run("mapping", "delete", "other")
+        assert dropped.err == "streamfn: 1 pending on-failure record dropped with it\n"
     done = place.caught_up("failing.poison", *ONCE)  # which names no destination any more
     assert (done.code, done.summary["discarded"], done.summary["on_failure_pending"]) == (0, 0, 0)
     assert len(tailed(place)) == 1
