@@ -15,8 +15,9 @@ from streamfn.errors import RefusedError
 from streamfn.events import window
 from streamfn.events.failure_record import failure_record
 from streamfn.events.size import EVENT_FRAME_BYTES
-from streamfn.limits import EVENT_BYTES_MAX
+from streamfn.limits import EVENT_BYTES_MAX, FILTERS_MAX_DEFAULT
 from streamfn.mapping.options import FOR_EVER, RunOptions, validate
+from streamfn.mapping.request import patterns_of
 from streamfn.testing.builders import function_arn
 from streamfn.testing.clock import NS_PER_MS, NS_PER_S, Agenda, VirtualClock
 from streamfn.testing.engine import COMMIT_DELAY_NS, Engine, Feed, Judged, Setup
@@ -43,7 +44,8 @@ def run_mapping(
     bisect_batch_on_function_error: bool = False,
     function_response_types: Iterable[str] = (),
     tumbling_window_in_seconds: int = 0,
-    filters: Iterable[str] = (),
+    filter_criteria: Mapping[str, Any] | None = None,
+    filters_max: int = FILTERS_MAX_DEFAULT,
     parents: Mapping[str, Sequence[str]] | None = None,
     retention_seconds: float | None = None,
     timeout_seconds: float = 3.0,
@@ -76,7 +78,8 @@ def run_mapping(
         seed: of the backoff's jitter.
         max_seconds: a day, unless said, which is as long as Kinesis keeps records by default.
 
-    All other options are those of Lambda's event source mappings, checked as in production.
+    All other options are those of Lambda's event source mappings, in the library's words, checked as in production:
+    `filter_criteria` is `{"Filters": [{"Pattern": JSON text}]}`.
 
     Raises:
         RefusedError: an option is out of its range, or a filter pattern is not valid.
@@ -92,7 +95,8 @@ def run_mapping(
         bisect_batch_on_function_error=bisect_batch_on_function_error,
         function_response_types=tuple(function_response_types),
         tumbling_window_in_seconds=tumbling_window_in_seconds,
-        filters=tuple(filters),
+        filters=patterns_of(filter_criteria or {}),
+        filters_max=filters_max,
     )
     clock = VirtualClock() if clock is None else clock
     validate(options, now_ms=clock.unix_ms())

@@ -15,6 +15,7 @@ from streamfn.errors import RefusedError
 from streamfn.events import window
 from streamfn.events.dynamodb import DynamoDBSource, dynamodb_record
 from streamfn.events.kinesis import kinesis_record
+from streamfn.limits import FILTERS_MAX
 from streamfn.testing.builders import (
     Data,
     dynamodb_source,
@@ -99,7 +100,7 @@ class MemoryStream:
 
     def compile(self, patterns: Sequence[str]) -> None:
         """Take the filter criteria.  Raises RefusedError, with Lambda's words, where they are not valid."""
-        self._filters = compile_filters(patterns, self.kind, at_most=max(5, min(10, len(patterns))))
+        self._filters = compile_filters(patterns, self.kind, at_most=FILTERS_MAX)
 
     def wanted(self, shard: str, offset: int) -> bool:
         """Whether a record passes the filters."""

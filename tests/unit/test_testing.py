@@ -39,6 +39,11 @@ def data(event: Any) -> list[str]:
     return [base64.b64decode(each["kinesis"]["data"]).decode() for each in event["Records"]]
 
 
+def only(pattern: str) -> dict[str, Any]:
+    """Filter criteria of one pattern."""
+    return {"Filters": [{"Pattern": pattern}]}
+
+
 def at(seconds: float, text: str) -> NewRecord:
     """A record that arrives so long after the start."""
     return record(text, arrival_ms=START_MS + int(seconds * S))
@@ -183,7 +188,10 @@ def test_systemexit_is_the_end_of_the_process() -> None:
 def test_filters_leave_only_what_matches() -> None:
     records = [{"x": number} for number in range(10)] + ["no json"]
     result = run_mapping(
-        lambda event, context: data(event), records, batch_size=2, filters=['{"data": {"x": [{"numeric": [">", 6]}]}}']
+        lambda event, context: data(event),
+        records,
+        batch_size=2,
+        filter_criteria=only('{"data": {"x": [{"numeric": [">", 6]}]}}'),
     )
     assert [batch.response for batch in result.batches] == [['{"x":7}', '{"x":8}'], ['{"x":9}']]
     assert result.checkpoints[-1].offset == 11
@@ -191,7 +199,7 @@ def test_filters_leave_only_what_matches() -> None:
 
 def test_dynamodb_filters_see_the_records_fields() -> None:
     changes = [change(name, {"id": {"S": name}}) for name in ("INSERT", "MODIFY", "REMOVE")]
-    result = run_mapping(lambda event, context: None, changes, filters=['{"eventName": ["REMOVE"]}'])
+    result = run_mapping(lambda event, context: None, changes, filter_criteria=only('{"eventName": ["REMOVE"]}'))
     assert [each["eventName"] for batch in result.batches for each in batch.records] == ["REMOVE"]
 
 
@@ -241,7 +249,7 @@ def test_retention_takes_what_nobody_could_deliver() -> None:
         ({"batch_size": 0}, "Value '0' at 'batchSize' failed to satisfy constraint"),
         ({"parallelization_factor": 11}, "parallelizationFactor"),
         ({"maximum_record_age_in_seconds": 7}, "maximumRecordAgeInSeconds"),
-        ({"filters": ["{"]}, "Invalid filter pattern definition."),
+        ({"filter_criteria": {"Filters": [{"Pattern": "{"}]}}, "Invalid filter pattern definition."),
         ({"parents": {"b": ["a"]}}, "no records of: a, b"),
     ],
 )
