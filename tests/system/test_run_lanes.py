@@ -8,6 +8,8 @@ from run_rig import until
 
 from streamfn.log.catalog.datadir import DataDir
 from streamfn.log.producer.producer import Producer
+from streamfn.log.segment.segment import list_segments
+from streamfn.log.shard.writer import ShardWriter
 from streamfn.log.upkeep.reshard import split_shard
 from streamfn.state.store import Store
 from streamfn.types import NewChange, NewRecord
@@ -143,6 +145,25 @@ def test_a_limit_hands_over_exactly_so_many_records_over_all_lanes(place):
     firsts = {key: list(dict.fromkeys(contents)) for key, contents in by_key(place).items()}
     assert firsts == expected(records)
     assert place.checkpoints("failing.keyed@s") == {SHARD: 500}
+
+
+def test_what_is_gone_is_skipped_when_every_lane_has_come_up_to_it(place):
+    shard = place.stream().shards[0]
+    records = dealt(600)
+    with ShardWriter.open(shard, segment_bytes=8192) as writer:
+        for first in range(0, 600, 10):
+            writer.append([NewRecord(content.encode(), key) for key, content in records[first : first + 10]])
+        writer.commit()
+    _, second, third, *_ = list_segments(shard)
+    second.path.unlink()
+    options = ["--batch-size", "4", "--workers", "2", "--on-damage", "salvage"]
+    done = place.caught_up("failing.keyed", FACTOR, "3", *options)
+    lost = third.first_offset - second.first_offset
+    assert (done.code, done.summary["lost"], done.summary["records"]) == (3, lost, 600 - lost)
+    assert by_key(place) == expected(records[: second.first_offset] + records[third.first_offset :])
+    before = [n for n, row in enumerate(noted(place)) if int(row["contents"][0]) < second.first_offset]
+    assert before == list(range(len(before))), "a batch from behind the gap ran before one in front of it"
+    assert place.checkpoints("failing.keyed@s") == {SHARD: 600}
 
 
 def test_it_follows_the_stream_and_its_children_after_a_split(place):
