@@ -4,9 +4,12 @@
 
 import json
 import random
+from array import array
+from heapq import merge
 
 import pytest
 
+from streamfn._native import ffi
 from streamfn.core.filter import compile_filters
 from streamfn.core.filter.expression import NOT_JSON
 from streamfn.log.catalog.datadir import DataDir
@@ -14,6 +17,8 @@ from streamfn.log.segment.rows import rows
 from streamfn.log.shard.reader import ShardReader
 from streamfn.log.shard.writer import ShardWriter
 from streamfn.mapping.filtering import constants
+from streamfn.mapping.metadata import decide
+from streamfn.mapping.scanner import Scan, State
 from streamfn.types import NewChange, NewRecord
 
 
@@ -29,7 +34,7 @@ def stream_of(path, records, *, kind="kinesis", chunk=37, segment_bytes=64 * 102
 
 def parsed(data):
     try:
-        return json.loads(data, parse_constant=refuse)
+        return json.loads(data.decode(), parse_constant=refuse)
     except (ValueError, RecursionError):
         return NOT_JSON
 
@@ -50,6 +55,25 @@ def expected(stream, patterns):
     with ShardReader.open(stream.shards[0], 0) as reader:
         while messages := reader.poll(1 << 20):
             found += [row.offset for message in messages for row in rows(message) if filters.matches(seen(row))]
+    return found
+
+
+def selected(stream, patterns):
+    """The offsets that a selector would find, with the scan done here."""
+    filters = parsed_filters(stream, patterns)
+    scan, found = Scan(State(stream.kind, filters.scan)), []
+    with ShardReader.open(stream.shards[0], 0) as reader:
+        while messages := reader.poll(1 << 16):
+            for message, certain, open_rows in zip(messages, *decide(filters, messages), strict=True):
+                content = memoryview(ffi.buffer(message.segment.base, message.segment.size))
+                everything = range(message.rows)
+                wanted = everything if open_rows is None else open_rows.tolist()
+                passed = (
+                    scan.selected(message.segment.base, content, message.cdata.column, wanted) if wanted else array("I")
+                )
+                content.release()
+                numbers = everything if certain is None else merge(certain, passed)
+                found += [message.first_offset + number for number in numbers]
     return found
 
 

@@ -1,34 +1,7 @@
 """Rows that metadata decide and rows that are scanned, together: what the pure filters select, without a process."""
 
-from array import array
-from heapq import merge
-
 import pytest
-from filter_rig import DYNAMODB, KINESIS, expected, parsed_filters, some_changes, some_records, stream_of
-
-from streamfn._native import ffi
-from streamfn.log.shard.reader import ShardReader
-from streamfn.mapping.metadata import decide
-from streamfn.mapping.scanner import Scan, State
-
-
-def selected(stream, patterns):
-    """The offsets that a selector would find, with the scan done here."""
-    filters = parsed_filters(stream, patterns)
-    scan, found = Scan(State(stream.kind, filters.scan)), []
-    with ShardReader.open(stream.shards[0], 0) as reader:
-        while messages := reader.poll(1 << 16):
-            for message, certain, open_rows in zip(messages, *decide(filters, messages), strict=True):
-                content = memoryview(ffi.buffer(message.segment.base, message.segment.size))
-                everything = range(message.rows)
-                wanted = everything if open_rows is None else open_rows.tolist()
-                passed = (
-                    scan.selected(message.segment.base, content, message.cdata.column, wanted) if wanted else array("I")
-                )
-                content.release()
-                numbers = everything if certain is None else merge(certain, passed)
-                found += [message.first_offset + number for number in numbers]
-    return found
+from filter_rig import DYNAMODB, KINESIS, expected, selected, some_changes, some_records, stream_of
 
 
 @pytest.mark.parametrize("chunk", [1, 37, 600])
