@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from streamfn.events import document
+from streamfn.events import document, partial, window
 from streamfn.events.partial import Failed, Partly, is_whole
 from streamfn.events.response import MarshalError, marshal
 from streamfn.limits import RESPONSE_BYTES_MAX
@@ -55,8 +55,6 @@ class InProcess:
         self._function = function
         self._start_ns = start_ns
         self._context: type[VirtualContext] = context_type(function.name, function.memory_limit_in_mb, clock)
-        self._places: dict[int, int] = {}  # by invocation: where in `batches`
-        self._verdicts: dict[int, Judged] = {}
 
     # ---- the worker's side
 
@@ -108,7 +106,7 @@ class InProcess:
             except MarshalError as error:
                 fault = document.marshal_error(error, request_id)
             except SystemExit as leave:
-                outcome, fault = Outcome.CRASHED, document.exited(request_id, f"exit status {leave.code or 0}")
+                outcome, fault = Outcome.CRASHED, document.exited(request_id, f"exit status {_status(leave)}")
             except Exception as error:  # a handler may raise anything: this is the border to the user's code
                 fault = document.from_exception(error, request_id)
             else:
@@ -137,7 +135,7 @@ class InProcess:
         started = (self._clock.monotonic_ns() - self._start_ns) / 1e9
         done, name = len(entry.offsets), _NAMES.get(ending.outcome, "succeeded")
         if ending.outcome is Outcome.RESPONDED:
-            verdict = self._stream_judge(entry, ending.payload).verdict
+            verdict = judge(self._stream, self._function, entry, ending.payload).verdict
             match verdict:
                 case Partly(part):
                     done, name = part, "partly"
@@ -164,19 +162,21 @@ class InProcess:
             )
         )
 
-    def _stream_judge(self, entry: Entry, payload: bytes) -> Judged:
-        return judge(self._stream, self._function, entry, payload)
-
 
 def judge(stream: MemoryStream, function: FunctionSetup, entry: Entry, payload: bytes) -> Judged:
     """What a response that is not a certain success says."""
-    from streamfn.events import partial, window
-
     numbers = stream.sequence_numbers(entry.shard, entry.offsets)
     if not function.windowed:
         return Judged(partial.judge(payload, numbers))
     verdict, state = window.judge(payload, numbers if function.reports_failures else None)
     return Judged(verdict, None if isinstance(verdict, Failed) else state)
+
+
+def _status(leave: SystemExit) -> int:
+    """How the interpreter would have ended: a text is printed, and is status 1."""
+    if leave.code is None:
+        return 0
+    return leave.code & 0xFF if isinstance(leave.code, int) else 1
 
 
 def _loads(payload: bytes) -> Any:

@@ -77,9 +77,20 @@ class Runtime(Engine):
 
 
 class Store(MemoryStore):
-    """A store that refuses now and then."""
+    """A store that refuses now and then, and is the witness of who owns the mapping."""
 
-    failing = False
+    def __init__(self, starts: dict[str, int], history: list[Event]) -> None:
+        super().__init__(starts)
+        self.failing = False
+        self.history = history
+
+    def acquire(self) -> int:
+        self.epoch = self.next_epoch()
+        self.history.append(Owned(self.epoch))
+        return self.epoch
+
+    def next_epoch(self) -> int:
+        return self.epoch + 1
 
     def commit(self, epoch: int, *args: Any) -> None:
         if self.failing and epoch == self.epoch:
@@ -140,9 +151,9 @@ class World:
         self.starts = {name: self.draw.choice([0, 17]) for name in names}
         self.family = Family(self.starts, Random(plan.seed ^ 0xFA11), log)
         self.logs: dict[str, Any] = self.family.logs
-        self.store = store(self.starts)
+        self.store = store(self.starts, self.history)
         self.healed = False
-        self.invocations = 0
+        self.drained_ns = 0  # how long it took from the end of the faults until everything was done
         self.marked: set[int] = set()
         self.destination: dict[int, Row] = {}
         self._forwarder = forwarder(self)
@@ -183,6 +194,7 @@ class World:
         self.store.failing = False
         ends = {name: log.end_offset for name, log in self.logs.items()}
         self.agenda.run(plan.heal_ns + LIVENESS_NS, lambda: self._is_done(ends))
+        self.drained_ns = self.agenda.now_ns - plan.heal_ns
         for name, log in self.logs.items():
             for offset in range(log.trimmed_to, log.end_offset):
                 self.history.append(Logged(name, offset, log.content(offset), str(offset)))
@@ -240,10 +252,7 @@ class World:
 
     def _start(self) -> None:
         if self.runtime is None:
-            self.history.append(Owned(self.store.epoch + 1))
             self.runtime = self._runtime_type(self, self.setup)
-            if self.history[-1] == Owned(self.runtime.epoch + 1):
-                self.history[-1] = Owned(self.runtime.epoch)
 
     def _crash(self) -> None:
         """The runtime dies.  Its workers may live on for a moment, and so may a commit under way."""
@@ -359,7 +368,8 @@ class WorkerScript:
     def __init__(self, world: World, epoch: int) -> None:
         self.world = world
         self.epoch = epoch
-        self._judged: dict[int, tuple[object, Judged]] = {}  # by invocation
+        self._seen: set[int] = set()  # by invocation
+        self._judged: dict[int, Judged] = {}
 
     def started(self, entry: Entry) -> Ending:
         world, plan, draw = self.world, self.world.plan, self.world.draw
@@ -367,6 +377,7 @@ class WorkerScript:
         if not world.healed and draw.random() < plan.throttle_rate:
             return Ending(duration_ns, Outcome.THROTTLED)
         name, offsets, log = entry.shard, entry.offsets, world.logs[entry.shard]
+        self._seen.add(entry.invocation)
         world.history.append(
             Seen(
                 name,
@@ -435,21 +446,16 @@ class WorkerScript:
         elif not response:
             return Outcome.OK, b"null"
         payload = orjson.dumps(response)
-        self._judged[entry.invocation] = (payload, world.judge(entry, payload))
+        self._judged[entry.invocation] = world.judge(entry, payload)
         return Outcome.RESPONDED, payload
 
     def ended(self, entry: Entry, ending: Ending | None) -> None:
-        if ending is not None and ending.outcome is Outcome.THROTTLED:
-            return
-        if ending is None and not any(
-            isinstance(event, Seen) and event.invocation == (self.epoch, entry.invocation)
-            for event in reversed(self.world.history[-1000:])
-        ):
+        if entry.invocation not in self._seen:  # it was throttled
             return
         invocation, done, state = (self.epoch, entry.invocation), 0, None
         ok = ending is not None and ending.outcome is Outcome.OK
         if ending is not None and ending.outcome is Outcome.RESPONDED:
-            verdict, returned = self._judged.pop(entry.invocation)[1]
+            verdict, returned = self._judged.pop(entry.invocation)
             state = token(returned)
             ok = isinstance(verdict, Whole)
             done = verdict.done if isinstance(verdict, Partly) else 0
