@@ -132,7 +132,7 @@ class InProcess:
     # ---- what becomes of it
 
     def _write_down(self, entry: Entry, ending: Ending, request_id: str) -> None:
-        started = (self._clock.monotonic_ns() - self._start_ns) / 1e9
+        started_ns = self._clock.monotonic_ns() - self._start_ns
         done, name = len(entry.offsets), _NAMES.get(ending.outcome, "succeeded")
         if ending.outcome is Outcome.RESPONDED:
             verdict = judge(self._stream, self._function, entry, ending.payload).verdict
@@ -151,8 +151,8 @@ class InProcess:
                 shard_id=entry.shard,
                 sequence_numbers=self._stream.sequence_numbers(entry.shard, entry.offsets),
                 attempt=entry.attempt,
-                started=started,
-                ended=started + ending.duration_ns / 1e9,
+                started=started_ns / 1e9,
+                ended=(started_ns + ending.duration_ns) / 1e9,
                 seconds=ending.duration_ns / 1e9,
                 outcome=name,
                 request_id=request_id,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -375,3 +377,13 @@ def test_windows_follow_each_other_and_keep_their_records(history: list[Event], 
 )
 def test_what_was_accepted_comes_to_its_end_once(history: list[Event], expected: list[str]) -> None:
     assert names(history, 0) == expected
+
+
+def test_the_checker_imports_nothing_else_of_streamfn() -> None:
+    script = (
+        "import sys, streamfn.testing.checker\n"
+        "ours = {name for name in sys.modules if name.startswith('streamfn') and 'checker' not in name}\n"
+        "sys.exit(str(ours) if ours != {'streamfn', 'streamfn.testing', 'streamfn.version'} else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
