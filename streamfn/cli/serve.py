@@ -27,8 +27,8 @@ from streamfn.doors.openfiles import allow_open_files
 from streamfn.errors import RefusedError, StreamfnError
 from streamfn.log.catalog.datadir import DataDir
 from streamfn.mapping.logs import LogWriter
-from streamfn.mapping.result import RunResult
 from streamfn.mapping.options import RunOptions
+from streamfn.mapping.result import RunResult
 from streamfn.mapping.runtime import Runtime
 from streamfn.mapping.service import Service, Serving
 from streamfn.state.store import Store
