@@ -22,7 +22,8 @@ Examples:
 \b
 Options are those of `aws lambda create-event-source-mapping` and its neighbours, and
 so are the answers. A mapping is named by its UUID, by its --name, or as
-HANDLER@STREAM where only one is meant.
+HANDLER@STREAM where only one is meant. Every one of these commands takes --data-dir, and
+--json, which prints the answer on one line.
 """
 
 _CREATE_EPILOG = """\b

@@ -20,6 +20,7 @@ from typing import IO, Any
 import pytest
 
 from streamfn.cli.app import COMMANDS
+from streamfn.cli.mapping import mapping
 from streamfn.log.catalog.datadir import DataDir
 from streamfn.log.shard.reader import ShardReader
 from streamfn.log.shard.writer import ShardWriter
@@ -604,6 +605,13 @@ def test_version_and_help_load_neither_pyarrow_trio_nor_rich() -> None:
 def test_every_command_has_help_with_examples(cli: Cli, command: str) -> None:
     text = cli.ok(command, "-h")
     assert "Examples:" in text
+    assert "--data-dir" in text
+    assert "--json" in text
+
+
+@pytest.mark.parametrize("command", mapping.commands)
+def test_every_command_on_mappings_has_help_and_the_options_of_all(cli: Cli, command: str) -> None:
+    text = cli.ok("mapping", command, "-h")
     assert "--data-dir" in text
     assert "--json" in text
 

@@ -10,6 +10,7 @@ from run_rig import until
 from trio.testing import trio_test
 
 import streamfn
+from streamfn.state import store
 
 FUNCTIONS = Path(__file__).parent / "functions"
 
@@ -72,6 +73,34 @@ async def test_a_run_follows_requests_of_its_own_program_until_it_is_drained(tmp
         assert [(uuid, one.records) for uuid, one in results.items()] == [(made["UUID"], 1)]
         results = await managed.run(until_caught_up=True, workers=1)  # it can be run again
         assert [one.records for one in results.values()] == [0]
+
+
+@trio_test
+async def test_an_idle_run_asks_the_store_nothing_and_hears_of_a_request(tmp_path, monkeypatch):
+    asked, real = [], store.translated
+
+    def counted(path):
+        asked.append(path)
+        return real(path)
+
+    monkeypatch.setattr(store, "translated", counted)
+    async with streamfn.open(tmp_path / "d", log=Quiet()) as session:
+        await session.put("s", b"a")
+        made = await session.managed.create("seen.handler", "s", starting_position="TRIM_HORIZON")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: session.managed.run(workers=1))
+            with trio.fail_after(15):
+                while (await session.managed.get(made["UUID"]))["LastProcessingResult"] != "OK":
+                    await trio.sleep(0.01)
+            await trio.sleep(0.2)
+            asked.clear()
+            await trio.sleep(0.4)
+            assert asked == []
+            await session.managed.update(made["UUID"], batch_size=5)
+            with trio.fail_after(15):
+                while (await session.managed.get(made["UUID"]))["State"] != "Enabled":
+                    await trio.sleep(0.01)
+            session.managed.drain()
 
 
 @trio_test
