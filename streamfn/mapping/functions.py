@@ -19,6 +19,7 @@ class _Key(NamedTuple):
     handler: str
     code_dir: str
     region: str
+    function_arn: str
     judge: str | None
 
 
@@ -36,18 +37,24 @@ class Functions:
         self._started: dict[_Key, _Started] = {}
         self._turn = trio.Lock()  # two mappings that ask together start one function
 
-    async def take(self, options: RunOptions, code_dir: Path, region: str) -> tuple[Function, bool]:
+    async def take(
+        self, options: RunOptions, code_dir: Path, region: str, function_arn: str = ""
+    ) -> tuple[Function, bool]:
         """A function for a mapping with these options, and whether it was started just now; give it to `release`.
+
+        `function_arn` is the mapping's, which may name a version.
 
         Raises:
             HandlerImportError: the handler cannot be loaded.
         """
-        key = _Key(options.handler, str(code_dir), region, judge_of(options))
+        key = _Key(options.handler, str(code_dir), region, function_arn, judge_of(options))
         async with self._turn:
             started = self._started.get(key)
             fresh = started is None
             if started is None:
-                function = await self._runtime.start(options, code_dir=code_dir, region=region)
+                function = await self._runtime.start(
+                    options, code_dir=code_dir, region=region, function_arn=function_arn
+                )
                 started = self._started[key] = _Started(function)
             started.users += 1
         return started.function, fresh

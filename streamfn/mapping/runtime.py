@@ -286,11 +286,13 @@ class Runtime:
         function: Handler | None = None,
         path: Sequence[str] = (),
         region: str = REGION_DEFAULT,
+        function_arn: str = "",
     ) -> Function:
         """Start a function and wait until its workers are ready.
 
         `function` is a callable that has no importable name; `options.handler` is then what it is called by. `path` is
-        the workers' whole `sys.path`; empty: the code directory and what Python has.
+        the workers' whole `sys.path`; empty: the code directory and what Python has. `function_arn` is what the handler
+        is told that it was invoked by; empty: the function's own, unqualified.
 
         Raises:
             HandlerImportError: the handler cannot be loaded.
@@ -310,7 +312,7 @@ class Runtime:
         settings: dict[str, Any] = {
             "handler": options.handler,
             "path": list(path),
-            "function_arn": f"arn:aws:lambda:{region}:000000000000:function:{function_name}",
+            "function_arn": function_arn or f"arn:aws:lambda:{region}:000000000000:function:{function_name}",
             "request_base": self.pool.request_base,
             "timeout_s": timeout_s,
             "judge": judge_of(options),

@@ -212,7 +212,8 @@ class Service:
     async def _start(self, serving: Serving, stored: StoredMapping) -> EventSourceMapping:
         options = self.options(stored)
         stream = await self._runtime.disk(self._runtime.data.stream, stored.stream_name)
-        function, fresh = await self.functions.take(options, Path(stored.code_dir), stream.region)
+        arn = str(stored.options.get("FunctionArn") or "")
+        function, fresh = await self.functions.take(options, Path(stored.code_dir), stream.region, arn)
         try:
             mapping = await self._runtime.managed(
                 stored._replace(name=serving.name), serving.ownership.share(), options, function, init_log=fresh

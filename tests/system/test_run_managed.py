@@ -285,6 +285,27 @@ def test_every_option_of_a_mapping_reaches_its_run(managed, place):
     assert managed.caught_up().summary["records"] == 1
 
 
+@pytest.mark.conformance(
+    "discards/function-arn-as-configured",
+    source="recorded",
+    rule="The on-failure record has the mapping's FunctionArn as it was configured, qualified or not.",
+)
+@pytest.mark.parametrize("version", ["", ":$LATEST"])
+def test_an_on_failure_record_has_the_function_s_arn_as_it_was_configured(managed, place, version):
+    place.stream(contents=["poison"])
+    to = (
+        "--maximum-retry-attempts",
+        "0",
+        "--destination-config",
+        f"OnFailure={{Destination=file:{place.root}/failed}}",
+    )
+    managed.create(f"failing.poison{version}", "s", *to)
+    assert managed.caught_up().code == 3
+    (path,) = (place.root / "failed").iterdir()
+    told = json.loads(path.read_text())
+    assert told["requestContext"]["functionArn"].endswith(f":function:failing-poison{version}")
+
+
 def test_kills_in_the_middle_of_requests_lose_nothing_and_keep_the_order(managed, place):
     place.stream(shards=2, contents=range(600))
     chance = random.Random(6)
