@@ -10,6 +10,7 @@ from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
 from run_rig import FUNCTIONS, error_line, until
+from test_run_damage import append_messages, flip
 from witness import deliveries, invocations
 
 from streamfn.cli import app
@@ -416,6 +417,26 @@ def test_a_handler_that_cannot_be_imported_later_leaves_the_others_running(manag
     managed.all_delivered(12)
     process.signal()
     assert process.wait() == 0, process.err
+
+
+def test_one_mapping_s_damage_is_its_own(managed, place, running):
+    place.stream("s")
+    place.stream("t", contents=range(20))
+    shard = append_messages(place, 0, 6)
+    flip(shard, 30)
+    managed.create("seen.handler", "s")
+    other = managed.create("seen.handler", "t")
+    process = running()
+    process.says(r"seen\.handler@s stops: .*damaged")
+    place.put(range(3), "t")
+    managed.all_delivered(30 + 23)
+    managed.state(other, "Enabled")
+    process.signal()
+    assert process.wait() == 1, process.err
+    assert "damaged" in error_line(process)
+    done = managed.caught_up()
+    assert (done.code, [one["records"] for one in done.summary["mappings"]]) == (1, [0, 0]), done.err
+    assert managed.delivered() == 53
 
 
 def test_a_second_run_names_the_first_one_s_pid(managed, place, running):
