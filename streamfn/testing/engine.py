@@ -235,7 +235,8 @@ class Engine:
         for name in self.around.logs:
             end = self.around.end(name)
             if name not in self.lineage:
-                self.lineage.add(name, self.parents_of(name), end=end, offset=self.start_of(name))
+                start = self.finished_to(name, self.start_of(name))
+                self.lineage.add(name, self.parents_of(name), end=end, offset=start)
                 if end is not None:
                     self._ends[name] = end
             elif end is not None and name not in self._ends:
@@ -244,6 +245,11 @@ class Engine:
                 if name in self.feeds:
                     self._finish(self.feeds[name], end)
         self.serve()
+
+    def finished_to(self, name: str, checkpoint: int) -> int:
+        """A shard is not at its end while a window of it is open, durably."""
+        window = self.around.store.windows.get(name)
+        return checkpoint - 1 if window is not None and window.state is not None else checkpoint
 
     def _finish(self, feed: Feed, end: int) -> None:
         """The shard is closed, for good."""
@@ -497,7 +503,7 @@ class Engine:
                 self.around.committed(self, name, offset, rows[name])
         if self.alive:
             for name, offset in offsets.items():
-                self.durable(name, offset)
+                self.durable(name, self.finished_to(name, offset))
             if any(self._is_dirty(feed, offsets, windows) for feed in self.feeds.values()):
                 self._commit_soon()
             self.serve()

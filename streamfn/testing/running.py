@@ -301,6 +301,8 @@ class _Run:
             return False
         if any(store.offsets[shard] < len(stored) for shard, stored in self.stream.stored.items()):
             return False
+        if any(each.state is not None for each in store.windows.values()):
+            return False
         return all(engine.is_idle(feed) for feed in engine.feeds.values())
 
 

@@ -326,6 +326,13 @@ class ForgetsTheState(Runtime):
         return None
 
 
+class ForgetsOpenWindows(Runtime):
+    """Takes a shard for finished though its last window is open."""
+
+    def finished_to(self, name: str, checkpoint: int) -> int:
+        return checkpoint
+
+
 class MixesWindows(WindowLane):
     """Puts records of the next window into this one."""
 
@@ -535,6 +542,7 @@ BUGS = [
     bug("R12", ForwardsTwice, "settled-twice"),
     bug("R12", ForwardsNothingAfterARestart, "unsettled"),
     bug("R13", ForgetsWhatWasFilteredAway, "lag"),
+    bug("R13", ForgetsOpenWindows, "lag"),
     bug("R13", NeverCommitsTheLastOnes, "lag"),
 ]
 

@@ -193,12 +193,14 @@ class World:
         self.healed = True
         self.store.failing = False
         ends = {name: log.end_offset for name, log in self.logs.items()}
-        self.agenda.run(plan.heal_ns + LIVENESS_NS, lambda: self._is_done(ends))
+        done = self.agenda.run(plan.heal_ns + LIVENESS_NS, lambda: self._is_done(ends))
         self.drained_ns = self.agenda.now_ns - plan.heal_ns
         for name, log in self.logs.items():
             for offset in range(log.trimmed_to, log.end_offset):
                 self.history.append(Logged(name, offset, log.content(offset), str(offset)))
         found = check(self.history, starts=self.starts, ends=ends, rules=self.rules, facts=self.facts)
+        if not done and not found:
+            found.append(Violation("R13", "lag", -1, "a window is open, or a discard not carried to its destination"))
         may_pass = plan.age_ms is not None or plan.retries is not None or plan.trims > 0
         return found + self.family.out_of_order(self.history, across_owners=not may_pass)
 
@@ -225,6 +227,8 @@ class World:
         if any(self.store.offsets.get(name, 0) < end for name, end in ends.items()):
             return False
         if self._forwarder.pending() is not None or len(self.marked) < self._accepted or self.runtime is None:
+            return False
+        if any(window.state is not None for window in self.store.windows.values()):
             return False
         return all(self.runtime.is_idle(feed) for feed in self.runtime.feeds.values())
 
