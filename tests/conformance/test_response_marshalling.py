@@ -205,6 +205,12 @@ CASES: dict[str, object] = {
 }
 
 
+@pytest.mark.conformance(
+    "responses/marshalling",
+    source="documented",
+    rule="What a handler returns becomes the bytes that AWS's own runtime client, awslambdaric, would post, "
+    "or its Runtime.MarshalError.",
+)
 @pytest.mark.parametrize("name", CASES)
 def test_this_response_is_marshalled_as_the_runtime_client_does(
     name: str, ascii_only: bool, monkeypatch: pytest.MonkeyPatch

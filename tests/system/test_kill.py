@@ -76,6 +76,12 @@ def judge(data, seen):
         assert first_deliveries(found[shard]) == numbers
 
 
+@pytest.mark.conformance(
+    "promises/killed-runtime",
+    source="ours",
+    rule="A runtime that is killed loses nothing: what was not checkpointed, at most 50 ms of work, is "
+    "delivered again.",
+)
 @pytest.mark.parametrize("whole_group", [False, True], ids=["the runtime alone", "its process group"])
 def test_a_killed_runtime_loses_nothing_and_leaves_nothing(stream, tmp_path, whole_group, soak):
     rounds, chance = (20 if soak else 5), random.Random(20_261_123)

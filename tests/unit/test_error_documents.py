@@ -158,6 +158,12 @@ def test_an_exit_without_a_reason_says_so(reason: str | None) -> None:
     assert fault.message == "RequestId: id Error: Runtime exited without providing a reason"
 
 
+@pytest.mark.conformance(
+    "events/init-errors",
+    source="documented",
+    rule="A handler that cannot be imported fails with the types and texts of AWS's Python runtime client.",
+    differs="The stack trace of an ImportError, empty there, is kept: it says which import it was.",
+)
 def test_init_errors_have_the_runtime_clients_types_and_texts() -> None:
     missing = document.init_error(raised("import sfn_no_such_module"), "dir/handler")
     assert missing.error_type == "Runtime.ImportModuleError"
