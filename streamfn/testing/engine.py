@@ -179,7 +179,6 @@ class Engine:
         self.lineage = self.lineage_type()
         self.feeds: dict[str, Feed] = {}
         self.invocations = 0
-        self.batches = 0  # handed over and not answered, anywhere
         self.commit_is_due = self.committing = False
         self._ends: dict[str, int] = {}
         self._seat_epochs: defaultdict[tuple[str, int], int] = defaultdict(int)
