@@ -114,8 +114,10 @@ class ShardWork(Generic[Held]):
 
     __slots__ = (
         "_complete_ms",
+        "_done",
         "_ending",
         "_finish",
+        "_fronts",
         "_gap",
         "_held_bytes",
         "_holds",
@@ -133,6 +135,8 @@ class ShardWork(Generic[Held]):
         self.lanes = lanes
         self._reach = reach
         self._pieces: list[deque[_Piece]] = [deque() for _ in lanes]  # what has no disposition, by lane
+        self._fronts = [_FAR] * len(lanes)  # the first offset that each lane has not done
+        self._done = [lane.watermark for lane in lanes]  # as they were when that was found out
         self._seen = [start_offset] * len(lanes)  # behind the last record that each lane was offered
         self._holds: list[_Hold[Held]] = []
         self._held_bytes = 0
@@ -187,6 +191,8 @@ class ShardWork(Generic[Held]):
         position = lane.next_offset
         lane.offer(Chunk(position, prefix, arrivals))
         piece = _Piece(position, position + count, base, rows, prefix[count] - prefix[0])
+        if not self._pieces[index]:
+            self._fronts[index] = piece.offset(position)
         self._pieces[index].append(piece)
         self._held_bytes += piece.bytes
         self._seen[index] = piece.offset(piece.end - 1) + 1
@@ -269,6 +275,7 @@ class ShardWork(Generic[Held]):
                 self._held_bytes -= piece.bytes
         if first is not None:
             self._seen[index] = first
+            self._fronts[index] = self._front(index, lane.watermark)
         return first
 
     def _finish_lanes(self) -> None:
@@ -287,18 +294,26 @@ class ShardWork(Generic[Held]):
 
     def moved(self) -> None:
         """Lanes' watermarks may have moved: so may the shard's.  Call it after answers, and after `hold`."""
-        watermark = self.next_offset
-        for lane, pieces in zip(self.lanes, self._pieces, strict=True):
+        watermark, fronts = self.next_offset, self._fronts
+        for index, lane in enumerate(self.lanes):
             done = lane.watermark
-            while pieces and pieces[0].end <= done:
-                self._held_bytes -= pieces.popleft().bytes
-            if pieces:
-                watermark = min(watermark, pieces[0].offset(max(done, pieces[0].first)))
+            if done != self._done[index]:
+                self._done[index] = done
+                fronts[index] = self._front(index, done)
+            if fronts[index] < watermark:
+                watermark = fronts[index]
         for hold in self._holds:  # from the last one to the first: each may take the watermark below the next
             if hold.first < watermark <= hold.last:
                 watermark = hold.first
         assert watermark >= self.watermark, "a discard was told of when its checkpoint may have been written"
         self.watermark = watermark
+
+    def _front(self, index: int, done: int) -> int:
+        """Let go of what a lane has done; the offset of the first record that it has not, far away if there is none."""
+        pieces = self._pieces[index]
+        while pieces and pieces[0].end <= done:
+            self._held_bytes -= pieces.popleft().bytes
+        return pieces[0].offset(max(done, pieces[0].first)) if pieces else _FAR
 
     def offsets(self, lane: int, first_position: int, records: int) -> Sequence[int]:
         """The shard offsets of consecutive records of a lane, ascending; a range where they follow one another.
