@@ -121,6 +121,7 @@ class ShardWork(Generic[Held]):
         "_gap",
         "_held_bytes",
         "_holds",
+        "_passed",
         "_pieces",
         "_reach",
         "_seen",
@@ -138,6 +139,7 @@ class ShardWork(Generic[Held]):
         self._fronts = [_FAR] * len(lanes)  # the first offset that each lane has not done
         self._done = [lane.watermark for lane in lanes]  # as they were when that was found out
         self._seen = [start_offset] * len(lanes)  # behind the last record that each lane was offered
+        self._passed = start_offset  # behind the last record of a piece that a lane has done with
         self._holds: list[_Hold[Held]] = []
         self._held_bytes = 0
         self._finish: int | None = None
@@ -278,6 +280,22 @@ class ShardWork(Generic[Held]):
             self._fronts[index] = self._front(index, lane.watermark)
         return first
 
+    @property
+    def reached(self) -> int:
+        """Behind the last record that any lane has cut into a batch.
+
+        With `finish_at(reached)` the lanes end level: none of them does anything there that the watermark does not
+        pass, and so nothing is delivered twice when the shard is gone on with from a checkpoint, in whatever lanes.
+        """
+        reached = self._passed
+        for lane, pieces in zip(self.lanes, self._pieces, strict=True):
+            cut = lane.cut_offset
+            for piece in reversed(pieces):
+                if piece.first < cut:
+                    reached = max(reached, piece.offset(min(cut, piece.end) - 1) + 1)
+                    break
+        return reached
+
     def _finish_lanes(self) -> None:
         self._ending = True
         for lane in self.lanes:
@@ -312,7 +330,9 @@ class ShardWork(Generic[Held]):
         """Let go of what a lane has done; the offset of the first record that it has not, far away if there is none."""
         pieces = self._pieces[index]
         while pieces and pieces[0].end <= done:
-            self._held_bytes -= pieces.popleft().bytes
+            piece = pieces.popleft()
+            self._held_bytes -= piece.bytes
+            self._passed = max(self._passed, piece.offset(piece.end - 1) + 1)
         return pieces[0].offset(max(done, pieces[0].first)) if pieces else _FAR
 
     def offsets(self, lane: int, first_position: int, records: int) -> Sequence[int]:

@@ -92,6 +92,7 @@ class ShardFeed:
         self.owner = owner
         self.shard = shard
         self.stopping = False
+        self._levelling = False  # the lanes behind go on up to where the furthest one is, and nothing is read
         self.finish: int | None = None
         self.lanes: list[ShardLane] = [self._lane_of(machine) for machine in machines]
         self._spread: ShardWork[Discard] | None = None
@@ -135,7 +136,7 @@ class ShardFeed:
     @property
     def finished(self) -> bool:
         """Everything up to `finish` has a disposition."""
-        return self._work.finished
+        return self._work.finished and not self._levelling
 
     @property
     def end(self) -> int:
@@ -197,7 +198,7 @@ class ShardFeed:
     @property
     def hungry(self) -> bool:
         """Whether more should be read now."""
-        if self.stopping or self._dry or self._gap is not None:
+        if self.stopping or self._levelling or self._dry or self._gap is not None:
             return False
         if self.finish is not None and self._read_to >= self.finish:
             return False
@@ -265,9 +266,7 @@ class ShardFeed:
         self._selecting.popleft()
         self._meet_gap()
 
-    async def _sort(
-        self, work: ShardWork[Discard], reads: Sequence[Read], rows: Sequence[memoryview | None]
-    ) -> None:
+    async def _sort(self, work: ShardWork[Discard], reads: Sequence[Read], rows: Sequence[memoryview | None]) -> None:
         """Sort messages into the lanes."""
         if sum(message.rows for message, _ in reads) > SORT_ROWS:
             sorted_parts = await trio.to_thread.run_sync(self._parts, reads, rows)
@@ -322,7 +321,7 @@ class ShardFeed:
     def _skip(self) -> bool:
         """Go on behind a gap, once everything before it is done; its records are disposed of without a delivery."""
         gap = self._gap
-        if gap is None or self.stopping or not self._work.at_gap:
+        if gap is None or self.stopping or self._levelling or not self._work.at_gap:
             return False
         first, now = self._work.watermark, self.owner.now_ns()
         self._poller.skip_gap()
@@ -381,6 +380,21 @@ class ShardFeed:
     def end_here(self) -> None:
         """Read no further: what has been read is delivered, and then the shard is finished."""
         self.finish_at(self._read_to if self.finish is None else min(self.finish, self._read_to))
+
+    def level(self) -> None:
+        """Hand over only what lies before the furthest record that a lane has begun with: see `is_level`."""
+        if len(self.lanes) > 1 and self._spread is not None and not self._work.finished:
+            self._levelling = True
+            self._spread.finish_at(self._spread.reached)
+            self.settled()
+            self.wake()
+
+    @property
+    def is_level(self) -> bool:
+        """Whether no lane is behind another any more, but for those that wait for a retry."""
+        return not self._levelling or all(
+            lane.machine.finished or (lane.machine.retrying is not None and not lane.busy) for lane in self.lanes
+        )
 
     def drain(self) -> None:
         """Hand over nothing more, and take back what no worker has started."""

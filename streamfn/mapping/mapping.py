@@ -6,6 +6,7 @@ every checkpoint is committed), and runs until it is told to drain, has caught u
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -52,6 +53,9 @@ if TYPE_CHECKING:
     from streamfn.state.progress import Progress
     from streamfn.state.store import Binding
     from streamfn.types import Envelope, Window
+
+# How long a drain lets lanes that are behind others of their shard catch up.
+LEVEL_S = 5.0
 
 ROLE_ARN = "arn:aws:iam::000000000000:role/lambda-role"
 
@@ -118,6 +122,7 @@ class EventSourceMapping:
         self._no_worker: str | None = None  # why, as it was said last
         self._fenced: Fenced | None = None  # another process owns the mapping, for good
         self._why = ""
+        self._level_by_ns = math.inf  # until when a drain may hand over what evens the lanes out
         self._first_ns = 0
         self._last_ns = 0
 
@@ -142,6 +147,7 @@ class EventSourceMapping:
         self._over, self._why, self._deaf, self.damage = trio.Event(), "", False, []
         self.counts, self.budget = Counts(), limit
         self._first_ns = self._last_ns = 0
+        self._level_by_ns = math.inf
         self.stuck, self.paused = None, self._outrun  # an earlier run may have been cancelled while it waited for room
         self._feeds = Feeds(self)
         try:
@@ -154,6 +160,7 @@ class EventSourceMapping:
                 nursery.start_soon(self._forwarder.run)
                 self._feeds.start(nursery)
                 await self._over.wait()
+                await self._level()
                 await self._finish()
                 nursery.cancel_scope.cancel()
         finally:
@@ -176,8 +183,13 @@ class EventSourceMapping:
         first, *more = self.damage
         return type(first)("; ".join([str(first), *map(str, more)])) if more else first
 
-    def drain(self) -> None:
-        """Stop at a batch edge: hand over nothing more, wait for what runs, never for a retry."""
+    def drain(self, level_s: float = LEVEL_S) -> None:
+        """Stop at a batch edge: hand over nothing more, wait for what runs, never for a retry.
+
+        Where a shard has several lanes, those that are behind go on up to where the furthest one is, so that the next
+        run repeats nothing: for `level_s` seconds at most. Called again, the earlier end of that holds.
+        """
+        self._level_by_ns = min(self._level_by_ns, self.now_ns() + level_s * 1e9)
         self._end("drained")
 
     def result(self) -> RunResult:
@@ -205,6 +217,19 @@ class EventSourceMapping:
     def span_ns(self) -> tuple[int, int]:
         """First hand-over and last durable checkpoint of this run, on the monotonic clock; 0 where there was none."""
         return self._first_ns, self._last_ns
+
+    async def _level(self) -> None:
+        """Of a run that is drained, let lanes that are behind others of their shard catch up with them."""
+        if self._why != "drained" or self.paused:
+            return
+        for feed in self.feeds:
+            feed.level()
+        while self.now_ns() < self._level_by_ns and not all(feed.is_level for feed in self.feeds):
+            if self.paused or self._fenced is not None:
+                return
+            if not self.function.workers and not self._feeds.busy:
+                return  # there may never be one
+            await self.runtime.next_round()
 
     async def _finish(self) -> None:
         """Take back what is staged, wait for what runs, make the last checkpoints durable, carry what was discarded."""

@@ -30,6 +30,9 @@ from streamfn.state.managed import Managed
 from streamfn.state.owner import Ownership
 from streamfn.state.store import StoredMapping
 
+# How long a request lets lanes that are behind others of their shard catch up: nobody sits there and waits for it.
+LEVEL_S = 60.0
+
 
 @dataclass
 class Serving:
@@ -143,7 +146,7 @@ class Service:
                 if wanted.revision != serving.revision and not serving.stale:
                     serving.stale = True
                     if serving.mapping is not None:
-                        serving.mapping.drain()
+                        serving.mapping.drain(0 if wanted.state == lifecycle.DELETING else LEVEL_S)
             elif (
                 wanted.enabled and not self.draining and not self._until_caught_up
             ):  # which adds nothing to what is there

@@ -14,7 +14,9 @@ from test_run_damage import append_messages, flip
 from witness import deliveries, invocations
 
 from streamfn.cli import app
+from streamfn.log.producer.producer import Producer
 from streamfn.state.store import Store
+from streamfn.types import NewRecord
 
 
 class Managed:
@@ -147,6 +149,30 @@ def test_updates_take_effect_at_the_edge_of_a_batch_and_nothing_is_repeated(mana
     sizes = [len(numbers) for _, _, numbers in invocations(place.seen)]
     assert max(sizes) == 9
     assert sizes[:10] == [4] * 10
+
+
+@pytest.mark.conformance(
+    "lanes/drained-level",
+    source="ours",
+    rule="Before a mapping stops or its ParallelizationFactor changes, the lanes that are behind others of their shard "
+    "catch up with them, so that nothing is delivered twice; a retry is not waited for.",
+)
+def test_a_changed_factor_and_a_drained_run_repeat_nothing(managed, place, running):
+    stream = place.stream()
+    keys = ["the lane that lags" if number % 3 else f"key {number}" for number in range(300)]
+    with Producer(stream) as producer:
+        producer.submit([NewRecord(b"", key) for key in keys]).result()
+    uuid = managed.create("seen.slow", "s", "--batch-size", "4", "--parallelization-factor", "4")
+    process = running()
+    managed.all_delivered(40)
+    managed("update", uuid, "--parallelization-factor", "3")
+    managed.state(uuid, "Enabled")
+    managed.all_delivered(120)
+    process.signal()
+    assert process.wait() == 0, process.err
+    assert managed.caught_up().code == 0
+    delivered = [number for _, _, numbers in invocations(place.seen) for number in numbers]
+    assert sorted(delivered) == sorted(place.log()["shardId-000000000000"])
 
 
 def test_a_mapping_is_disabled_enabled_made_and_deleted_while_others_run(managed, place, running):

@@ -259,6 +259,20 @@ def test_behind_an_end_that_was_moved_up_nothing_comes_twice() -> None:
     assert (work.finished, work.watermark) == (True, 10)
 
 
+def test_lanes_end_level_where_the_furthest_one_has_cut() -> None:
+    work = work_of(3, start=100)
+    assert work.reached == 100
+    work.offer(130, [part(lane, 100, list(range(lane, 30, 3)), weight=200) for lane in range(3)])
+    do(work, 0, 1)  # four records of 200 bytes: up to 109
+    lane_of(work, 1).take(0, 2)  # eight: up to 122
+    assert (work.watermark, work.reached) == (101, 123)
+    work.finish_at(work.reached)
+    lane_of(work, 1).succeeded(2, 0)
+    work.moved()
+    assert (do(work, 0, 9), do(work, 2, 9)) == ([Run(4, 4, 1, 1)], [Run(0, 4, 1, 1), Run(4, 3, 1, 1)])
+    assert (work.finished, work.watermark, work.reached) == (True, 123, 123)
+
+
 def test_reading_past_an_end_that_was_passed_already_changes_nothing() -> None:
     work = work_of(1)
     work.offer(2, [part(0, 0, None, 2)])
