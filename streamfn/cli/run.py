@@ -22,6 +22,9 @@ Examples:
   streamfn run app.handler --stream orders --until-caught-up
   streamfn run src/app.handler --stream orders --batch-size 500 --workers 4
   streamfn run app:handler --stream orders --starting-position LATEST --logs all
+  streamfn run app.handler --stream orders --maximum-retry-attempts 2 \\
+      --bisect-batch-on-function-error --on-failure orders-failed
+  streamfn run app.handler --stream orders --parallelization-factor 4
   streamfn run app.handler --stream orders --debug --limit 1     (breakpoint() works)
   streamfn run                       (all mappings that `mapping create` made)
 
@@ -78,6 +81,7 @@ discarded or lost, 130 and 143 interrupted before it was done.
 @click.option(
     "--starting-position-timestamp", metavar="TIME", help="With AT_TIMESTAMP: ISO 8601 or seconds since 1970."
 )
+@feature_options
 @click.option("--workers", type=int, metavar="N", help="Worker processes.  [default: one per processor]")
 @click.option(
     "--timeout",
@@ -110,10 +114,9 @@ discarded or lost, 130 and 143 interrupted before it was done.
 )
 @click.option("--debug", is_flag=True, help="One worker on this terminal, no timeout: breakpoint() works.")
 @common_options
-@feature_options
 def run(
-    features: Features,
     settings: Settings,
+    features: Features,
     handler: str | None,
     stream: str | None,
     name: str,
