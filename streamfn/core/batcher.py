@@ -86,7 +86,6 @@ class Batcher:
     """The records between the reader and the lane.  One lane's; see the top of the file."""
 
     __slots__ = (
-        "_batch_size",
         "_chunks",
         "_finish",
         "_frame_bytes",
@@ -94,6 +93,7 @@ class Batcher:
         "_row",
         "_window_began_ns",
         "_window_ns",
+        "batch_size",
         "buffered_bytes",
         "cut_offset",
         "next_offset",
@@ -102,7 +102,7 @@ class Batcher:
 
     def __init__(self, rules: BatchRules, start_offset: int, now_ns: int) -> None:
         """Begin at `start_offset`; the first window begins now."""
-        self._batch_size = rules.batch_size
+        self.batch_size = rules.batch_size  # as the rules have it
         self._window_ns = rules.window_ns
         self._frame_bytes = rules.frame_bytes
         self._room = rules.event_bytes_max - rules.frame_bytes
@@ -129,7 +129,7 @@ class Batcher:
             return False
         buffered = self.next_offset - self.cut_offset
         return (
-            buffered >= self._batch_size
+            buffered >= self.batch_size
             or self.buffered_bytes > self._room
             or (buffered > 0 and self._finish is not None and self.next_offset >= self._finish)
         )
@@ -223,7 +223,7 @@ class Batcher:
             left = records_max
             ends_here = True
         while left > 0 and batches_max > 0 and self.oversize is None:
-            if not (ends_here or left >= self._batch_size or self.buffered_bytes > self._room):
+            if not (ends_here or left >= self.batch_size or self.buffered_bytes > self._room):
                 is_due = now_ns >= self._window_began_ns + self._window_ns
                 if only_full or runs or not is_due:
                     break
@@ -246,20 +246,20 @@ class Batcher:
     def _cut(self, left: int, batches_max: int) -> tuple[int, int]:
         """Take the front batch and equal ones behind it: (records in each, batches)."""
         prefix, row = self._chunks[0], self._row
-        whole = min(left, len(prefix) - 1 - row) // self._batch_size
+        whole = min(left, len(prefix) - 1 - row) // self.batch_size
         if whole:
             batches = self._fitting(prefix, row, min(whole, batches_max))
             if batches:
-                self._drop(prefix, row, batches * self._batch_size)
-                return self._batch_size, batches
-        return self._cut_one(min(left, self._batch_size)), 1
+                self._drop(prefix, row, batches * self.batch_size)
+                return self.batch_size, batches
+        return self._cut_one(min(left, self.batch_size)), 1
 
     def _fitting(self, prefix: Sequence[int], row: int, batches: int) -> int:
         """How many full batches from `row` on, at most `batches`, fit an event each.
 
         Looks at many at once: those whose bytes fit one event together certainly fit one each.
         """
-        size, room = self._batch_size, self._room
+        size, room = self.batch_size, self._room
         fitting, step = 0, batches
         while fitting < batches:
             step = min(step, batches - fitting)

@@ -398,7 +398,11 @@ class Lane:
         return self._edge
 
     def _discard_old(self, ages: Ages, now_ns: int, than_ms: int, records_max: int | None) -> bool:
-        """Discard what is too old at the watermark, at most one batch of it; whether there may be more."""
+        """Discard what is too old at the watermark, at most one batch of it; whether there may be more.
+
+        Looks at the records of that batch only: everything that is buffered may be too old.
+        """
+        ages.forget(self._watermark.offset)  # what the one before this has discarded
         if (retry := self._retry) is not None:
             first, end = retry.first_offset, retry.first_offset + retry.records
             younger = ages.next_younger(first, end, than_ms)
@@ -418,7 +422,8 @@ class Lane:
             self._discard(_split(self._again, 1)._replace(attempt=attempt - 1), Condition.RECORD_AGE_EXCEEDED, None)
             return True
         first = self._batcher.cut_offset
-        old = ages.next_younger(first, self._batcher.next_offset, than_ms) - first
+        end = min(self._batcher.next_offset, first + self._batcher.batch_size)
+        old = ages.next_younger(first, end, than_ms) - first
         if old == 0 or records_max == 0:
             return False
         runs = self._batcher.take(now_ns, 1, records_max=old, only_full=True)

@@ -140,7 +140,7 @@ class ShardWork(Generic[Held]):
         self._done = [lane.watermark for lane in lanes]  # as they were when that was found out
         self._seen = [start_offset] * len(lanes)  # behind the last record that each lane was offered
         self._passed = start_offset  # behind the last record of a piece that a lane has done with
-        self._holds: list[_Hold[Held]] = []
+        self._holds: list[list[_Hold[Held]]] = [[] for _ in lanes]  # discards that the watermark has not passed
         self._held_bytes = 0
         self._finish: int | None = None
         self._complete_ms = -1
@@ -320,9 +320,8 @@ class ShardWork(Generic[Held]):
                 fronts[index] = self._front(index, done)
             if fronts[index] < watermark:
                 watermark = fronts[index]
-        for hold in self._holds:  # from the last one to the first: each may take the watermark below the next
-            if hold.first < watermark <= hold.last:
-                watermark = hold.first
+        if any(self._holds):
+            watermark = self._before_holds(watermark)
         assert watermark >= self.watermark, "a discard was told of when its checkpoint may have been written"
         self.watermark = watermark
 
@@ -334,6 +333,19 @@ class ShardWork(Generic[Held]):
             self._held_bytes -= piece.bytes
             self._passed = max(self._passed, piece.offset(piece.end - 1) + 1)
         return pieces[0].offset(max(done, pieces[0].first)) if pieces else _FAR
+
+    def _before_holds(self, watermark: int) -> int:
+        """The watermark, or where it has to stop for the discards that it would otherwise fall into."""
+        lowered = True
+        while lowered:  # each may take it into another one
+            lowered = False
+            for holds in self._holds:
+                # Those of one lane do not overlap: only the first that is not passed can have it inside.
+                place = bisect_left(holds, watermark, key=_last)
+                if place < len(holds) and holds[place].first < watermark:
+                    watermark = holds[place].first
+                    lowered = True
+        return watermark
 
     def offsets(self, lane: int, first_position: int, records: int) -> Sequence[int]:
         """The shard offsets of consecutive records of a lane, ascending; a range where they follow one another.
@@ -356,24 +368,29 @@ class ShardWork(Generic[Held]):
         """The shard offset of one record of a lane; see `offsets`."""
         return self.offsets(lane, position, 1)[0]
 
-    def hold(self, first_offset: int, last_offset: int, held: Held) -> None:
-        """A lane has discarded records from `first_offset` to `last_offset`, others may lie between.
+    def hold(self, lane: int, first_offset: int, last_offset: int, held: Held) -> None:
+        """The lane has discarded records from `first_offset` to `last_offset`, others may lie between.
 
-        Call it before `moved`.  `held` is what `release` returns when the watermark may pass them, all at once.
+        Call it before `moved`, in the order of a lane's discards.  `held` is what `release` returns when the watermark
+        may pass them, all at once.  There may be very many: with batches of one record each that is too old is one.
         """
-        hold = _Hold(first_offset, last_offset, held)
-        holds = self._holds
-        place = len(holds)
-        while place and holds[place - 1].last < last_offset:
-            place -= 1
-        holds.insert(place, hold)
+        holds = self._holds[lane]
+        assert not holds or holds[-1].last < first_offset, "a lane's discards are told in order"
+        holds.append(_Hold(first_offset, last_offset, held))
 
     def release(self) -> list[Held]:
         """The discards that the watermark has passed since this was called last: rows of the next checkpoint.
 
         In the order of their last records.
         """
-        released: list[Held] = []
-        while self._holds and self._holds[-1].last < self.watermark:
-            released.append(self._holds.pop().held)
-        return released
+        passed: list[_Hold[Held]] = []
+        for holds in self._holds:
+            count = bisect_left(holds, self.watermark, key=_last)
+            passed += holds[:count]
+            del holds[:count]
+        passed.sort(key=_last)
+        return [each.held for each in passed]
+
+
+def _last(hold: _Hold[Held]) -> int:
+    return hold.last

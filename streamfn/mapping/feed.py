@@ -337,12 +337,12 @@ class ShardFeed:
 
     # ---- dispositions
 
-    def give_up(self, discard: Discard) -> None:
-        """A lane has discarded these records; call `settled` then."""
+    def give_up(self, lane: ShardLane, discard: Discard) -> None:
+        """The lane has discarded these records; call `settled` then."""
         if self._spread is None:
             self.owner.keep(discard)
         else:
-            self._spread.hold(discard.first_offset, discard.end_offset - 1, discard)
+            self._spread.hold(self.lanes.index(lane), discard.first_offset, discard.end_offset - 1, discard)
 
     def settled(self) -> None:
         """Lanes have moved on: so may the checkpoint, and segments behind it are let go."""

@@ -220,7 +220,7 @@ class ShardLane:
         discards = self.machine.take_discards()
         if discards:
             for each in discards:
-                self.feed.give_up(self._row_of(each))
+                self.feed.give_up(self, self._row_of(each))
             self._forget()
             self.feed.settled()
 

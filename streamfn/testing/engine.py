@@ -147,12 +147,12 @@ class Feed:
             return range(position, position + records)
         return self.work.offsets(lane, position, records)
 
-    def give_up(self, offsets: Sequence[int], row: Discard) -> None:
-        """A row that goes with the checkpoint that passes its records."""
+    def give_up(self, lane: int, offsets: Sequence[int], row: Discard) -> None:
+        """A row of a lane that goes with the checkpoint that passes its records."""
         if self.work is None or not offsets:
             self.discards.append(row)
         else:
-            self.work.hold(offsets[0], offsets[-1], row)
+            self.work.hold(lane, offsets[0], offsets[-1], row)
 
     def moved(self) -> None:
         """Lanes may have moved."""
@@ -445,13 +445,13 @@ class Engine:
             for discarded in lane.take_discards():
                 offsets = feed.offsets(index, discarded.first_offset, discarded.records)
                 row = Discard(feed.name, offsets, str(discarded.condition), discarded.attempts)
-                self.discarded(feed, row, discarded)
+                self.discarded(feed, index, row, discarded)
                 self._commit_soon()
         feed.moved()
 
-    def discarded(self, feed: Feed, row: Discard, discarded: Discarded) -> None:
-        """Records were given up."""
-        feed.give_up(row.offsets, row)
+    def discarded(self, feed: Feed, lane: int, row: Discard, discarded: Discarded) -> None:
+        """Records of a lane were given up."""
+        feed.give_up(lane, row.offsets, row)
 
     # ---- checkpoints
 

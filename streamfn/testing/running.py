@@ -311,6 +311,6 @@ class _RecordingEngine(Engine):
 
     around: _Run
 
-    def discarded(self, feed: Feed, row: Discard, discarded: CoreDiscarded) -> None:
+    def discarded(self, feed: Feed, lane: int, row: Discard, discarded: CoreDiscarded) -> None:
         self.around.told(row, discarded)
-        super().discarded(feed, row, discarded)
+        super().discarded(feed, lane, row, discarded)

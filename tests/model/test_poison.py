@@ -73,7 +73,7 @@ def live(poison: int, batch_size: int, keys: list[int], draw: Random) -> Story:
                     lane.returned(lane.in_flight)
                 for first, records, condition, attempts, _ in lane.take_discards():
                     lost = tuple(work.offsets(index, first, records))
-                    work.hold(lost[0], lost[-1], (lost, condition, attempts))
+                    work.hold(index, lost[0], lost[-1], (lost, condition, attempts))
             else:
                 lane.succeeded(1, now)
                 story.succeeded.extend(batch)

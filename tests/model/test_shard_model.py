@@ -143,7 +143,7 @@ def live(factor: int, batch_size: int, steps: Iterable[tuple[object, ...]]) -> N
                     assert list(offsets) == batch
                     model.done.update(batch)
                     model.discards.append(batch)
-                    work.hold(offsets[0], offsets[-1], batch)
+                    work.hold(index, offsets[0], offsets[-1], batch)
                     broken[index] = bool(model.flying[index])
             case "back", int(index):
                 index %= factor

@@ -476,6 +476,25 @@ def test_an_age_limit_goes_on_behind_an_end_that_was_dropped_and_a_gap() -> None
     assert lane.take(0, 9, time_ms=100_000) == [Run(51, 1, 1, 1)]
 
 
+class Counted(list[int]):
+    """Arrival times that know how often one was looked at."""
+
+    looks = 0
+
+    def __getitem__(self, place):  # type: ignore[no-untyped-def]
+        self.looks += isinstance(place, int)
+        return super().__getitem__(place)
+
+
+@pytest.mark.parametrize("batch_size", [1, 100])
+def test_a_backlog_that_is_too_old_is_looked_at_once(batch_size: int) -> None:
+    lane, arrivals = lane_of(batch_size, age_ms=60_000), Counted([0] * 5_000)
+    offer(lane, 5_000, arrivals=arrivals)
+    assert lane.take(0, 1, time_ms=100_000) == []
+    assert len(lane.take_discards()) == 5_000 // batch_size
+    assert arrivals.looks <= 2 * 5_000
+
+
 def test_an_age_limit_needs_the_clock_and_the_arrivals() -> None:
     lane = lane_of(10, age_ms=60_000)
     with pytest.raises(AssertionError, match="arrival times"):

@@ -114,7 +114,7 @@ def discard(work: ShardWork[str], index: int, name: str) -> None:
     lane.failed(0, FAULT)
     for one in lane.take_discards():
         offsets = work.offsets(index, one.first_offset, one.records)
-        work.hold(offsets[0], offsets[-1], name)
+        work.hold(index, offsets[0], offsets[-1], name)
     work.moved()
 
 
@@ -155,12 +155,33 @@ def test_discards_that_overlap_are_passed_together() -> None:
     assert work.watermark == 9
 
 
+def test_a_hundred_thousand_discards_may_wait_for_one_record() -> None:
+    """With batches of one record each record that is too old is a discard."""
+    work, count = work_of(10, retries=0, reach=Reach(1000, 1 << 20, 1 << 30)), 100_000
+    work.offer(count, [part(lane, 0, list(range(lane, count, 10))) for lane in range(10)])
+    last = lane_of(work, 0)
+    last.take(0, 1, 1)  # its record stays in flight
+    for index in range(1, 10):
+        lane = lane_of(work, index)
+        while lane.buffered_records:
+            lane.take(0, 1, 1)
+            lane.failed(0, FAULT)
+            (one,) = lane.take_discards()
+            offset = index + 10 * one.first_offset
+            work.hold(index, offset, offset, f"{offset}")
+    work.moved()
+    assert (work.watermark, work.release()) == (0, [])
+    last.succeeded(1, 0)
+    work.moved()
+    assert (work.watermark, work.release()) == (10, [str(offset) for offset in range(1, 10)])
+
+
 def test_a_discard_that_is_told_of_too_late_is_a_bug() -> None:
     work = work_of(2, retries=0)
     work.offer(4, [part(0, 0, [0, 3]), part(1, 0, [1])])
     do(work, 0)
     assert work.watermark == 1
-    work.hold(0, 3, "late")
+    work.hold(0, 0, 3, "late")
     with pytest.raises(AssertionError, match="checkpoint may have been written"):
         work.moved()
 
