@@ -84,6 +84,14 @@ def reset(settings: Settings, which: str, position: str) -> None:
         _print(settings, {"UUID": done.uuid, "Name": done.name, "Offsets": done.offsets})
 
 
+class _NoData(DataDir):
+    """A data directory that is not there: like an account in which nothing was ever made, and nothing is made here."""
+
+    def stream_ids(self) -> list[str]:
+        """None."""
+        return []
+
+
 class _Place:
     """A data directory with its store, which is opened when it is first needed."""
 
@@ -103,9 +111,12 @@ class _Place:
 
 @contextmanager
 def _opened(settings: Settings, *, writing: bool = False, make: bool = False) -> Iterator[_Place]:
-    data = DataDir.open(settings.data_dir, create=False)
-    if writing:
-        data.require_writable()
+    if settings.data_dir.exists():
+        data = DataDir.open(settings.data_dir, create=False)
+        if writing:
+            data.require_writable()
+    else:
+        data = _NoData(settings.data_dir)
     with ExitStack() as opened:
         yield _Place(data, opened, writing=writing, make=make)
 

@@ -84,6 +84,8 @@ def run_mapping(
     Raises:
         RefusedError: an option is out of its range, or a filter pattern is not valid.
     """
+    if isinstance(function_response_types, str):
+        raise RefusedError(f"option function_response_types takes a list of texts, not {function_response_types!r}")
     options = RunOptions(
         handler="tests.handler",
         stream=stream,

@@ -719,7 +719,14 @@ def test_one_mapping_has_to_be_named(api, arguments):
     assert "name one mapping" in err
 
 
-def test_nothing_is_made_where_there_is_no_data_directory(tmp_path, capsys):
-    code = app.run(["mapping", "create", *COMPLETE, "--data-dir", str(tmp_path / "none")])
-    assert (code, (tmp_path / "none").exists()) == (2, False)
-    assert "there is no streamfn data directory" in capsys.readouterr().err
+def test_without_a_data_directory_answers_are_those_of_an_empty_account_and_nothing_is_made(api):
+    api.data = api.data.parent / "none"
+    missing = "Stream not found: arn:aws:kinesis:us-east-1:000000000000:stream/s"
+    assert api.refused("create", *COMPLETE) == refusal("InvalidParameterValueException", CREATE, missing)
+    unrecognized = refusal("InvalidParameterValueException", CREATE, "Unrecognized event source.")
+    assert api.refused("create", "--function-name", "app.handler") == unrecognized
+    gone = "The resource you requested does not exist."
+    assert api.refused("show", "x") == refusal("ResourceNotFoundException", "GetEventSourceMapping", gone)
+    assert api.refused("disable", "x") == refusal("ResourceNotFoundException", UPDATE, gone)
+    assert api("list") == {"EventSourceMappings": []}
+    assert not api.data.exists()

@@ -250,6 +250,7 @@ def test_retention_takes_what_nobody_could_deliver() -> None:
         ({"parallelization_factor": 11}, "parallelizationFactor"),
         ({"maximum_record_age_in_seconds": 7}, "maximumRecordAgeInSeconds"),
         ({"filter_criteria": {"Filters": [{"Pattern": "{"}]}}, "Invalid filter pattern definition."),
+        ({"function_response_types": "ReportBatchItemFailures"}, "takes a list of texts"),
         ({"parents": {"b": ["a"]}}, "no records of: a, b"),
     ],
 )
