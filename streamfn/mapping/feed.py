@@ -68,10 +68,14 @@ class Select(Protocol):
 
 
 class _Selecting:
-    """Messages on their way through the filters; `rows` is None until they are back."""
+    """Messages on their way through the filters; `rows` is None until they are back.
 
-    def __init__(self, messages: list[Message]) -> None:
+    `follows` says that they were read where the log ended a moment before.
+    """
+
+    def __init__(self, messages: list[Message], *, follows: bool) -> None:
         self.messages = messages
+        self.follows = follows
         self.bytes = sum(message.bytes for message in messages)
         self.rows: list[memoryview | None] | None = None
 
@@ -216,7 +220,12 @@ class ShardFeed:
     @property
     def behind(self) -> bool:
         """Whether there is more, which is about to come."""
-        return bool(self._selecting) or (self._poller.behind and self.hungry)
+        return self.filtering or (self._poller.behind and self.hungry)
+
+    @property
+    def filtering(self) -> bool:
+        """Whether something of a backlog is with the filters. What is read as it comes is not waited for."""
+        return any(not each.follows for each in self._selecting)
 
     def _hand_over(self) -> None:
         for lane in self.lanes:
@@ -226,6 +235,7 @@ class ShardFeed:
 
     async def _read(self, nursery: trio.Nursery) -> bool:
         """Read once; whether there was anything."""
+        follows = not self._poller.behind
         reads = await self._poller.read(self.finish)
         for message, _ in reads:
             self._read_to = message.first_offset + message.rows
@@ -233,7 +243,7 @@ class ShardFeed:
             self.owner.tally.polled += max(0, end - max(message.first_offset, self._start))
             self._retain(message.segment, self._read_to)
         if self._selector is not None and reads:
-            self._selecting.append(_Selecting([message for message, _ in reads]))
+            self._selecting.append(_Selecting([message for message, _ in reads], follows=follows))
             nursery.start_soon(self._select, self._selector, self._selecting[-1])
         elif self._spread is not None:
             await self._sort(self._spread, reads, [None] * len(reads))

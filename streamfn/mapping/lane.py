@@ -39,6 +39,10 @@ if TYPE_CHECKING:
 STAGED_NS = 25_000_000
 STAGED_MIN = 2
 
+# How long a batch that is due and not full waits for what is with the filters: a few reads' worth. Where hardly
+# anything matches there is always one more read there, however long the log is.
+GATHER_NS = 200_000_000
+
 # A full socket of a worker that has nothing to answer: it is tried again after so long.
 TRY_AGAIN_NS = 1_000_000
 
@@ -60,6 +64,7 @@ class ShardLane:
         self._pieces: deque[Piece] = deque()
         self._cursor = 0  # index in `_pieces` where the last batch began
         self._moving: Worker | None = None  # the worker that this lane is about to leave
+        self._gather_by_ns: int | None = None  # until when what is due is kept back for the filters
         self._try_again_ns: int | None = None  # something found no room, and no answer will come to tell of any
         self._last_request = ""  # the last invocation that failed, and whether by an error
         self._unhandled = True
@@ -94,7 +99,8 @@ class ShardLane:
             return self._try_again_ns
         if self._owner.budget == 0 and not self.machine.unfinished:
             return None
-        return self.machine.wake_at(self._owner.now_ns())
+        due = self.machine.wake_at(self._owner.now_ns())
+        return due if due is None or self._gather_by_ns is None else max(due, self._gather_by_ns)
 
     def spans(self, first: int, records: int) -> list[Span]:
         """Where the `records` records from the position `first` on lie; the watermark has not passed them."""
@@ -158,7 +164,7 @@ class ShardLane:
             if self.machine.wake_at(self._owner.now_ns()) is not None:
                 self._owner.runtime.queue(self)
             return False
-        if seat is None and (self._gathering() or not self._due()):
+        if seat is None and (not self._due() or self._holds_back()):
             return True
         if seat is None and not self._sit(worker):
             self._owner.runtime.queue(self)
@@ -187,6 +193,22 @@ class ShardLane:
         now = self._owner.now_ns()
         due = self.machine.wake_at(now)
         return (due is not None and due <= now) or self._owner.budget is not None
+
+    def _holds_back(self) -> bool:
+        """Whether what is due waits for more: as long as it takes to read that, and not so long for the filters."""
+        if not self._gathering():
+            self._gather_by_ns = None
+            return False
+        if not self.feed.filtering:
+            self._gather_by_ns = None
+            return True
+        now = self._owner.now_ns()
+        if self._gather_by_ns is None:
+            self._gather_by_ns = now + GATHER_NS
+        if now < self._gather_by_ns:
+            return True
+        self._gather_by_ns = None
+        return False
 
     def _gathering(self) -> bool:
         """Whether a batch would be cut short only because the log, which has more, has not been read that far."""

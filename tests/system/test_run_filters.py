@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import trio
 from library_rig import FUNCTIONS
 from run_rig import error_line, until
 from test_run_failures import RETRIES, batches, discards, noted
@@ -21,6 +22,9 @@ from streamfn.log.shard import gaps
 from streamfn.log.shard.reader import ShardReader, records
 from streamfn.log.shard.writer import ShardWriter
 from streamfn.log.upkeep.reshard import split_shard
+from streamfn.mapping.lane import ShardLane
+from streamfn.mapping.poller import Poller
+from streamfn.mapping.selector import ShardSelector
 from streamfn.types import NewChange, NewRecord
 
 SHARD = "shardId-000000000000"
@@ -234,6 +238,57 @@ async def test_changes_are_filtered_by_event_name_and_image(tmp_path):
             )
             assert (result.records, result.filtered) == (expected, 90 - expected)
         assert not session._runtime.pool.functions
+
+
+@pytest.mark.parametrize("follows", [True, False])
+@trio_test
+async def test_a_due_batch_does_not_wait_for_ever_for_the_filters(tmp_path, monkeypatch, follows):
+    """Behind it there may always be something that is not filtered yet; and waiting for that is waiting, not asking."""
+    began, held = trio.Event(), trio.Event()
+    calls, turns = 0, 0
+    select, wake_at = ShardSelector.select, ShardLane.wake_at
+
+    async def hold_up(self, messages):
+        nonlocal calls
+        calls += 1
+        call, rows = calls, await select(self, messages)
+        if call == 1:
+            await began.wait()
+        elif call == 2:
+            began.set()
+            await held.wait()
+        return rows
+
+    def counted(self):
+        nonlocal turns
+        turns += 1
+        return wake_at(self)
+
+    monkeypatch.setattr(ShardSelector, "select", hold_up)
+    monkeypatch.setattr(ShardLane, "wake_at", counted)
+    if not follows:
+        monkeypatch.setattr(Poller, "behind", True)
+    criteria = {"Filters": [{"Pattern": '{"partitionKey": ["k"]}'}]}
+    async with streamfn.open(tmp_path / "d", log=None) as session:
+        await session.create_stream("s")
+        async with (
+            session.mapping("engine.noop", "s", workers=1, code_dir=FUNCTIONS, filter_criteria=criteria) as mapping,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(mapping._inner.run)
+            with trio.fail_after(30):
+                await session.put("s", b"1", partition_key="k")
+                while calls < 1:
+                    await trio.sleep(0.001)
+                await session.put("s", b"2", partition_key="k")
+                while mapping._inner.counts.records < 1:
+                    await trio.sleep(0.001)
+                assert not held.is_set()
+                assert turns < 100
+                held.set()
+                while mapping._inner.counts.records < 2:
+                    await trio.sleep(0.001)
+            mapping._inner.drain()
 
 
 @trio_test
