@@ -131,6 +131,15 @@ def test_the_log_touches_storage_through_a_disk_only(path):
     assert not {"fcntl", "mmap", "tempfile"} & imports(path)
 
 
+def test_the_table_of_the_mapping_package_has_every_module_of_it_once():
+    page = (PACKAGE.parent / "docs" / "architecture.md").read_text()
+    table = page.split("| group of `mapping/` |")[1].split("\n\n")[0]
+    column = " ".join(line.split("|")[2] for line in table.splitlines()[2:])
+    assert sorted(column.replace("`", " ").replace("·", " ").split()) == sorted(
+        path.stem for path in (PACKAGE / "mapping").glob("*.py") if path.stem != "__init__"
+    )
+
+
 def test_the_workers_main_loads_neither_trio_nor_pyarrow_nor_click():
     script = (
         "import sys, streamfn.mapping.worker, streamfn.pool.zygote\n"
