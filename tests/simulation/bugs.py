@@ -266,8 +266,8 @@ class WritesDiscardsTwice(Runtime):
 class PassesADiscardInPieces(ShardWork[Any]):
     """Lets the watermark stand inside a discard's records."""
 
-    def hold(self, first_offset: int, last_offset: int, held: Any) -> None:
-        super().hold(last_offset, last_offset, held)
+    def hold(self, lane: int, first_offset: int, last_offset: int, held: Any) -> None:
+        super().hold(lane, last_offset, last_offset, held)
 
 
 class LosesPiecesOfDiscards(Runtime):
