@@ -83,6 +83,7 @@ class WindowLane:
 
     __slots__ = (
         "_ahead",
+        "_ahead_bytes",
         "_bound_offset",
         "_call",
         "_closed",
@@ -129,6 +130,7 @@ class WindowLane:
         self._opened_at = -1  # where the open window began; -1: in an earlier life
         self._sealed = False  # nothing joins the open window any more
         self._ahead: deque[Chunk] = deque()  # what is not in the lane: it begins with a later window, or is late
+        self._ahead_bytes = 0  # of event JSON
         self._gap_ahead = False  # behind all of that there is a gap
         self._gap_met = False  # nothing lies ahead, and the lane has been told of the gap
         self._bound_offset: int | None = None  # where the lane was told to finish
@@ -185,8 +187,7 @@ class WindowLane:
     @property
     def buffered_bytes(self) -> int:
         """Their weight, in bytes of event JSON."""
-        ahead = sum(chunk.prefix_bytes[-1] - chunk.prefix_bytes[0] for chunk in self._ahead)
-        return self._lane.buffered_bytes + ahead
+        return self._lane.buffered_bytes + self._ahead_bytes
 
     @property
     def cut_offset(self) -> int:
@@ -234,6 +235,7 @@ class WindowLane:
         assert chunk.first_offset == self.next_offset, "chunks neither overlap nor leave a gap"
         assert chunk.arrivals is not None, "windows go by arrival times"
         self._ahead.append(chunk)
+        self._ahead_bytes += _weight(chunk)
         self._trim()
         self._admit()
 
@@ -280,15 +282,18 @@ class WindowLane:
         """Forget what lies ahead of the finish."""
         while self._finish is not None and self._ahead and _end(self._ahead[-1]) > self._finish:
             chunk = self._ahead.pop()
+            self._ahead_bytes -= _weight(chunk)
             rows = self._finish - chunk.first_offset
             if rows > 0:
-                self._ahead.append(_rows(chunk, 0, rows))
+                self._ahead.append(kept := _rows(chunk, 0, rows))
+                self._ahead_bytes += _weight(kept)
 
     def _admit(self) -> None:
         """Give the lane what belongs to the open window, up to the first record that does not, and see what follows."""
         self._set_bound()
         while self._ahead and not self._sealed:
             chunk = self._ahead.popleft()
+            self._ahead_bytes -= _weight(chunk)
             assert chunk.arrivals is not None
             if self._window is None:
                 self._open(chunk.arrivals[0])
@@ -297,7 +302,8 @@ class WindowLane:
             if rows:
                 self._lane.offer(_rows(chunk, 0, rows))
             if rows < len(chunk.arrivals):
-                self._ahead.appendleft(_rows(chunk, rows, len(chunk.arrivals)))
+                self._ahead.appendleft(left := _rows(chunk, rows, len(chunk.arrivals)))
+                self._ahead_bytes += _weight(left)
                 self._sealed = True
         if not self._ahead:
             self._see_time()
@@ -489,6 +495,10 @@ class WindowLane:
 
 def _end(chunk: Chunk) -> int:
     return chunk.first_offset + len(chunk.prefix_bytes) - 1
+
+
+def _weight(chunk: Chunk) -> int:
+    return chunk.prefix_bytes[-1] - chunk.prefix_bytes[0]
 
 
 def _rows(chunk: Chunk, first: int, end: int) -> Chunk:

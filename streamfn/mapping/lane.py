@@ -134,9 +134,12 @@ class ShardLane:
             self.seat.revoke()
 
     def close(self) -> None:
-        """Let everything go; the pool has stopped or the lane is drained."""
-        if self.seat is not None and self.seat.in_flight == 0:
-            self._stand()
+        """Let everything go; the lane is drained, or the pool has stopped, or a killed worker is long in dying."""
+        if self.seat is not None:
+            if self.seat.in_flight == 0:
+                self._stand()
+            else:
+                self.seat.client = _Nobody(self.seat)
         self._pieces.clear()
 
     # ---- handing over
@@ -461,3 +464,32 @@ class ShardLane:
         if self.seat is not None:
             self.seat.leave()
             self.seat = self._moving = None
+
+
+class _Nobody:
+    """Who is told of what was in flight when its lane was let go: what became of it does not matter any more."""
+
+    def __init__(self, seat: LaneSeat) -> None:
+        self._seat = seat
+
+    def succeeded(self, batches: int, finished_ns: int) -> None:
+        self._answered()
+
+    def completed(self, answer: Answer) -> None:
+        self._answered()
+
+    def failed(self, answer: Answer, kind: FailureKind) -> None:
+        self._answered()
+
+    def returned(self, batches: int) -> None:
+        self._answered()
+
+    def recalled(self) -> None:
+        pass
+
+    def printed(self, invocation: int, log: bytes) -> None:
+        pass
+
+    def _answered(self) -> None:
+        if self._seat.in_flight == 0:
+            self._seat.leave()

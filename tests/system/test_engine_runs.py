@@ -8,6 +8,7 @@ from trio.testing import trio_test
 
 import streamfn
 from streamfn.errors import BusyError
+from streamfn.mapping import feeds
 from streamfn.mapping.lane import ShardLane
 from streamfn.state.store import Store
 
@@ -156,3 +157,29 @@ async def test_runs_one_after_the_other_leave_no_descriptor_and_no_function(tmp_
             counts.append(count_fds())
         assert session._runtime.pool.functions == []
     assert counts[-1] <= counts[1], counts
+
+
+@trio_test
+async def test_answers_that_come_after_a_cancelled_run_was_let_go_are_nobodys(tmp_path, notes, monkeypatch):
+    """A killed worker may take longer to die than a cancelled run waits."""
+    monkeypatch.setattr(feeds, "ABANDON_S", 0)
+    noted = notes / "noted"
+    async with one_mapping(tmp_path, "noted", some(6), batch_size=1) as (_, mapping):
+        scope, inner = trio.CancelScope(), mapping._inner
+        async with trio.open_nursery() as nursery:
+
+            async def run():
+                with scope:
+                    await mapping.run_until_caught_up()
+
+            nursery.start_soon(run)
+            await until(lambda: noted.exists() and "begin 2" in noted.read_text())
+            (worker,) = inner.function.workers
+            scope.cancel()
+        assert worker.in_flight
+        with trio.fail_after(PATIENCE_S):
+            await mapping.run_until_caught_up()
+        assert not worker.in_flight
+        assert not worker.lanes
+    begun = [line for line in noted.read_text().splitlines() if line.startswith("begin")]
+    assert sorted(set(begun)) == [f"begin {number}" for number in range(6)]

@@ -648,6 +648,21 @@ def test_a_finish_in_front_of_what_was_offered_forgets_it() -> None:
     assert lane.finished
 
 
+def test_what_waits_weighs_the_same_wherever_it_waits() -> None:
+    lane = lane_of()
+    offer(lane, 1, 2, 10_000, weight=3)
+    offer(lane, 10_001, 20_000, weight=3)
+    assert lane.buffered_bytes == 15
+    done(lane)
+    assert lane.buffered_bytes == 9
+    done(lane)
+    assert lane.buffered_bytes == 9
+    lane.finish_at(4)
+    assert lane.buffered_bytes == 6
+    done(lane)
+    assert lane.buffered_bytes == 0
+
+
 def test_a_finish_that_forgets_records_of_the_window_leaves_it_open() -> None:
     lane = lane_of(batch_size=1)
     offer(lane, 1, 2)
