@@ -48,7 +48,10 @@ def structure(option: str, text: str) -> dict[str, Any]:
     """
     content = text_or_file(option, text).strip()
     if not content.startswith(("{", "[")):
-        return _Shorthand(option, content).pairs(end="")
+        try:
+            return _Shorthand(option, content).pairs(end="")
+        except RecursionError:
+            raise _too_deep(option) from None
     value = _json(option, content)
     if not isinstance(value, dict):
         raise RefusedError(f"{option} takes a structure, not {content!r}")
@@ -84,8 +87,14 @@ def json_input(option: str, text: str) -> dict[str, Any]:
 def _json(option: str, text: str) -> Any:
     try:
         return json.loads(text)
+    except RecursionError:
+        raise _too_deep(option) from None
     except ValueError as error:
         raise RefusedError(f"{option}: {text!r} is not JSON: {error}") from None
+
+
+def _too_deep(option: str) -> RefusedError:
+    return RefusedError(f"{option} is nested too deeply")
 
 
 class _Shorthand:

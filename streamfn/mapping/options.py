@@ -32,6 +32,7 @@ _RESERVED = (
     "provided contains reserved keys that are currently not supported for modification. "
     "Reserved keys used in this request: "
 )
+_SECONDS_FAR = 1e12  # behind every time that can be told
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,9 +97,17 @@ class RunOptions:
 
     @property
     def starting_position_ms(self) -> int | None:
-        """`starting_position_timestamp` in milliseconds since 1970, UTC."""
+        """`starting_position_timestamp` in milliseconds since 1970, UTC.
+
+        Raises:
+            RefusedError: it is no number, or has no bounds.
+        """
         seconds = self.starting_position_timestamp
-        return None if seconds is None else round(seconds * 1000)
+        if seconds is None:
+            return None
+        if not abs(seconds) < _SECONDS_FAR:  # JSON as Python reads it has NaN and infinities
+            raise RefusedError(f"starting position timestamp {seconds} is not between 1970 and now")
+        return round(seconds * 1000)
 
 
 def validate(options: RunOptions, *, now_ms: int) -> None:

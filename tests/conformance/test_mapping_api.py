@@ -642,6 +642,9 @@ def test_a_timestamp_lies_in_the_past_and_goes_with_at_timestamp(api, stamp):
         "create", *SOURCE, "s", *at, "--starting-position-timestamp", stamp
     )
     assert "needs a starting position timestamp" in api.refused("create", *SOURCE, "s", *at)
+    for number in ("NaN", "Infinity", "1e308", "-1"):
+        request = f'{{"StartingPositionTimestamp": {number}}}'
+        assert "is not between 1970 and now" in api.refused("create", *SOURCE, "s", *at, "--cli-input-json", request)
     assert "goes with AT_TIMESTAMP" in api.refused("create", *COMPLETE, "--starting-position-timestamp", 5)
 
 

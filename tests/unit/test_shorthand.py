@@ -41,6 +41,8 @@ def test_a_structure_is_read_from_json_and_from_shorthand(text: str, value: obje
         ("a=b]", "expected ',' at character 4, not ']'"),
         ("{", "is not JSON"),
         ("[1]", "takes a structure"),
+        ("[" * 100_000, "is nested too deeply"),
+        ("a=" + "[" * 100_000, "is nested too deeply"),
         ("file:///nowhere/at/all", "cannot read /nowhere/at/all: No such file"),
     ],
 )
