@@ -227,8 +227,8 @@ class EventSourceMapping:
         while self.now_ns() < self._level_by_ns and not all(feed.is_level for feed in self.feeds):
             if self.paused or self._fenced is not None:
                 return
-            if not self.function.workers and not self._feeds.busy:
-                return  # there may never be one
+            if not self._feeds.busy and (self.budget == 0 or not self.function.workers):
+                return  # nothing more may go, or there may never be a worker
             await self.runtime.next_round()
 
     async def _finish(self) -> None:
