@@ -164,8 +164,9 @@ class ShardLane:
             return False
         room = self._room(worker)
         if room <= 0:
-            if self.machine.wake_at(self._owner.now_ns()) is not None:
-                self._owner.runtime.queue(self)
+            if self.machine.wake_at(self._owner.now_ns()) is None:
+                return True  # nothing is kept out by that; the feed may have something to read
+            self._owner.runtime.queue(self)
             return False
         if seat is None and (not self._due() or self._holds_back()):
             return True
