@@ -94,7 +94,11 @@ def _long_form(value: Mapping[str, Any], parts: _Parts) -> NewChange:
     name = value.get("eventName")
     if name not in EVENT_NAMES:
         raise ValueError(f"its eventName is one of {', '.join(EVENT_NAMES)}, not {shown(name)}")
-    change = _change(name, value["dynamodb"], parts.inside("dynamodb"))
+    return _around(_change(name, value["dynamodb"], parts.inside("dynamodb")), value, parts)
+
+
+def _around(change: NewChange, value: Mapping[str, Any], parts: _Parts) -> NewChange:
+    """The change, with what either form says outside of Keys and images."""
     user = value.get("userIdentity")
     return change._replace(
         event_id=_text(value, "eventID"),
@@ -110,7 +114,7 @@ def _short_form(value: Mapping[str, Any], parts: _Parts) -> NewChange:
         raise ValueError('it has neither "NewImage" nor "OldImage", so what happened is not known: add "eventName"')
     if name not in EVENT_NAMES:
         raise ValueError(f"its eventName is one of {', '.join(EVENT_NAMES)}, not {shown(name)}")
-    return _change(name, value, parts)
+    return _around(_change(name, value, parts), value, parts)
 
 
 def _change(name: str, value: Mapping[str, Any], parts: _Parts) -> NewChange:

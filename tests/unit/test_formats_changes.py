@@ -89,6 +89,14 @@ def test_the_short_form_says_what_happened_by_its_images(images: str, name: str)
     assert change.sequence_number is change.event_id is change.creation_ms is change.size_bytes is None
 
 
+def test_the_short_form_may_say_who_did_it() -> None:
+    user = '{"type": "Service", "principalId": "dynamodb.amazonaws.com"}'
+    text = f'{{"Keys": {KEYS}, "OldImage": {KEYS}, "userIdentity": {user}, "eventID": "e"}}'
+    change = parse_change(text.encode())
+    assert change.user_identity is not None
+    assert (change.event_name, change.event_id, json.loads(change.user_identity)) == ("REMOVE", "e", json.loads(user))
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [
