@@ -59,6 +59,17 @@ def trace(seed: int) -> tuple[str, int]:
     return hashlib.sha256(repr(world.history).encode()).hexdigest(), len(world.history)
 
 
+@pytest.mark.parametrize(
+    "seed",
+    [
+        pytest.param(61280, id="a predecessor whose clock was ahead found too old what was then retried to the end"),
+        pytest.param(68169, id="an owner that was replaced passes over what its successor has delivered"),
+    ],
+)
+def test_a_seed_that_once_failed_is_well(seed: int) -> None:
+    assert World(Plan.draw(seed)).run() == []
+
+
 def test_a_seed_replays_exactly() -> None:
     events = 0
     for seed in range(200):

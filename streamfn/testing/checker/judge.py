@@ -179,7 +179,7 @@ class Checker:
         if view.live is not None:
             self._report("R6", "overlapping-invocations", f"{where} while {view.live.offsets} runs")
         view.live = event
-        self._pass_over(shard, lane, view, start)
+        self._pass_over(shard, lane, view, start, event.epoch)
         passed, epoch = range(start, view.position), event.epoch
         if passed and all(shard.is_gone(lane.offsets[each]) and lane.done_in.get(each) != epoch for each in passed):
             view.position = start  # its owner had read them before they were gone
@@ -204,7 +204,7 @@ class Checker:
                 self._report("R10", "unexplained-duplicate", text)
                 break
 
-    def _pass_over(self, shard: Shard, lane: Lane, view: View, target: int) -> None:
+    def _pass_over(self, shard: Shard, lane: Lane, view: View, target: int, epoch: int) -> None:
         """See whether what lies before `target` may have been given up; a durable discard has to say so in time."""
         old, large = self._old(shard, lane), self._large(shard, lane)
         while view.position < target:
@@ -213,7 +213,8 @@ class Checker:
                 return
             end, why = found
             for position in range(view.position, end):
-                if position not in lane.discarded:
+                # What an owner gave up that has been replaced is nobody's once a later one succeeded on it.
+                if position not in lane.discarded and lane.done_in.get(position, epoch) <= epoch:
                     lane.owed[position] = why
             lane.dispose(view.position, end)
             view.move(end)
@@ -348,11 +349,13 @@ class Checker:
             return self._tries[batch]
         key, position = shard.places[offsets[0]]
         lane = shard.lanes[key]
-        if position in lane.owed:
-            return wanted if lane.owed[position] == EXHAUSTED else None
+        if lane.owed.get(position) == EXHAUSTED:
+            return wanted
         part = shard.view(lane, epoch, position).front
         failures = part.failures if part is not None and part.start == position else 0
-        return max(failures, self._tries[batch])
+        tries = max(failures, self._tries[batch])
+        # An owner before this one may have passed over them for another reason: its clock was ahead.
+        return tries if tries or position not in lane.owed else None
 
     def _tell_time(self, time_ms: int | None) -> None:
         if time_ms is not None:
