@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from contextlib import closing, suppress
 from dataclasses import replace
@@ -12,7 +13,6 @@ import click
 import trio
 
 from streamfn.cli.live import LiveDisplay, Rate, RetryingShard, RunSummary, Snapshot, summary_text
-from streamfn.cli.signals import SIGNALS, requests
 from streamfn.doors.openfiles import allow_open_files
 from streamfn.errors import StreamfnError
 from streamfn.log.catalog.datadir import DataDir
@@ -26,6 +26,7 @@ REFRESH_S = 0.2
 # A commit file, the segment that is read, and the one before it that some batch still needs.
 _FILES_A_SHARD = 4
 EXIT_DISCARDED = 3
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def execute(options: RunOptions, data_dir: Path, json_output: bool) -> int:
@@ -95,7 +96,7 @@ class Run:
     async def _heed_signals(self, *, task_status: trio.TaskStatus[None]) -> None:
         with trio.open_signal_receiver(*SIGNALS) as receiver:
             task_status.started()
-            async for number in requests(receiver):
+            async for number in receiver:
                 self._signals.append(number)
                 if len(self._signals) > 1 or not self.can_drain:
                     self._scope.cancel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import time
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -22,7 +23,6 @@ from streamfn.capture.target import Target, parse_target
 from streamfn.cli.live import LiveDisplay, Rate
 from streamfn.cli.options import Settings
 from streamfn.cli.output import count_of, print_json, printable, shown_age, shown_size
-from streamfn.cli.signals import SIGNALS, requests
 from streamfn.doors.openfiles import allow_open_files
 from streamfn.errors import RefusedError
 from streamfn.formats.times import parse_time_ms
@@ -30,6 +30,7 @@ from streamfn.log.catalog.datadir import DataDir, check_name
 from streamfn.log.storage.durability import FSYNC, Durability
 
 REFRESH_S = 0.2
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SHARDS_SHOWN = 4
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d)?")
 _SECONDS = {None: 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -130,7 +131,7 @@ class Recording:
     async def _heed_signals(self, recorder: Recorder, *, task_status: trio.TaskStatus[None]) -> None:
         with trio.open_signal_receiver(*SIGNALS) as receiver:
             task_status.started()
-            async for number in requests(receiver):
+            async for number in receiver:
                 self._signals.append(number)
                 if len(self._signals) > 1:
                     recorder.abandon()
