@@ -6,7 +6,7 @@ import json
 import signal
 import time
 from contextlib import closing, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
@@ -167,7 +167,7 @@ class Run:
             if json_output:
                 click.echo(json.dumps(summary.to_json()))
             else:
-                say_summary(summary, result)
+                say_summary(summary)
 
     def summary(self, mapping: EventSourceMapping, result: RunResult) -> RunSummary:
         """What the run did, for people and programs."""
@@ -199,31 +199,14 @@ def gave_up(result: RunResult) -> bool:
 
 def summary_of(name: str, stream: str, result: RunResult, remaining: int) -> RunSummary:
     """What a run did, for people and programs."""
-    return RunSummary(
-        name=name,
-        stream=stream,
-        records=result.records,
-        batches=result.batches,
-        errors=result.errors,
-        discarded=result.discarded,
-        trimmed=result.trimmed,
-        lost=result.lost,
-        on_failure_pending=result.on_failure_pending,
-        filtered=result.filtered,
-        windows_closed=result.windows_closed,
-        windows_given_up=result.windows_given_up,
-        open_windows=result.open_windows,
-        seconds=result.seconds,
-        records_per_second=result.records_per_second,
-        remaining=remaining,
-    )
+    return RunSummary(**asdict(result), name=name, stream=stream, remaining=remaining)
 
 
-def say_summary(summary: RunSummary, result: RunResult) -> None:
+def say_summary(summary: RunSummary) -> None:
     """Say on standard error what a run did, and where it goes on; that nobody reads it is no failure of the run."""
     text = summary_text(summary)
-    if result.why == "drained":
-        text += f"\nresumes at {resume_text(result.resumes_at)}"
+    if summary.why == "drained":
+        text += f"\nresumes at {resume_text(summary.resumes_at)}"
     with suppress(OSError):
         click.echo(text, err=True)
 

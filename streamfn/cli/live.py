@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 
 import click
@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from streamfn.cli.output import count_of, printable, shown_age
+from streamfn.mapping.result import RunResult
 
 # A plain line at most so often: seldom enough for a log file, often enough to see that it lives.
 PLAIN_INTERVAL_S = 5.0
@@ -95,34 +96,16 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunSummary:
-    """What a run did.
+class RunSummary(RunResult):
+    """What a run did, and of which mapping.
 
-    `records_per_second` counts from the first hand-over to the last durable checkpoint; `discarded` and
-    `errors` are of this run.  `resumed` says that an earlier run had left a checkpoint; `position_ignored`
-    that a starting position was given and therefore not looked at.  `remaining` is what is not finished;
-    `trimmed` and `lost` what was gone before it could be handed over, `filtered` what no filter wanted;
-    `on_failure_pending` counts on-failure records, also of earlier runs, that have not reached their destination.
-    `windows_closed` are tumbling windows whose final invocation succeeded, `windows_given_up` calls of windows whose
-    retries were used up, and `open_windows` says of each shard with an open window when that ends.
+    `remaining` is what is not finished.  `resumed` says that an earlier run had left a checkpoint; `position_ignored`
+    that a starting position was given and therefore not looked at.
     """
 
     name: str
     stream: str
-    records: int
-    batches: int
-    errors: int
-    discarded: int
-    seconds: float
-    records_per_second: float
     remaining: int = 0
-    trimmed: int = 0
-    lost: int = 0
-    on_failure_pending: int = 0
-    filtered: int = 0
-    windows_closed: int = 0
-    windows_given_up: int = 0
-    open_windows: Mapping[str, str] = field(default_factory=dict)
     resumed: bool = False
     position_ignored: bool = False
 

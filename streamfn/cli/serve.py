@@ -158,7 +158,7 @@ class _ServiceRun(Run):
             click.echo(json.dumps(_totals(served)))
             return
         for serving in served:
-            say_summary(_summary(serving), serving.result)
+            say_summary(_summary(serving))
 
     @property
     def interrupted(self) -> bool:

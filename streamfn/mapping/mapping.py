@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import trio
@@ -195,22 +195,13 @@ class EventSourceMapping:
     def result(self) -> RunResult:
         """What was done so far."""
         seconds = (self._last_ns - self._first_ns) / 1e9 if self._first_ns and self._last_ns else 0.0
-        counts = self.counts
         return RunResult(
-            counts.records,
-            counts.batches,
-            counts.errors,
-            counts.discarded,
-            max(0.0, seconds),
-            self._why,
-            dict(self.durable),
-            counts.trimmed,
-            counts.lost,
-            self._forwarder.left,
-            counts.filtered,
-            counts.windows_closed,
-            counts.windows_given_up,
-            {feed.shard.id: text for feed in self.feeds if (text := _open_window(feed.window))},
+            **asdict(self.counts),
+            seconds=max(0.0, seconds),
+            why=self._why,
+            resumes_at=dict(self.durable),
+            on_failure_pending=self._forwarder.left,
+            open_windows={feed.shard.id: text for feed in self.feeds if (text := _open_window(feed.window))},
         )
 
     @property
