@@ -167,26 +167,24 @@ def _fields(node: Node, prefix: str, kind: str, constants: Mapping[str, Any]) ->
 
 
 def _all(parts: Sequence[Expression]) -> Expression:
-    flat = [each for part in parts for each in (part.parts if isinstance(part, All) else (part,))]
-    if any(part is False for part in flat):
-        return False
-    left = [part for part in flat if part is not True]
-    if not left:
-        return True
-    # What costs no parsing is asked first.
-    left.sort(key=lambda part: not _metadata_only(part))
-    return left[0] if len(left) == 1 else All(tuple(left))
+    return _joined(parts, All, decides=False)
 
 
 def _some(parts: Sequence[Expression]) -> Expression:
-    flat = [each for part in parts for each in (part.parts if isinstance(part, Some) else (part,))]
-    if any(part is True for part in flat):
-        return True
-    left = [part for part in flat if part is not False]
+    return _joined(parts, Some, decides=True)
+
+
+def _joined(parts: Sequence[Expression], kind: type[All] | type[Some], *, decides: bool) -> Expression:
+    """One expression of all parts; `decides` is the answer that a single part settles it with."""
+    flat = [each for part in parts for each in (part.parts if isinstance(part, kind) else (part,))]
+    if any(part is decides for part in flat):
+        return decides
+    left = [part for part in flat if not isinstance(part, bool)]
     if not left:
-        return False
+        return not decides
+    # What costs no parsing is asked first.
     left.sort(key=lambda part: not _metadata_only(part))
-    return left[0] if len(left) == 1 else Some(tuple(left))
+    return left[0] if len(left) == 1 else kind(tuple(left))
 
 
 def _scan(patterns: Sequence[Expression]) -> Expression:
