@@ -1,0 +1,1 @@
+"""What holds an execution environment: limits, walls, and what of them this machine can give."""
