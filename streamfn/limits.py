@@ -23,6 +23,12 @@ FUNCTION_NAME_CHARS_MAX = 256
 EVENT_BYTES_MAX = 6 * MIB  # "6 MB" of event JSON
 FUNCTION_TIMEOUT_S_MAX = 900
 FUNCTION_TIMEOUT_S_DEFAULT = 3
+MEMORY_MB_MIN = 128  # MB of 1,048,576 bytes
+MEMORY_MB_MAX = 10_240
+STORAGE_MB_MIN = 512
+STORAGE_MB_MAX = 10_240
+ENVIRONMENT_BYTES_MAX = 4096  # of a function's variables, as JSON
+LAYERS_MAX = 5
 RESPONSE_BYTES_MAX = 6 * MIB + 100  # 6291556: recorded from the service's own error text
 
 # Kinesis' own limits (botocore's service model).

@@ -13,6 +13,7 @@ from click.core import ParameterSource
 
 from streamfn import limits
 from streamfn.cli.features import Features, feature_options
+from streamfn.cli.function_options import NAMES, FunctionFlags, function_options
 from streamfn.cli.options import Settings, common_options
 from streamfn.errors import RefusedError
 from streamfn.mapping.options import LOGS, ON_DAMAGE, RunOptions, validate
@@ -89,6 +90,7 @@ discarded or lost, 130 and 143 interrupted before it was done.
     metavar="S",
     help=f"Of one invocation.  [default: {limits.FUNCTION_TIMEOUT_S_DEFAULT}]",
 )
+@function_options
 @click.option("--until-caught-up", is_flag=True, help="End when what is there now has been handled.")
 @click.option("--limit", type=int, metavar="N", help="Hand over N records, then end.")
 @click.option(
@@ -116,6 +118,7 @@ discarded or lost, 130 and 143 interrupted before it was done.
 @common_options
 def run(
     settings: Settings,
+    flags: FunctionFlags,
     features: Features,
     handler: str | None,
     stream: str | None,
@@ -135,7 +138,7 @@ def run(
 ) -> int:
     """Run the Lambda handler HANDLER on the records of a stream, or all mappings made by `mapping create`."""
     if handler is None:
-        return _run_managed(settings, workers, timeout, until_caught_up, environment, logs, on_damage)
+        return _run_managed(settings, flags, workers, timeout, until_caught_up, environment, logs, on_damage)
     if stream is None:
         raise click.UsageError("a handler needs a --stream to run on")
     if debug and (workers not in (None, 1) or timeout is not None):
@@ -157,6 +160,7 @@ def run(
         on_damage=on_damage,
         debug=debug,
         **features,
+        **flags,
     )
     validate(options, now_ms=time.time_ns() // 1_000_000)
     if debug and not sys.stdin.isatty():
@@ -168,12 +172,14 @@ def run(
 
 # What a run of all mappings is told; everything else is theirs.
 _OF_ALL = {
-    "workers", "timeout", "until_caught_up", "environment", "logs", "on_damage", "common_data_dir", "common_json",
+    *NAMES, "workers", "timeout", "until_caught_up", "environment", "logs", "on_damage",
+    "common_data_dir", "common_json",
 }  # fmt: skip
 
 
 def _run_managed(
     settings: Settings,
+    flags: FunctionFlags,
     workers: int | None,
     timeout: int | None,
     until_caught_up: bool,
@@ -201,6 +207,7 @@ def _run_managed(
         "environment": parse_environment(environment),
         "logs": logs,
         "on_damage": on_damage,
+        **flags,
     }
     validate(RunOptions(handler="module.function", stream="stream", **ours), now_ms=time.time_ns() // 1_000_000)
     from streamfn.cli.serve import serve

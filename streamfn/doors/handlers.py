@@ -1,11 +1,11 @@
 """How a handler that was passed in becomes something that worker processes can run.
 
-  * A name is looked up as on the command line: the code directory first, then where this process looks (its
-    `sys.path`, so that a handler beside a script is found wherever the script was started).
-  * A function that workers can import is imported by them, by module and name and with this process' `sys.path`, hence
-    from the same file as here. The module is imported anew: what this process did to its globals is not seen.
-  * Everything else - a closure, a lambda, a method, a partial, a function of `__main__` or of a notebook - runs in
-    processes forked from this one, and sees its globals as they were when the mapping was opened.
+* A name is looked up as on the command line: the code directory first, then where this process looks (its
+  `sys.path`, so that a handler beside a script is found wherever the script was started).
+* A function that workers can import is imported by them, by module and name and with this process' `sys.path`, hence
+  from the same file as here. The module is imported anew: what this process did to its globals is not seen.
+* Everything else - a closure, a lambda, a method, a partial, a function of `__main__` or of a notebook - runs in
+  processes forked from this one, and sees its globals as they were when the mapping was opened.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from streamfn.errors import RefusedError
+from streamfn.functions.ranges import HANDLER_CHARS_MAX
 from streamfn.mapping.handler import Handler
-from streamfn.mapping.options import HANDLER_CHARS_MAX
 
 
 class FoundHandler(NamedTuple):

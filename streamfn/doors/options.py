@@ -22,6 +22,16 @@ class FunctionOptions(TypedDict, total=False):
     Attributes:
         workers: worker processes; one for each processor where nothing is said.
         timeout: of one invocation, in whole seconds, 1 to 900; 3 where nothing is said.
+        memory_size: of one worker, in MB, 128 to 10,240; no limit where nothing is said.
+        ephemeral_storage: the size of a worker's own /tmp, in MB, 512 to 10,240; the machine's /tmp where nothing is
+            said.
+        layers: up to 5 directories that are put on the path behind the code directory: the `python/` in each, and the
+            directory itself.
+        isolation: `process`, where nothing is said, or `sandbox`.
+        allow_network: whether a sandbox has the machine's network.
+        provisioned_concurrency: how many workers are kept warm; all where nothing is said.
+        start_method: `fork`, where nothing is said: workers are forked when the module was imported; or `spawn`: each
+            imports it itself.
         environment: variables added to the handlers' environment.
         code_dir: where workers start, and where a handler's name is looked up first; the current directory where
             nothing is said.
@@ -29,6 +39,13 @@ class FunctionOptions(TypedDict, total=False):
 
     workers: int
     timeout: int
+    memory_size: int
+    ephemeral_storage: int
+    layers: Sequence[str | os.PathLike[str]]
+    isolation: Literal["process", "sandbox"]
+    allow_network: bool
+    provisioned_concurrency: int
+    start_method: Literal["fork", "spawn"]
     environment: Mapping[str, str]
     code_dir: str | os.PathLike[str]
 
@@ -83,6 +100,9 @@ class MappingOptions(FunctionOptions, total=False):
 _WHOLE = (
     "workers",
     "timeout",
+    "memory_size",
+    "ephemeral_storage",
+    "provisioned_concurrency",
     "batch_size",
     "maximum_batching_window_in_seconds",
     "parallelization_factor",
@@ -92,9 +112,9 @@ _WHOLE = (
     "filters_max",
     "limit",
 )
-_FLAGS = ("bisect_batch_on_function_error", "enabled")
+_FLAGS = ("allow_network", "bisect_batch_on_function_error", "enabled")
 _LISTS = ("function_response_types",)
-_TEXT = ("name", "starting_position", "on_failure", "logs", "on_damage")
+_TEXT = ("name", "starting_position", "on_failure", "logs", "on_damage", "isolation", "start_method")
 
 
 def mapping_options(handler: str, stream: str, given: Mapping[str, Any]) -> RunOptions:
@@ -162,6 +182,8 @@ def _checked(handler: str, stream: str, given: Mapping[str, Any], known: Mapping
         wanted["timeout_s"] = wanted.pop("timeout")
     if wanted.get("starting_position_timestamp") is not None:
         wanted["starting_position_timestamp"] = time_ms("starting_position_timestamp", given) / 1000
+    if "layers" in wanted:
+        wanted["layers"] = tuple(os.path.abspath(os.fspath(layer)) for layer in wanted["layers"])
     for option in _LISTS:
         if option in wanted:
             wanted[option] = tuple(wanted[option])
@@ -195,9 +217,15 @@ def _check_type(option: str, value: object) -> None:
         raise RefusedError(f"option {option} takes True or False, not {value!r}")
     if option in _LISTS and not (isinstance(value, list | tuple) and all(isinstance(each, str) for each in value)):
         raise RefusedError(f"option {option} takes a list of texts, not {value!r}")
+    if option == "layers" and not _are_paths(value):
+        raise RefusedError(f"option layers takes a list of directories, not {value!r}")
     if option in _TEXT and not isinstance(value, str):
         raise RefusedError(f"option {option} takes a text, not {value!r}")
     if option == "environment":
         pairs = list(value.items()) if isinstance(value, Mapping) else [(None, None)]
         if not all(isinstance(text, str) for pair in pairs for text in pair):
             raise RefusedError(f"option environment takes a mapping of texts to texts, not {value!r}")
+
+
+def _are_paths(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(each, str | os.PathLike) for each in value)

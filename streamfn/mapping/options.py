@@ -13,25 +13,21 @@ from dataclasses import dataclass, field
 from streamfn import limits
 from streamfn.core.filter import check as check_filters
 from streamfn.errors import RefusedError
+from streamfn.functions.constraints import at_most, in_range, one_of, refuse
+from streamfn.functions.ranges import WORKERS_MAX, check_function, check_handler, function_violations
 from streamfn.mapping.destinations import check_destination
+from streamfn.pool.confine.isolation import PROCESS
 
 STARTING_POSITIONS = ("LATEST", "AT_TIMESTAMP", "TRIM_HORIZON")  # in the order of Lambda's own error text
 LOGS = ("failed", "all", "none")
 ON_DAMAGE = ("strict", "salvage")
-HANDLER_CHARS_MAX = 128  # Lambda's
 NAME_CHARS_MAX = 512  # ours; a default name, HANDLER@STREAM, is at most 257 long
-WORKERS_MAX = 256  # ours: far beyond the cores of one machine
 RESPONSE_TYPES = ("ReportBatchItemFailures",)
 ARN_PATTERN = (  # the service model's
     r"arn:(aws[a-zA-Z0-9-]*):([a-zA-Z0-9\-])+:((eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d{1})?:(\d{12})?:(.*)"
 )
 FOR_EVER = -1  # Lambda's: as often, or as long, as the stream keeps the record
 
-_RESERVED = (
-    "Lambda was unable to configure your environment variables because the environment variables you have "
-    "provided contains reserved keys that are currently not supported for modification. "
-    "Reserved keys used in this request: "
-)
 _SECONDS_FAR = 1e12  # behind every time that can be told
 
 
@@ -58,6 +54,14 @@ class RunOptions:
         on_failure: where descriptions of discarded batches go: see `destinations`; empty: nowhere.
         workers: worker processes.
         timeout_s: of one invocation; None, for debugging only: no timeout.
+        memory_size: of one execution environment, in MB of 1,048,576 bytes; None: no limit.
+        ephemeral_storage: the size of an environment's own /tmp, in MB; None: /tmp is the machine's.
+        layers: directories that are put on the path behind the code directory: their `python/`, and themselves.
+        isolation: `process` or `sandbox`: see `pool.confine.isolation`.
+        allow_network: a sandbox has the machine's network.
+        provisioned_concurrency: how many of `workers` are kept warm; None: all.
+        reserved_concurrency: how many invocations the function may have at a time; None: as many as it has workers.
+        start_method: `fork`: workers are forked when the module was imported; `spawn`: they import it themselves.
         until_caught_up: end when everything that is there at the start has a disposition.
         limit: hand over exactly so many records, then end; None: no limit.
         environment: variables added to the handlers' environment.
@@ -84,6 +88,14 @@ class RunOptions:
     on_failure: str = ""
     workers: int = 1
     timeout_s: int | None = limits.FUNCTION_TIMEOUT_S_DEFAULT
+    memory_size: int | None = None
+    ephemeral_storage: int | None = None
+    layers: tuple[str, ...] = ()
+    isolation: str = PROCESS
+    allow_network: bool = False
+    provisioned_concurrency: int | None = None
+    reserved_concurrency: int | None = None
+    start_method: str = "fork"
     until_caught_up: bool = False
     limit: int | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -131,7 +143,10 @@ def check_meaning(options: RunOptions, *, now_ms: int) -> None:
     _check_names(options)
     _check_position(options, now_ms)
     _check_failures(options)
-    check_environment(options.environment)
+    check_function(options)
+    provisioned = options.provisioned_concurrency
+    if provisioned is not None and provisioned > options.workers:
+        raise RefusedError(f"a provisioned concurrency of {provisioned} needs as many workers, not {options.workers}")
     if options.debug and (options.workers != 1 or options.timeout_s is not None):
         raise RefusedError("debugging means one worker and no timeout")
     if options.timeout_s is None and not options.debug:
@@ -144,42 +159,32 @@ def check_ranges(options: RunOptions) -> None:
     Raises:
         RefusedError: with every violation.
     """
-    violations = list(_violations(options))
-    if violations:
-        plural = "" if len(violations) == 1 else "s"
-        raise RefusedError(f"{len(violations)} validation error{plural} detected: {'; '.join(violations)}")
+    refuse(list(_violations(options)))
 
 
 def _violations(options: RunOptions) -> Iterator[str]:
     """Yield, in Lambda's words, each value that is out of its range."""
-    yield from _range("batchSize", options.batch_size, 1, limits.BATCH_SIZE_MAX)
+    yield from in_range("batchSize", options.batch_size, 1, limits.BATCH_SIZE_MAX)
     window = options.maximum_batching_window_in_seconds
-    yield from _range("maximumBatchingWindowInSeconds", window, 0, limits.BATCH_WINDOW_S_MAX)
-    yield from _choice("startingPosition", options.starting_position, STARTING_POSITIONS)
-    yield from _range("parallelizationFactor", options.parallelization_factor, 1, limits.PARALLELIZATION_FACTOR_MAX)
-    yield from _range("maximumRetryAttempts", options.maximum_retry_attempts, FOR_EVER, limits.RETRY_ATTEMPTS_MAX)
+    yield from in_range("maximumBatchingWindowInSeconds", window, 0, limits.BATCH_WINDOW_S_MAX)
+    yield from one_of("startingPosition", options.starting_position, STARTING_POSITIONS)
+    yield from in_range("parallelizationFactor", options.parallelization_factor, 1, limits.PARALLELIZATION_FACTOR_MAX)
+    yield from in_range("maximumRetryAttempts", options.maximum_retry_attempts, FOR_EVER, limits.RETRY_ATTEMPTS_MAX)
     age = options.maximum_record_age_in_seconds
-    yield from _range("maximumRecordAgeInSeconds", age, FOR_EVER, limits.RECORD_AGE_S_MAX)
+    yield from in_range("maximumRecordAgeInSeconds", age, FOR_EVER, limits.RECORD_AGE_S_MAX)
     window = options.tumbling_window_in_seconds
-    yield from _range("tumblingWindowInSeconds", window, 0, limits.TUMBLING_WINDOW_S_MAX)
+    yield from in_range("tumblingWindowInSeconds", window, 0, limits.TUMBLING_WINDOW_S_MAX)
     yield from _response_types(options.function_response_types)
-    yield from _range("filtersMax", options.filters_max, 1, limits.FILTERS_MAX)
+    yield from in_range("filtersMax", options.filters_max, 1, limits.FILTERS_MAX)
     for number, pattern in enumerate(options.filters, 1):
-        yield from _length(f"filterCriteria.filters.{number}.member.pattern", pattern, limits.FILTER_CHARS_MAX)
-    yield from _length("destinationConfig.onFailure.destination", options.on_failure, limits.DESTINATION_CHARS_MAX)
-    if options.timeout_s is not None:
-        yield from _range("timeout", options.timeout_s, 1, limits.FUNCTION_TIMEOUT_S_MAX)
-    yield from _range("workers", options.workers, 1, WORKERS_MAX)
+        yield from at_most(f"filterCriteria.filters.{number}.member.pattern", pattern, limits.FILTER_CHARS_MAX)
+    yield from at_most("destinationConfig.onFailure.destination", options.on_failure, limits.DESTINATION_CHARS_MAX)
+    yield from function_violations(options)
+    yield from in_range("workers", options.workers, 1, WORKERS_MAX)
     if options.limit is not None and options.limit < 1:
-        yield from _range("limit", options.limit, 1, options.limit)
-    yield from _choice("logs", options.logs, LOGS)
-    yield from _choice("onDamage", options.on_damage, ON_DAMAGE)
-
-
-def _choice(member: str, value: str, values: tuple[str, ...]) -> Iterator[str]:
-    if value not in values:
-        allowed = f"Member must satisfy enum value set: [{', '.join(values)}]"
-        yield f"Value '{value}' at '{member}' failed to satisfy constraint: {allowed}"
+        yield from in_range("limit", options.limit, 1, options.limit)
+    yield from one_of("logs", options.logs, LOGS)
+    yield from one_of("onDamage", options.on_damage, ON_DAMAGE)
 
 
 def _response_types(types: tuple[str, ...]) -> Iterator[str]:
@@ -191,26 +196,10 @@ def _response_types(types: tuple[str, ...]) -> Iterator[str]:
         yield f"Value '[{', '.join(types)}]' at 'functionResponseTypes' failed to satisfy constraint: {rule}"
 
 
-def _length(member: str, value: str, most: int) -> Iterator[str]:
-    if len(value) > most:
-        rule = f"Member must have length less than or equal to {most}"
-        yield f"Value '{value}' at '{member}' failed to satisfy constraint: {rule}"
-
-
-def _range(member: str, value: int, least: int, most: int) -> Iterator[str]:
-    prefix = f"Value '{value}' at '{member}' failed to satisfy constraint: Member must have value "
-    if value < least:
-        yield f"{prefix}greater than or equal to {least}"
-    elif value > most:
-        yield f"{prefix}less than or equal to {most}"
-
-
 def _check_names(options: RunOptions) -> None:
     if not re.fullmatch(limits.STREAM_NAME_PATTERN, options.stream):
         raise RefusedError(f"stream name {options.stream!r} is not valid: it must match {limits.STREAM_NAME_PATTERN}")
-    handler = options.handler
-    if len(handler) > HANDLER_CHARS_MAX or not re.fullmatch(r"[^\s:]*[^\s:./][.:][^\s:./]+", handler):
-        raise RefusedError(f"Bad handler {handler!r}: it is named as module.function or module:function")
+    check_handler(options.handler)
     if not 1 <= len(options.name) <= NAME_CHARS_MAX or not options.name.isprintable():
         raise RefusedError(f"mapping name {options.name!r} is not valid: 1 to {NAME_CHARS_MAX} printable characters")
 
@@ -242,15 +231,3 @@ def _check_failures(options: RunOptions) -> None:
         )
     check_filters(options.filters, at_most=options.filters_max)
     check_destination(options.on_failure, options.stream)
-
-
-def check_environment(environment: Mapping[str, str]) -> None:
-    """Raise RefusedError where a variable is one of Lambda's own, or malformed."""
-    reserved = sorted(key for key in environment if key == "_HANDLER" or key.startswith("AWS_LAMBDA_"))
-    if reserved:
-        raise RefusedError(_RESERVED + ", ".join(reserved))
-    for key, value in environment.items():
-        if not re.fullmatch(r"[a-zA-Z_][a-zA-Z0-9_]*", key):
-            raise RefusedError(f"environment variable {key!r} is not valid: letters, digits and _ only")
-        if "\0" in value:
-            raise RefusedError(f"the value of environment variable {key} contains a null character")

@@ -58,6 +58,12 @@ def test_the_defaults_are_lambdas_own() -> None:
         ({"tumbling_window_in_seconds": -1}, "tumblingWindowInSeconds", "-1", "greater than or equal to 0"),
         ({"tumbling_window_in_seconds": 901}, "tumblingWindowInSeconds", "901", "less than or equal to 900"),
         ({"timeout_s": 901}, "timeout", "901", "less than or equal to 900"),
+        ({"memory_size": 127}, "memorySize", "127", "greater than or equal to 128"),
+        ({"memory_size": 10_241}, "memorySize", "10241", "less than or equal to 10240"),
+        ({"ephemeral_storage": 511}, "ephemeralStorage.size", "511", "greater than or equal to 512"),
+        ({"ephemeral_storage": 10_241}, "ephemeralStorage.size", "10241", "less than or equal to 10240"),
+        ({"provisioned_concurrency": 0}, "provisionedConcurrentExecutions", "0", "greater than or equal to 1"),
+        ({"reserved_concurrency": -1}, "reservedConcurrentExecutions", "-1", "greater than or equal to 0"),
         ({"workers": 0}, "workers", "0", "greater than or equal to 1"),
         ({"limit": 0}, "limit", "0", "greater than or equal to 1"),
     ],
@@ -212,3 +218,29 @@ def test_what_can_be_meant_is_taken() -> None:
 def test_a_timestamp_is_seconds_and_known_to_the_millisecond() -> None:
     options = RunOptions(handler="a.b", stream="s", starting_position_timestamp=1545084650.987)
     assert options.starting_position_ms == 1_545_084_650_987
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"layers": tuple("abcdef")}, "Cannot reference more than 5 layers."),
+        ({"layers": ("a", "b", "a")}, "the layer 'a' is given twice"),
+        (
+            {"provisioned_concurrency": 2, "reserved_concurrency": 1, "workers": 2},
+            "Requested Provisioned Concurrency should not be greater than the reservedConcurrentExecution for function",
+        ),
+        ({"provisioned_concurrency": 3, "workers": 2}, "a provisioned concurrency of 3 needs as many workers, not 2"),
+        ({"allow_network": True}, "goes with isolation 'sandbox'"),
+        ({"environment": {"A": "x" * 4096}}, 'exceeded the 4KB limit. String measured: {"A":"xxx'),
+        ({"isolation": "vm"}, "Member must satisfy enum value set: [process, sandbox]"),
+        ({"start_method": "forkserver"}, "Member must satisfy enum value set: [fork, spawn]"),
+    ],
+)
+def test_what_a_function_cannot_be_is_refused_by_name(changes: dict[str, Any], text: str) -> None:
+    with pytest.raises(RefusedError) as raised:
+        check(**changes)
+    assert text in str(raised.value)
+
+
+def test_an_environment_of_4096_bytes_as_json_is_allowed() -> None:
+    check(environment={"A": "x" * (4096 - len('{"A":""}'))})
