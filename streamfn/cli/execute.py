@@ -138,7 +138,7 @@ class Run:
             lag_ms=max(ages) if ages else None,
             errors=mapping.counts.errors,
             discarded=mapping.counts.discarded,
-            workers=(len(mapping.function.workers), mapping.function.config.workers),
+            workers=(len(mapping.function.workers), mapping.function.config.maximum),
             total_records=self._total(mapping),
             retrying=retrying_shards(mapping),
             paused=mapping.stuck,

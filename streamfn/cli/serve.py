@@ -126,7 +126,7 @@ class _ServiceRun(Run):
             discarded=sum(serving.now().discarded for serving in service.served.values()),
             workers=(
                 sum(len(function.workers) for function in functions),
-                sum(function.config.workers for function in functions),
+                sum(function.config.maximum for function in functions),
             ),
             total_records=records + remaining if self._options.until_caught_up else None,
             retrying=[shard for mapping in open_now for shard in retrying_shards(mapping)],

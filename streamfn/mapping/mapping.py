@@ -498,7 +498,7 @@ class EventSourceMapping:
         """No batch can need the segment any more: workers let their mappings go."""
         for worker in self.function.workers:
             if worker.knows(segment_id):
-                worker.retire(segment_id)
+                worker.let_go(segment_id)
 
     # ---- what the checkpointer tells
 

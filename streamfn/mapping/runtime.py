@@ -236,7 +236,7 @@ class Runtime:
             kind=stream.kind,
             arn=stream.arn,
             region=stream.region,
-            scanners=function.config.workers,
+            scanners=function.config.maximum,
             queue=self.queue,
             say=lambda text: self.say(f"{options.name}: {text}"),
         )
@@ -317,13 +317,15 @@ class Runtime:
             "timeout_s": timeout_s,
             "judge": judge_of(options),
         }
+        workers = 1 if options.debug else options.workers
         config = FunctionConfig(
             name=function_name,
             main=WORKER_MAIN,
             settings=settings,
             code_dir=directory,
             environment=environment,
-            workers=1 if options.debug else options.workers,
+            minimum=workers,
+            maximum=workers,
             timeout_s=timeout_s,
             debug=options.debug,
             callable=function,

@@ -182,7 +182,7 @@ class Selector:
             return
         for worker in self.function.workers:
             if worker.knows(segment.id):
-                worker.retire(segment.id)
+                worker.let_go(segment.id)
 
 
 class ShardSelector:
@@ -459,7 +459,8 @@ async def open_selector(
         settings={"kind": kind, "filters": list(patterns), "constants": alike},
         code_dir="/",
         environment=dict(os.environ),
-        workers=scanners,
+        minimum=scanners,
+        maximum=scanners,
         timeout_s=TIMEOUT_S,
     )
     function = await pool.start(config)

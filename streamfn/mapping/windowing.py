@@ -92,7 +92,7 @@ class WindowedLane(ShardLane):
 
     def _retire(self, name: int) -> None:
         assert self.seat is not None
-        self.seat.worker.retire(name)
+        self.seat.worker.let_go(name)
 
     def _settle(self) -> None:
         if self._document is not None:

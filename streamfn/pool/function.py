@@ -10,14 +10,16 @@ import contextlib
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import trio
 
 from streamfn import limits
 from streamfn.errors import FailedError, HandlerImportError, RefusedError, StreamfnError
 from streamfn.pool import linux, protocol
+from streamfn.pool.confine.isolation import Isolation
+from streamfn.pool.confine.limits import Limits
 from streamfn.pool.fork import FORK_INIT_S, fork_zygote
 from streamfn.pool.launch import launch
 from streamfn.pool.link import ZygoteLink
@@ -36,6 +38,9 @@ class FunctionConfig:
     `main` names the module that workers run: it has `init(settings) -> state`, which may raise
     `protocol.InitFailed`, and `main(state, seat)`.  `settings` must be JSON-able.  `environment` is the
     complete environment of the workers.  `timeout_s` None: never.  `debug`: workers inherit the terminal.
+    `minimum` workers are kept ready, and there are never more than `maximum`.  `start_method` "fork": Init is done once
+    and workers are forked from there; "spawn": each worker does Init itself, as it also is where Init leaves something
+    behind that does not survive a fork.  `limits` and `isolation` are those of every execution environment.
     `callable`: a function without an importable name; its zygote is forked from this process, and `init`
     finds it as `settings["callable"]`.
     """
@@ -45,8 +50,12 @@ class FunctionConfig:
     settings: Mapping[str, object]
     code_dir: str
     environment: Mapping[str, str]
-    workers: int
+    minimum: int
+    maximum: int
     timeout_s: float | None
+    start_method: Literal["fork", "spawn"] = "fork"
+    limits: Limits = field(default_factory=Limits)
+    isolation: Isolation = field(default_factory=Isolation)
     debug: bool = False
     callable: Callable[..., object] | None = None
 
@@ -69,7 +78,7 @@ class Function:
         self._scope = trio.CancelScope()
         self._settled = trio.Event()  # the first generation stands, or has failed
         self._ended = trio.Event()
-        self._defer = False
+        self._defer = config.start_method == "spawn"
         self._tokens = 0
         self._hatched = 0
 
@@ -105,7 +114,7 @@ class Function:
 
     @property
     def _is_started(self) -> bool:
-        return self._hatched >= self.config.workers
+        return self._hatched >= self.config.minimum
 
     def _fail(self, error: StreamfnError) -> None:
         """Note that no worker could be made.  At the start that is the end; later it is tried again."""
@@ -141,7 +150,7 @@ class Function:
         if not await self._initialise(link, log):
             return
         async with trio.open_nursery() as nursery:
-            for index in range(self.config.workers):
+            for index in range(self.config.minimum):
                 nursery.start_soon(self._keep_worker, link, index)
             await link.run()
         if not self._is_started:
@@ -188,6 +197,8 @@ class Function:
             "code_dir": config.code_dir,
             "debug": config.debug,
             "defer": self._defer,
+            "limits": config.limits.to_json(),
+            "isolation": config.isolation.to_json(),
         }
         error: StreamfnError | None
         message: protocol.Message | None = None
@@ -268,7 +279,7 @@ class Function:
             self._enlist(worker)
             await self._wait_ended(worker, link)
             worker.bury(await link.exit_detail(token))
-            return worker.fruitful
+            return worker.fruitful or bool(worker.retired_for)
         finally:
             worker.close()
             link.forget(token)

@@ -146,6 +146,7 @@ class Reaper:
         _release(port)
         worker.fruitful = True
         worker.progress_ns = time.monotonic_ns()
+        worker.end_if_retired()
         self._news = True
         return True
 
@@ -187,7 +188,7 @@ class Reaper:
     def _look(self) -> None:
         now_ns = time.monotonic_ns()
         for worker in self._workers:
-            if worker.in_flight and worker.ready:
+            if worker.in_flight and worker.is_watched:
                 if worker.is_overdue(now_ns):
                     self._expire(worker, now_ns)
                 if worker.in_flight:

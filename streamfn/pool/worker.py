@@ -2,6 +2,7 @@
 
     STARTING   the zygote has been asked for it (or it does its own Init)
     READY      it takes entries
+    RETIRING   it takes no more; what it runs is waited for, what it has not begun comes back behind that
     DRAINING   it has been killed; what it answered before its end still counts
     DEAD       everything in flight has been answered, every descriptor and mapping is gone
 """
@@ -42,6 +43,7 @@ class State(Enum):
 
     STARTING = "starting"
     READY = "ready"
+    RETIRING = "retiring"
     DRAINING = "draining"
     DEAD = "dead"
 
@@ -74,6 +76,7 @@ class Worker:
         self.armed = False
         self.fold = fold
         self.fruitful = False  # it has answered an invocation
+        self.retired_for = ""  # why it was retired
         self.staged: deque[list[Any]] = deque()  # [seat, first invocation, count], oldest first
         self.seats: list[LaneSeat | None] = [None] * limits.RING_CAPACITY
         self._epochs = [0] * limits.RING_CAPACITY
@@ -174,7 +177,7 @@ class Worker:
             raise trio.WouldBlock from error
         self._known.add(segment_id)
 
-    def retire(self, segment_id: int) -> None:
+    def let_go(self, segment_id: int) -> None:
         """Have the worker let a segment's mapping go, behind everything that is staged now; with a full ring, soon."""
         self._owed.append(segment_id)
         self.pay()
@@ -202,6 +205,11 @@ class Worker:
         return bool(self._owed)
 
     # ---- watching ----
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether it may be running something that is to be waited for."""
+        return self.state in (State.READY, State.RETIRING)
 
     def is_overdue(self, now_ns: int) -> bool:
         """Whether the running invocation has outlived its timeout."""
@@ -251,6 +259,25 @@ class Worker:
         return os.pread(self._side, min(length, PAYLOAD_BYTES_MAX), offset)
 
     # ---- the end ----
+
+    def retire(self, reason: str) -> None:
+        """End it at a batch edge: it takes nothing new, and is killed when what it runs is answered.
+
+        What it has staged and not begun is revoked, and comes back behind what runs.  A timeout still holds.
+        `reason` is for whoever looks.  Nothing if it is not ready (any more).
+        """
+        if self.state is not State.READY:
+            return
+        self.retired_for = reason
+        self._leave_roster()
+        self.state = State.RETIRING
+        self.revoke_all()
+        self.end_if_retired()
+
+    def end_if_retired(self) -> None:
+        """Kill a retired worker that has nothing in flight any more; the reaper asks after each answer."""
+        if self.state is State.RETIRING and not self.in_flight:
+            self.kill()
 
     def kill(self, cause: FailureKind = FailureKind.CRASHED, detail: str = "") -> None:
         """SIGKILL it; what it is running fails with `cause`.  The task that waits for its end buries it."""

@@ -101,7 +101,8 @@ def config(
         settings=values,
         code_dir=more.pop("code_dir", code_dir),
         environment={**os.environ, "PYTHONPATH": HERE},
-        workers=workers,
+        minimum=workers,
+        maximum=workers,
         timeout_s=timeout_s,
         **more,
     )
@@ -118,7 +119,7 @@ async def replaced(function: Function, pid: int) -> Worker:
     """Wait until a worker process is gone and there are as many as before; the newest of them."""
     await until(
         lambda: (
-            len(function.workers) == function.config.workers and pid not in [worker.pid for worker in function.workers]
+            len(function.workers) == function.config.minimum and pid not in [worker.pid for worker in function.workers]
         )
     )
     return function.workers[-1]

@@ -159,7 +159,7 @@ async def test_segments_are_handed_over_and_retired(tmp_path: Path) -> None:
         assert worker.knows(77)
         _, answer = await lane.ask(toy.SEGMENT)
         assert answer.payload == b'77 {"a": 1} content'
-        worker.retire(77)
+        worker.let_go(77)
         assert not worker.knows(77)
         await until(lambda: worker.chores == 0)
         assert worker.room == limits.RING_CAPACITY
