@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping
 from typing import NoReturn
 
 from streamfn.errors import FailedError
-from streamfn.pool import linux, zygote
+from streamfn.pool import birth, linux, zygote
 from streamfn.pool.launch import ZygoteProcess, own
 
 FORK_INIT_S = 5.0
@@ -55,7 +55,7 @@ def fork_zygote(
             _become_zygote(control, callable_, code_dir, environment, log)
         outcome.append(pid)
 
-    zygote.flush()
+    birth.flush()
     thread = threading.Thread(target=fork, name="streamfn-fork")
     thread.start()
     thread.join()

@@ -78,7 +78,7 @@ class Function:
         self._scope = trio.CancelScope()
         self._settled = trio.Event()  # the first generation stands, or has failed
         self._ended = trio.Event()
-        self._defer = config.start_method == "spawn"
+        self._unforkable = False
         self._tokens = 0
         self._hatched = 0
 
@@ -161,6 +161,11 @@ class Function:
 
     def _launch(self, log: int | None) -> ZygoteLink:
         config = self.config
+        if config.callable is not None and config.start_method == "spawn":
+            raise RefusedError(
+                f"{_named(config.callable)} cannot be imported by a process that is spawned, because it has no "
+                "importable name; put it into a module and name it, or use the start method fork"
+            )
         near, far = protocol.pair()
         try:
             if config.callable is not None:
@@ -196,7 +201,7 @@ class Function:
             "runtime_pid": os.getpid(),
             "code_dir": config.code_dir,
             "debug": config.debug,
-            "defer": self._defer,
+            "init": self._where_init_is_done,
             "limits": config.limits.to_json(),
             "isolation": config.isolation.to_json(),
         }
@@ -220,6 +225,12 @@ class Function:
         return message is not None and message.fields["op"] == "ready"
 
     @property
+    def _where_init_is_done(self) -> str:
+        if self.config.start_method == "spawn":
+            return protocol.FRESH
+        return protocol.WORKER if self._unforkable else protocol.ZYGOTE
+
+    @property
     def _init_limit_s(self) -> float:
         if self.config.debug:
             return float("inf")
@@ -232,15 +243,14 @@ class Function:
         if message.fields["op"] == "failed":
             return import_error(message.fields["document"])
         # Not forkable as it is: the next zygote leaves Init to its workers.
-        self._defer = self._defer or message.fields["op"] == "unforkable"
+        self._unforkable = self._unforkable or message.fields["op"] == "unforkable"
         return None
 
     def _too_slow(self) -> StreamfnError:
         if self.config.callable is not None:
-            name = getattr(self.config.callable, "__qualname__", repr(self.config.callable))
             return RefusedError(
-                f"{name} cannot be run in worker processes: a process forked from this one did not come up "
-                f"within {FORK_INIT_S:g} s (another thread held a lock, perhaps); put it into a module and name it"
+                f"{_named(self.config.callable)} cannot be run in worker processes: a process forked from this one did "
+                f"not come up within {FORK_INIT_S:g} s (another thread held a lock, perhaps); put it into a module and name it"
             )
         text = f"Task timed out after {limits.INIT_TIMEOUT_S:.2f} seconds"
         return HandlerImportError(f"Init: {text}", {"errorType": "Sandbox.Timedout", "errorMessage": text})
@@ -272,7 +282,7 @@ class Function:
             if born is None:
                 return False
             worker.born(*born)
-            if self._defer:
+            if self._where_init_is_done != protocol.ZYGOTE:
                 if not await self._finish_init(worker, link, token):
                     return False
                 self.init_log = worker.take_log().text
@@ -324,6 +334,10 @@ class Function:
             error.log = log
         self._fail(error)
         return False
+
+
+def _named(function: Callable[..., object]) -> str:
+    return str(getattr(function, "__qualname__", repr(function)))
 
 
 def import_error(text: str) -> HandlerImportError:

@@ -8,18 +8,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 from streamfn.errors import FailedError
-from streamfn.pool import linux
-
-# The directory that holds this very package goes in front for its import only: neither the working
-# directory nor the user's PYTHONPATH decides which streamfn a zygote runs, and handlers do not see it.
-_BOOT = (
-    "import sys; fd = int(sys.argv[1]); sys.path.insert(0, sys.argv[2]); from streamfn.pool import zygote; "
-    "del sys.path[0], sys.argv[1:]; zygote.serve(fd)"
-)
-_ROOT = str(Path(__file__).resolve().parents[2])
+from streamfn.pool import boot, linux
 
 
 class ZygoteProcess:
@@ -67,7 +58,7 @@ def launch(
         raise FailedError(f"cannot start workers for {name}: the path of the Python interpreter is not known")
     try:
         popen = subprocess.Popen(
-            [sys.executable, "-P", "-c", _BOOT, str(control), _ROOT],
+            boot.command("zygote", control),
             stdin=None if log is None else subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -1,6 +1,7 @@
 """What zygote and runtime say to each other: JSON datagrams with descriptors, over SOCK_SEQPACKET.
 
-    runtime -> zygote   {"op": "init", "main", "settings", "runtime_pid", "code_dir", "debug", "defer"}
+    runtime -> zygote   {"op": "init", "main", "settings", "runtime_pid", "code_dir", "debug", "init",
+                         "limits", "isolation"}
                                                              [the runtime's pidfd]
                         {"op": "spawn", "token", "index"}    [ring memfd, doorbell, log, side, control]
     zygote -> runtime   {"op": "ready"}
@@ -27,6 +28,9 @@ from typing import Any, NamedTuple
 DATAGRAM_BYTES_MAX = 32 * 1024
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 FDS_MAX = 8
+
+# Where Init is done ("init"): in the zygote, once; in each worker that is forked; in each, in a fresh interpreter.
+ZYGOTE, WORKER, FRESH = "zygote", "worker", "fresh"
 
 # The descriptors of a spawn message, in order.
 RING, DOORBELL, LOG, SIDE, CONTROL = range(5)

@@ -15,10 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import importlib
-import json
 import os
-import random
 import resource
 import select
 import signal
@@ -29,11 +26,9 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping
-from types import ModuleType
 from typing import Any, NoReturn
 
-from streamfn.pool import linux, protocol
-from streamfn.pool.seat import Seat
+from streamfn.pool import birth, linux, protocol
 
 # After the runtime's end everything must be gone within a second; a process that takes longer to die
 # than this (uninterruptible sleep) cannot be helped.
@@ -54,6 +49,7 @@ class Zygote:
         self._forked = forked
         self._pid = os.getpid()
         self._tokens: dict[int, int] = {}  # by pid
+        self._initialised: tuple[object, ...] = ()  # what Init left, if it was done here
         self._restore: dict[int, Any] = {}  # signal handlers as Init left them
 
     def run(self) -> None:
@@ -63,29 +59,39 @@ class Zygote:
             return
         fields = message.fields
         self._runtime = message.fds[0]
-        self._debug = bool(fields["debug"])
-        self._defer = bool(fields["defer"])
-        self._settings: dict[str, object] = {**fields["settings"], **(self._forked or {})}
+        self._fresh = fields["init"] == protocol.FRESH
+        settings: dict[str, object] = {**fields["settings"], **(self._forked or {})}
+        self._birth = birth.Birth(
+            main=fields["main"],
+            settings=settings,
+            code_dir=fields["code_dir"],
+            number=0,
+            debug=bool(fields["debug"]),
+            limits=fields["limits"],
+            isolation=fields["isolation"],
+        )
         if self._forked is None:  # the thread that forks a zygote ends at once, and would take it along
             linux.die_with_parent(fields["runtime_pid"])
         linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         try:
-            if self._initialise(fields["main"], fields["code_dir"]):
+            if self._initialise(here=fields["init"] == protocol.ZYGOTE):
                 linux.prctl(linux.PR_SET_PDEATHSIG, 0)
                 self._spared = set(linux.children())  # what Init started is part of the function
                 self._serve()
         finally:
             kill_descendants()
 
-    def _initialise(self, main: str, code_dir: str) -> bool:
-        """Import the worker's main and let it do Init.  False, and reported, if there can be no workers."""
+    def _initialise(self, *, here: bool) -> bool:
+        """Import the worker's main, and let it do Init if that is to be done here.
+
+        False, and reported, if there can be no workers.
+        """
         try:
-            self._module = importlib.import_module(main)
-            # Behind our own imports, so that a file of the user's cannot take their place.
-            sys.path.insert(0, code_dir)
-            self._state = None if self._defer else self._module.init(self._settings)
-            if not self._defer:
+            if not self._fresh:
+                self._module = birth.find_main(self._birth)
+            if here:
+                self._initialised = (self._module.init(self._birth.settings),)
                 self._refuse_what_forks_badly()
         except protocol.InitFailed as failure:
             self._reply({"op": "failed", "document": failure.document.decode(errors="replace")})
@@ -93,7 +99,7 @@ class Zygote:
             self._reply({"op": "unforkable", "reason": str(reason)})
         except (Exception, SystemExit) as error:
             # The boundary to foreign code: a main is expected to turn a handler's errors into InitFailed.
-            self._reply({"op": "failed", "document": _document(error)})
+            self._reply({"op": "failed", "document": birth.document_of(error)})
         else:
             gc.collect()
             gc.freeze()
@@ -138,7 +144,7 @@ class Zygote:
             return False
         assert message.fields["op"] == "spawn", message.fields
         token, index = message.fields["token"], message.fields["index"]
-        flush()
+        birth.flush()
         try:
             with warnings.catch_warnings():
                 # Native threads (numpy's, pyarrow's) have their at-fork handlers; Python's were ruled out.
@@ -158,7 +164,7 @@ class Zygote:
         return True
 
     def _reply(self, fields: dict[str, object], fds: list[int] | None = None) -> None:
-        flush()  # whoever reads the answer reads the log with it
+        birth.flush()  # whoever reads the answer reads the log with it
         # A broken pipe: the runtime is gone; its pidfd says so, and we end on that.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             protocol.send(self._control, fields, fds or [])
@@ -184,9 +190,9 @@ class Zygote:
     # ---- in the child ----
 
     def _become_worker(self, index: int, fds: list[int]) -> NoReturn:
-        """Run the worker's main in a fresh child.  Never returns into the zygote's loop."""
-        code = 1
-        try:
+        """Be a worker in a fresh child."""
+
+        def run() -> int:
             linux.die_with_parent(self._pid)
             signal.set_wakeup_fd(-1)
             for number, handler in self._restore.items():
@@ -194,32 +200,12 @@ class Zygote:
             signal.pthread_sigmask(signal.SIG_SETMASK, [])
             protocol.close_all(self._own)
             self._control.detach()
-            os.setpgid(0, 0)
-            linux.name_process(f"sf-worker-{index}")
-            seat = Seat(index, fds, debug=self._debug)
-            _tidy_interpreter()
-            code = self._work(seat)
-        except SystemExit as leave:
-            code = _exit_code(leave)
-        except BaseException:  # the boundary: nothing may unwind into the zygote's loop
-            traceback.print_exc()
-        finally:
-            flush()
-            os._exit(code)
+            born = self._birth._replace(number=index)
+            if self._fresh:
+                birth.become_fresh(born, fds)
+            return birth.live(born, fds, lambda: self._module, self._initialised)
 
-    def _work(self, seat: Seat) -> int:
-        if self._defer:
-            try:
-                self._state = self._module.init(self._settings)
-            except protocol.InitFailed as failure:
-                seat.report({"op": "failed", "document": failure.document.decode(errors="replace")})
-                return 1
-            except (Exception, SystemExit) as error:
-                seat.report({"op": "failed", "document": _document(error)})
-                return 1
-            seat.report({"op": "ready"})
-        self._module.main(self._state, seat)
-        return 0
+        birth.end_with(run)
 
 
 def kill_descendants() -> None:
@@ -249,42 +235,6 @@ def _ended() -> Iterator[tuple[int, int]]:
         yield pid, status
 
 
-def flush() -> None:
-    """Write out what is buffered, or each worker would write it again."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            stream.flush()
-
-
-def _tidy_interpreter() -> None:
-    """Give a worker its own randomness, and standard streams that write every line at once."""
-    random.seed()
-    numpy_random: ModuleType | None = sys.modules.get("numpy.random")
-    if numpy_random is not None:
-        numpy_random.seed()
-    for stream in (sys.stdout, sys.stderr):
-        # A line that has been printed must survive the worker's being killed.
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-
-
-def _exit_code(leave: SystemExit) -> int:
-    """What the interpreter would make of it."""
-    if leave.code is None:
-        return 0
-    if isinstance(leave.code, int):
-        return leave.code & 0xFF
-    print(leave.code, file=sys.stderr)
-    return 1
-
-
-def _document(error: BaseException) -> str:
-    """A plain error document for what a main's `init` should not have raised."""
-    name = "Runtime.ExitError" if isinstance(error, SystemExit) else type(error).__name__
-    frames = traceback.format_list(traceback.extract_tb(error.__traceback__))
-    return json.dumps({"errorMessage": str(error), "errorType": name, "requestId": "", "stackTrace": frames})
-
-
 def serve(fd: int, forked: Mapping[str, object] | None = None) -> NoReturn:
     """Be the zygote at the other end of `fd`; ends the process.  `forked`: see `Zygote`."""
     code = 1
@@ -297,7 +247,7 @@ def serve(fd: int, forked: Mapping[str, object] | None = None) -> NoReturn:
     except BaseException:  # the boundary: a forked zygote must not unwind into its parent's stack
         traceback.print_exc()
     finally:
-        flush()
+        birth.flush()
         os._exit(code)
 
 

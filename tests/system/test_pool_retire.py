@@ -57,12 +57,3 @@ async def test_a_retired_worker_is_still_held_to_its_timeout() -> None:
         [(kind, _)] = lane.failures
         assert kind is FailureKind.TIMEOUT
         assert await Lane(await replaced(function, worker.pid)).ask(toy.OK) == ("succeeded", 1)
-
-
-@trio_test
-async def test_spawned_workers_do_init_themselves() -> None:
-    async with open_pool() as pool:
-        function = await pool.start(config(workers=2, start_method="spawn", settings={"init": "thread"}))
-        assert function.init_log == b"init prints\n"
-        for worker in function.workers:
-            assert await Lane(worker).ask(toy.OK) == ("succeeded", 1)

@@ -182,6 +182,57 @@ async def test_the_environment_is_the_functions_own_and_paths_are_not_ours(tmp_p
     assert "" not in told["path"]
 
 
+# ---- spawn ----
+
+
+@trio_test
+async def test_a_spawned_worker_is_a_fresh_interpreter_that_does_init_itself(tmp_path: Path) -> None:
+    (tmp_path / "own_init.py").write_text(
+        "import os, sys\n"
+        "from toy_worker import main\n"
+        "def init(settings):\n"
+        "    print('init of', os.getpid(), flush=True)\n"
+        "    open(settings['path'], 'a').write(f'{os.getpid()}\\n')\n"
+        "    return settings\n"
+    )
+    start = config(tmp_path, main="own_init", workers=2, start_method="spawn", settings={"secret": "in no argument"})
+    start = replace(start, environment={**start.environment, "PYTHONPATH": f"{HERE}:{tmp_path}"})
+    async with open_pool(fold=False) as pool:
+        function = await pool.start(start)
+        pids = [worker.pid for worker in function.workers]
+        assert sorted((tmp_path / "written").read_text().split()) == sorted(map(str, pids))
+        assert function.init_log == b"init of %d\n" % pids[-1]
+        for worker in function.workers:
+            command = Path(f"/proc/{worker.pid}/cmdline").read_bytes()
+            assert b"birth" in command
+            assert b"in no argument" not in command
+            told = await tell(worker)
+            assert told["path"][0] == str(tmp_path)
+            assert told["core"] == 0
+            assert set(told["fds"].values()) >= {"/dev/null"}
+            assert not [name for name in told["fds"].values() if "streamfn-birth" in name]
+        worker = function.workers[0]
+        worker.kill()
+        assert await Lane(await replaced(function, worker.pid)).ask(toy.OK)
+    assert not own_children()
+
+
+@trio_test
+async def test_a_spawned_worker_whose_init_fails_fails_the_start() -> None:
+    error = await refused(config(start_method="spawn", settings={"init": "fail"}))
+    assert (str(error), error.log) == ("no such handler", b"init prints\n")
+    error = await refused(config(start_method="spawn", settings={"init": "exit"}))
+    assert str(error) == "Init: Runtime exited with error: exit status 3"
+    assert "no_such_main" in str(await refused(config(start_method="spawn", main="no_such_main")))
+
+
+@trio_test
+async def test_a_callable_cannot_be_spawned_and_the_remedy_is_said() -> None:
+    async with open_pool() as pool:
+        with pytest.raises(RefusedError, match="print cannot be imported .* put it into a module"):
+            await pool.start(config(callable=print, start_method="spawn"))
+
+
 # ---- callables ----
 
 

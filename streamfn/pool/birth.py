@@ -1,0 +1,145 @@
+"""A worker from its fork to its main loop, the same whether its zygote has done Init or it does that itself.
+
+    fork ─▶ [exec: start method spawn] ─▶ its own group, its seat, its streams ─▶ [Init, reported] ─▶ main
+
+With start method "spawn" the child of the zygote becomes a fresh interpreter, so nothing of any Init is in it:
+what it has to know (`Birth`) comes in a memfd.  Nothing here imports more than a worker needs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import random
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
+from typing import Any, NamedTuple, NoReturn
+
+from streamfn.pool import boot, linux, protocol
+from streamfn.pool.seat import Seat
+
+
+class Birth(NamedTuple):
+    """What a new worker is told beside its descriptors.  JSON-able, unless the settings hold a callable."""
+
+    main: str
+    settings: Mapping[str, Any]
+    code_dir: str
+    number: int
+    debug: bool
+    limits: Mapping[str, Any]
+    isolation: Mapping[str, Any]
+
+
+def find_main(birth: Birth) -> ModuleType:
+    """Import the worker's main, and put the code directory first on the path.
+
+    Behind our own imports, so that a file of the user's cannot take their place.
+    """
+    module = importlib.import_module(birth.main)
+    sys.path.insert(0, birth.code_dir)
+    return module
+
+
+def live(birth: Birth, fds: Sequence[int], find: Callable[[], ModuleType], initialised: Sequence[object]) -> int:
+    """Be a worker until its main returns; give the exit code.
+
+    `initialised` holds the state that Init has left in the zygote; empty: Init is done here, and told.
+    """
+    os.setpgid(0, 0)
+    linux.name_process(f"sf-worker-{birth.number}")
+    seat = Seat(birth.number, fds, debug=birth.debug)
+    _tidy_interpreter()
+    if initialised:
+        find().main(initialised[0], seat)
+        return 0
+    try:
+        module = find()
+        state = module.init(birth.settings)
+    except protocol.InitFailed as failure:
+        seat.report({"op": "failed", "document": failure.document.decode(errors="replace")})
+        return 1
+    except (Exception, SystemExit) as error:
+        seat.report({"op": "failed", "document": document_of(error)})
+        return 1
+    seat.report({"op": "ready"})
+    module.main(state, seat)
+    return 0
+
+
+def end_with(run: Callable[[], int]) -> NoReturn:
+    """Run a child's life and end the process: nothing may unwind into the loop that forked it."""
+    code = 1
+    try:
+        code = run()
+    except SystemExit as leave:
+        code = _exit_code(leave)
+    except BaseException:  # the boundary
+        traceback.print_exc()
+    finally:
+        flush()
+        os._exit(code)
+
+
+def become_fresh(birth: Birth, fds: Sequence[int]) -> NoReturn:
+    """Turn this child into a new interpreter, which goes on in `serve`.  OSError if there is none."""
+    note = linux.growing_memfd("streamfn-birth", append=False)
+    os.write(note, json.dumps([birth._asdict(), list(fds)]).encode())
+    for fd in (note, *fds):
+        os.set_inheritable(fd, True)
+    os.execv(sys.executable, boot.command("birth", note))
+
+
+def serve(note: int) -> NoReturn:
+    """Be the worker that the memfd `note` tells of, in a fresh interpreter; ends the process."""
+
+    def run() -> int:
+        with open(note, "rb") as file:
+            file.seek(0)
+            fields, fds = json.loads(file.read())
+        for fd in fds:
+            os.set_inheritable(fd, False)
+        birth = Birth(**fields)
+        return live(birth, fds, lambda: find_main(birth), ())
+
+    end_with(run)
+
+
+def flush() -> None:
+    """Write out what is buffered, or each worker would write it again."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+
+
+def document_of(error: BaseException) -> str:
+    """A plain error document for what a main's `init` should not have raised."""
+    name = "Runtime.ExitError" if isinstance(error, SystemExit) else type(error).__name__
+    frames = traceback.format_list(traceback.extract_tb(error.__traceback__))
+    return json.dumps({"errorMessage": str(error), "errorType": name, "requestId": "", "stackTrace": frames})
+
+
+def _tidy_interpreter() -> None:
+    """Give a worker its own randomness, and standard streams that write every line at once."""
+    random.seed()
+    numpy_random: ModuleType | None = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()
+    for stream in (sys.stdout, sys.stderr):
+        # A line that has been printed must survive the worker's being killed.
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+
+
+def _exit_code(leave: SystemExit) -> int:
+    """What the interpreter would make of it."""
+    if leave.code is None:
+        return 0
+    if isinstance(leave.code, int):
+        return leave.code & 0xFF
+    print(leave.code, file=sys.stderr)
+    return 1
