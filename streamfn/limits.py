@@ -73,6 +73,8 @@ ARENA_BYTES = MIB
 # A checkpoint is durable at the latest this long after the completion it speaks of.
 CHECKPOINT_DELAY_S = 0.05
 
+ACCOUNT = "000000000000"  # in every ARN that is given here
+
 INIT_TIMEOUT_S = 10  # Lambda's Init phase
 LOG_LINE_BYTES_MAX = 64 * 1024
 

@@ -80,7 +80,6 @@ _OPTIONS = (
         "--layers",
         multiple=True,
         metavar="DIR",
-        hidden=True,
         help="A directory whose python/ and itself are put on the path behind the code; may be repeated.",
     ),
     click.option("--isolation", metavar="process|sandbox", hidden=True, help="How far workers are kept away."),

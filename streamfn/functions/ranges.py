@@ -132,6 +132,6 @@ def check_environment(environment: Mapping[str, str]) -> None:
 
 
 def check_handler(handler: str) -> None:
-    """Raise RefusedError unless it is a handler's name: `module.function` or `module:function`, behind `dir/` or not."""
+    """Raise RefusedError unless it is `module.function` or `module:function`, with `dir/` in front or without."""
     if len(handler) > HANDLER_CHARS_MAX or not re.fullmatch(r"[^\s:]*[^\s:./][.:][^\s:./]+", handler):
         raise RefusedError(f"Bad handler {handler!r}: it is named as module.function or module:function")

@@ -12,8 +12,6 @@ from typing import Any
 from streamfn import limits
 from streamfn.mapping.options import RunOptions
 
-ACCOUNT = "000000000000"
-
 # Lambda's parameters that are one plain value, and our field for each.
 PLAIN = {
     "BatchSize": "batch_size",
@@ -93,7 +91,7 @@ def answer(
     answered = {
         **{name: value for name, value in whole.items() if name not in ("Tags", "FiltersMax")},
         "EventSourceArn": whole.get("EventSourceArn") or stream_arn,
-        "EventSourceMappingArn": f"arn:aws:lambda:{region}:{ACCOUNT}:event-source-mapping:{uuid}",
+        "EventSourceMappingArn": f"arn:aws:lambda:{region}:{limits.ACCOUNT}:event-source-mapping:{uuid}",
         "FunctionArn": whole.get("FunctionArn") or function_arn,
         "LastModified": modified_ms / 1000,
         "LastProcessingResult": last_result,

@@ -1,4 +1,4 @@
-"""The Lambda context object and the environment variables of an execution environment.
+"""The Lambda context object.
 
 Attributes, methods and types are those of the real object, as recorded from the service: a memory limit that
 is a string, an identity that is never None, a remaining time that is never negative.
@@ -6,15 +6,10 @@ is a string, an identity that is never None, a remaining time that is never nega
 
 from __future__ import annotations
 
-import os
 import sys
 import time
-import uuid
 from collections.abc import Mapping
 from typing import Any
-
-# What `run` says where no memory limit is set: all that the machine has, at most Lambda's largest.
-MEMORY_MB_MAX = 10_240
 
 
 class CognitoIdentity:
@@ -101,41 +96,3 @@ def context_class(environment: Mapping[str, str], function_arn: str) -> type[Lam
         "__module__": __name__,
     }
     return type("LambdaContext", (LambdaContext,), constants)
-
-
-def log_stream_name() -> str:
-    """A new log stream's name, in Lambda's form: the day, the version, 32 hexadecimal digits."""
-    return time.strftime("%Y/%m/%d/[$LATEST]", time.gmtime()) + uuid.uuid4().hex
-
-
-def machine_memory_mb() -> int:
-    """The machine's memory in MB, at most what the largest Lambda function has."""
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return min(MEMORY_MB_MAX, pages // (1024 * 1024))
-
-
-def function_environment(
-    base: Mapping[str, str], *, function_name: str, handler: str, code_dir: str, region: str, extra: Mapping[str, str]
-) -> dict[str, str]:
-    """The complete environment of a function's workers, as docs/reference.md's "What a handler sees" has it.
-
-    `base` is the environment streamfn was started with, `extra` what `--env` adds: it wins over everything
-    but Lambda's own names.
-    """
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    environment = {"AWS_REGION": region, "AWS_DEFAULT_REGION": region, **base, **extra}
-    environment.update(
-        {
-            "AWS_LAMBDA_FUNCTION_NAME": function_name,
-            "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
-            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(machine_memory_mb()),
-            "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
-            "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{function_name}",
-            "AWS_LAMBDA_LOG_STREAM_NAME": log_stream_name(),
-            "AWS_EXECUTION_ENV": f"AWS_Lambda_python{version}",
-            "_HANDLER": handler,
-            "LAMBDA_TASK_ROOT": code_dir,
-            "TZ": ":UTC",
-        }
-    )
-    return environment

@@ -59,8 +59,3 @@ def load_handler(name: str) -> Handler:
     if not callable(handler):
         raise InitError(document.not_callable(function_name, module_name, repr(handler)))
     return handler  # type: ignore[no-any-return]  # callable: that is all one can know
-
-
-def function_name_of(handler: str) -> str:
-    """The function's name: the handler's, with `.`, `:` and `/` turned into `-`."""
-    return handler.translate(str.maketrans(".:/", "---"))

@@ -20,14 +20,13 @@ from streamfn import limits
 from streamfn.clock import Clock, SystemClock
 from streamfn.core.filter import check as check_filters
 from streamfn.errors import BusyError, Fenced, RefusedError
+from streamfn.functions.configuration import function_arn, function_name_of
 from streamfn.log.catalog.datadir import DataDir
 from streamfn.log.catalog.stream import KINESIS, Stream, default_arn
 from streamfn.mapping import bell, configuration, lifecycle, refusals, request
-from streamfn.mapping.configuration import ACCOUNT
 from streamfn.mapping.delivery import refuse_destination
 from streamfn.mapping.destinations import resolve_destination
 from streamfn.mapping.finding import handler_exists
-from streamfn.mapping.handler import function_name_of
 from streamfn.mapping.options import ARN_PATTERN, RunOptions, check_meaning, check_ranges
 from streamfn.mapping.position import check_position, starting_offsets
 from streamfn.state.managed import Managed
@@ -362,7 +361,7 @@ def _arn(mapping: StoredMapping, stream: Stream | None) -> str:
 
 def _function_arn(stream_arn: str, handler: str) -> str:
     region = stream_arn.split(":")[3] or "us-east-1"
-    return f"arn:aws:lambda:{region}:{ACCOUNT}:function:{function_name_of(handler)}"
+    return function_arn(region, function_name_of(handler))
 
 
 def _bare_function(text: str) -> str:

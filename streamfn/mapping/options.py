@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from streamfn import limits
 from streamfn.core.filter import check as check_filters
 from streamfn.errors import RefusedError
+from streamfn.functions.configuration import Configuration, function_name_of
 from streamfn.functions.constraints import at_most, in_range, one_of, refuse
 from streamfn.functions.ranges import WORKERS_MAX, check_function, check_handler, function_violations
 from streamfn.mapping.destinations import check_destination
@@ -106,6 +107,24 @@ class RunOptions:
     def __post_init__(self) -> None:
         if not self.name:
             object.__setattr__(self, "name", f"{self.handler}@{self.stream}")
+
+    def function(self, code_dir: str) -> Configuration:
+        """The function that is run, with its code in an absolute directory."""
+        return Configuration(
+            name=function_name_of(self.handler),
+            handler=self.handler,
+            code_dir=code_dir,
+            timeout_s=self.timeout_s,
+            memory_size=self.memory_size,
+            ephemeral_storage=self.ephemeral_storage,
+            environment=self.environment,
+            layers=self.layers,
+            isolation=self.isolation,
+            allow_network=self.allow_network,
+            provisioned_concurrency=self.provisioned_concurrency,
+            reserved_concurrency=self.reserved_concurrency,
+            start_method=self.start_method,
+        )
 
     @property
     def starting_position_ms(self) -> int | None:

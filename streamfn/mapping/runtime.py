@@ -7,7 +7,6 @@ served, so that no lane starves another.
 
 from __future__ import annotations
 
-import os
 import random
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -20,31 +19,28 @@ import trio
 from streamfn.core.backoff import Backoff
 from streamfn.core.filter import check as check_filters
 from streamfn.errors import BusyError, HandlerImportError, RefusedError
+from streamfn.functions.starting import REGION_DEFAULT, function_config, named
 from streamfn.log.catalog.datadir import DataDir
 from streamfn.log.catalog.stream import Shard, Stream
 from streamfn.log.shard.watch import CommitWatch
 from streamfn.mapping import configuration
 from streamfn.mapping.checkpointer import Checkpointer
-from streamfn.mapping.context import function_environment
 from streamfn.mapping.delivery import refuse_destination
 from streamfn.mapping.destinations import resolve_destination
 from streamfn.mapping.feed import ShardFeed
-from streamfn.mapping.handler import Handler, function_name_of
+from streamfn.mapping.handler import Handler
 from streamfn.mapping.logs import LogLines, LogSink
 from streamfn.mapping.mapping import EventSourceMapping
 from streamfn.mapping.options import RunOptions
 from streamfn.mapping.position import check_position, starting_offsets
 from streamfn.mapping.selector import Selector, open_selector
-from streamfn.pool.function import Function, FunctionConfig
+from streamfn.pool.function import Function
 from streamfn.pool.pool import Pool, open_pool
 from streamfn.state.owner import Ownership
 from streamfn.state.store import Binding, Store, StoredMapping, made_text
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
-
-WORKER_MAIN = "streamfn.mapping.worker"
-REGION_DEFAULT = "us-east-1"
 
 
 class Pumped(Protocol):
@@ -296,44 +292,26 @@ class Runtime:
 
         Raises:
             HandlerImportError: the handler cannot be loaded.
-            RefusedError: the callable cannot be run in a process forked from this one.
+            RefusedError: a layer is no directory; or the callable cannot be run in a process forked from this one.
         """
-        directory = str((code_dir or Path.cwd()).resolve())
-        function_name = function_name_of(options.handler)
-        timeout_s = None if options.debug else options.timeout_s
-        environment = function_environment(
-            os.environ,
-            function_name=function_name,
-            handler=options.handler,
-            code_dir=directory,
-            region=region,
-            extra=options.environment,
-        )
-        settings: dict[str, Any] = {
-            "handler": options.handler,
-            "path": list(path),
-            "function_arn": function_arn or f"arn:aws:lambda:{region}:000000000000:function:{function_name}",
-            "request_base": self.pool.request_base,
-            "timeout_s": timeout_s,
-            "judge": judge_of(options),
-        }
-        workers = 1 if options.debug else options.workers
-        config = FunctionConfig(
-            name=function_name,
-            main=WORKER_MAIN,
-            settings=settings,
-            code_dir=directory,
-            environment=environment,
-            minimum=workers,
-            maximum=workers,
-            timeout_s=timeout_s,
-            debug=options.debug,
-            callable=function,
+        configuration = options.function(str((code_dir or Path.cwd()).resolve()))
+        config = await trio.to_thread.run_sync(
+            lambda: function_config(
+                configuration,
+                workers=options.workers,
+                request_base=self.pool.request_base,
+                region=region,
+                arn=function_arn,
+                judge=judge_of(options),
+                debug=options.debug,
+                function=function,
+                path=path,
+            )
         )
         try:
             return await self.pool.start(config)
         except HandlerImportError as error:
-            raise _named(error, options.handler) from None
+            raise named(error, options.handler) from None
 
     # ---- rounds
 
@@ -485,10 +463,3 @@ def judge_of(options: RunOptions) -> str | None:
     if options.tumbling_window_in_seconds:
         return "window"
     return "batch_item_failures" if options.function_response_types else None
-
-
-def _named(error: HandlerImportError, handler: str) -> HandlerImportError:
-    """The error with the handler's name in its text, and the type of what its module raised."""
-    kind = str(error.document.get("errorType", ""))
-    text = str(error) if kind.startswith(("Runtime.", "Sandbox.")) else f"{kind}: {error}"
-    return HandlerImportError(f"cannot load handler {handler!r}: {text}", error.document, error.log)

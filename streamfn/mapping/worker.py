@@ -26,8 +26,9 @@ from streamfn import _events
 from streamfn._native import ffi, lib
 from streamfn.events import document, partial
 from streamfn.events.response import MarshalError, marshal
+from streamfn.functions.environment import log_stream_name
 from streamfn.limits import RESPONSE_BYTES_MAX
-from streamfn.mapping.context import LambdaContext, context_class, log_stream_name
+from streamfn.mapping.context import LambdaContext, context_class
 from streamfn.mapping.handler import Handler, InitError, load_handler
 from streamfn.mapping.source import DOCUMENT_HEADER, native_source
 from streamfn.pool.protocol import InitFailed
@@ -70,9 +71,9 @@ def init(settings: Mapping[str, Any]) -> State:
     """Init: prepare logging, import the handler.
 
     `settings`: handler (its name), callable (the handler itself, in a forked zygote), path (the whole of
-    `sys.path`; empty: as it is), function_arn, request_base, timeout_s (None: no limit), judge (None or
-    missing: whatever can be marshalled is success; "batch_item_failures": the response says what failed; "window":
-    the mapping looks at every response).
+    `sys.path`; empty: as it is), layers (what goes on it behind the code directory), function_arn, request_base,
+    timeout_s (None: no limit), judge (None or missing: whatever can be marshalled is success; "batch_item_failures":
+    the response says what failed; "window": the mapping looks at every response).
 
     Raises:
         InitFailed: with Lambda's error document.
@@ -83,6 +84,8 @@ def init(settings: Mapping[str, Any]) -> State:
     _prepare_logging()
     if settings["path"]:
         sys.path[:] = settings["path"]
+    place = 0 if handler is not None else 1  # the code directory is first
+    sys.path[place:place] = settings.get("layers", ())
     if handler is None:
         try:
             handler = load_handler(settings["handler"])

@@ -308,7 +308,7 @@ async def test_a_limit_hands_over_so_many_records(tmp_path):
 REFUSED = [
     ({"batchsize": 1}, "unknown option 'batchsize': did you mean batch_size"),
     ({"BatchSize": 1}, "unknown option 'BatchSize': did you mean batch_size"),
-    ({"colour": "red"}, "unknown option 'colour': there is batch_size, bisect_batch_on"),
+    ({"colour": "red"}, "unknown option 'colour': there is allow_network, batch_size, bisect_batch_on"),
     ({"handler": "x.y"}, "multiple values|unknown option 'handler'"),
     ({"timeout_s": 3}, "unknown option 'timeout_s': did you mean timeout"),
     ({"batch_size": "10"}, "option batch_size takes a whole number, not '10'"),
