@@ -13,12 +13,22 @@ from typing import NamedTuple
 PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
+CLONE_NEWNS = 0x00020000
+CLONE_NEWUSER = 0x10000000
+MS_NOSUID = 0x2
+MS_NODEV = 0x4
+MS_BIND = 0x1000
+MS_REC = 0x4000
+MS_PRIVATE = 0x40000
+MNT_DETACH = 2
 _FALLOC_KEEP_SIZE = 1
 _FALLOC_PUNCH_HOLE = 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
 _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+_libc.mount.argtypes = [ctypes.c_char_p] * 3 + [ctypes.c_ulong, ctypes.c_char_p]
+_libc.umount2.argtypes = [ctypes.c_char_p, ctypes.c_int]
 
 
 class TableEntry(NamedTuple):
@@ -51,6 +61,31 @@ def die_with_parent(parent: int) -> None:
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def unshare(flags: int) -> None:
+    """Give the calling thread namespaces of its own (`CLONE_NEW*`); OSError if that is refused.
+
+    `os.unshare` came with Python 3.12.
+    """
+    _check(_libc.unshare(flags))
+
+
+def setns(fd: int, flags: int) -> None:
+    """Enter the namespace that `fd` (a file of /proc/PID/ns) speaks of; a mount namespace's root becomes the root."""
+    _check(_libc.setns(fd, flags))
+
+
+def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = "") -> None:
+    """Call mount(2); OSError, naming the target, if it is refused."""
+    if _libc.mount(os.fsencode(source), os.fsencode(target), os.fsencode(kind), flags, os.fsencode(data)) != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error), target)
+
+
+def unmount(target: str, flags: int = MNT_DETACH) -> None:
+    """Call umount2(2)."""
+    _check(_libc.umount2(os.fsencode(target), flags))
 
 
 def punch_hole(fd: int, start: int, length: int) -> None:
