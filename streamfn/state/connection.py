@@ -14,11 +14,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from streamfn.errors import BusyError, DiskFull, FailedError, StreamfnError
-from streamfn.state import managed, progress
+from streamfn.state import functions, managed, progress
 from streamfn.state.discards import DISCARDS, DISCARDS_2, PENDING, UPGRADE_2
 from streamfn.state.windows import WINDOWS
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 # How long a writer waits for another one.  Commits take milliseconds; one that takes this long is stuck.
 BUSY_TIMEOUT_S = 5.0
@@ -52,6 +52,8 @@ CREATE TABLE checkpoints (
 {WINDOWS};
 {managed.TABLE};
 {progress.TABLE};
+{functions.FUNCTIONS};
+{functions.VERSIONS};
 COMMIT;
 """
 
@@ -59,6 +61,7 @@ COMMIT;
 _UPGRADES: dict[int, tuple[str, ...]] = {
     1: (DISCARDS_2,),
     2: (*UPGRADE_2, WINDOWS, managed.TABLE, progress.TABLE),
+    3: (functions.FUNCTIONS, functions.VERSIONS),
 }
 
 

@@ -1,4 +1,4 @@
-"""The mappings of a data directory and their checkpoints, in SQLite.
+"""The mappings of a data directory and their checkpoints, in SQLite; beside them its functions (`functions`).
 
 What it promises, whatever the callers do:
 
@@ -27,6 +27,7 @@ from streamfn.errors import Fenced, RefusedError
 from streamfn.state import discards, managed, progress, windows
 from streamfn.state.connection import connect, translated
 from streamfn.state.discards import Discard, StoredDiscard
+from streamfn.state.functions import Functions
 from streamfn.state.managed import Managed
 from streamfn.state.progress import Progress
 from streamfn.types import Window
@@ -93,6 +94,7 @@ class Store:
         self._connection = connection
         self._clock = clock
         self.path = path
+        self.functions = Functions(connection, lambda: translated(path), self._transaction, clock)
 
     @classmethod
     def open(cls, path: Path, *, create: bool, read_only: bool = False, clock: Clock | None = None) -> Self:

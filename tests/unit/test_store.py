@@ -15,6 +15,7 @@ import pytest
 from streamfn.errors import BusyError, DiskFull, FailedError, Fenced, RefusedError
 from streamfn.state import discards
 from streamfn.state.discards import Discard, StoredDiscard
+from streamfn.state.functions import Code, StoredFunction
 from streamfn.state.managed import Managed
 from streamfn.state.progress import Progress
 from streamfn.state.store import Binding, Store, StoredMapping
@@ -217,19 +218,20 @@ def test_a_newer_version_is_refused_with_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     Store.open(path, create=True).close()
     connection = sqlite3.connect(path)
-    connection.execute("UPDATE format SET version = 4")
+    connection.execute("UPDATE format SET version = 5")
     connection.commit()
     connection.close()
-    with pytest.raises(FailedError, match=r"version 4.*up to 3.*newer one"):
+    with pytest.raises(FailedError, match=r"version 5.*up to 4.*newer one"):
         Store.open(path, create=False)
 
 
 def make_older(path: Path, version: int) -> str:
-    """A database as that version wrote it, with one mapping, and from version 2 on a discard; returns its uuid."""
+    """A database as that version wrote it, with one mapping, and from version 2 with a discard; returns its uuid."""
     with Store.open(path, create=True) as store:
         uuid = bind(store).mapping.uuid
     connection = sqlite3.connect(path)
-    for table in ("windows", "discards", "managed", "progress"):
+    later = {1: ("windows", "discards", "managed", "progress"), 2: ("windows", "discards", "managed", "progress")}
+    for table in ("function_versions", "functions", *later.get(version, ())):
         connection.execute(f"DROP TABLE {table}")
     if version == 2:
         connection.execute(discards.DISCARDS_2)
@@ -262,7 +264,18 @@ def test_version_2_is_brought_up_to_date_with_its_discards(tmp_path: Path) -> No
         assert discarded(store, uuid) == [GONE, FAILED]
 
 
-@pytest.mark.parametrize("version", [1, 2])
+def test_version_3_is_brought_up_to_date_and_takes_functions(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    uuid = make_older(path, 3)
+    with Store.open(path, create=False) as store:
+        assert offsets(store, uuid) == {"shard-0": 5, "shard-1": 0}
+        assert store.functions.all() == []
+        assert store.functions.create("orders", {"Handler": "app.handler"}, CODE) is not None
+    with Store.open(path, create=False) as store:
+        assert [one.name for one in store.functions.all()] == ["orders"]
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_an_upgraded_database_has_the_tables_of_a_new_one(tmp_path: Path, version: int) -> None:
     make_older(tmp_path / "old.db", version)
     found = []
@@ -277,17 +290,58 @@ def test_an_upgraded_database_has_the_tables_of_a_new_one(tmp_path: Path, versio
     assert found[0] == found[1]
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_an_older_version_is_read_as_it_is_where_nothing_may_be_written(tmp_path: Path, version: int) -> None:
     path = tmp_path / "state.db"
     uuid = make_older(path, version)
     with Store.open(path, create=False, read_only=True) as store:
         assert offsets(store, uuid) == {"shard-0": 5, "shard-1": 0}
-        assert discarded(store, uuid) == ([] if version == 1 else [GONE])
+        assert discarded(store, uuid) == ([GONE] if version == 2 else [])
+        assert (store.functions.all(), store.functions.get("f"), store.functions.versions("f")) == ([], None, [])
         assert (store.all_managed(), store.progress(uuid)) == ([], Progress())
     connection = sqlite3.connect(path)
     assert connection.execute("SELECT version FROM format").fetchone() == (version,)
     connection.close()
+
+
+# ---- functions ----
+
+CODE, OTHER_CODE = Code("aaa=", 10), Code("bbb=", 11)
+
+
+def test_a_function_gets_a_version_when_its_code_or_its_configuration_has_changed(tmp_path: Path) -> None:
+    clock = FixedClock()
+    with Store.open(tmp_path / "state.db", create=True, clock=clock) as store:
+        functions = store.functions
+        made = functions.create("f", {"Timeout": 3}, CODE)
+        assert made is not None
+        assert functions.create("f", {"Timeout": 9}, CODE) is None
+        clock.ms += 5
+        assert functions.note("f", CODE) == made
+        noted = functions.note("f", OTHER_CODE)
+        assert noted is not None
+        assert (noted.revision == made.revision, noted.modified_ms > made.modified_ms) == (False, True)
+        altered = functions.alter("f", lambda before: ({**before.configuration, "Timeout": 4}, OTHER_CODE))
+        assert functions.get("f") == altered
+        assert [(one.number, one.code, one.configuration) for one in functions.versions("f")] == [
+            (1, CODE, {"Timeout": 3}),
+            (2, OTHER_CODE, {"Timeout": 3}),
+            (3, OTHER_CODE, {"Timeout": 4}),
+        ]
+        assert (functions.note("g", CODE), functions.remove("g"), functions.remove("f")) == (None, False, True)
+        assert (functions.all(), functions.versions("f")) == ([], [])
+
+
+def test_a_change_that_is_refused_leaves_a_function_as_it_was(tmp_path: Path) -> None:
+    def refuse(before: StoredFunction) -> tuple[dict[str, object], Code]:
+        raise RefusedError("no")
+
+    with Store.open(tmp_path / "state.db", create=True) as store:
+        made = store.functions.create("f", {}, CODE)
+        with pytest.raises(RefusedError):
+            store.functions.alter("f", refuse)
+        assert store.functions.get("f") == made
+        assert len(store.functions.versions("f")) == 1
 
 
 # ---- managed mappings ----
