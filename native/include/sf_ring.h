@@ -52,8 +52,12 @@
  *
  * Hostility    A handler can write anywhere in the memfd.  The port masks every index, copies every completion once
  *              before it looks at it, checks lengths against the slot, and treats a cq_tail that is out of bounds, or
- *              an outcome that the entry cannot have, as a broken worker (SF_BROKEN), to be killed.  It never reads
- *              submissions back, except the state word.  Stamps are forced into submitted <= started <= finished <= now,
+ *              an outcome that the entry cannot have, as a broken worker (SF_BROKEN), to be killed: a batch that ran
+ *              although it was revoked, or although one before it of its lane and epoch failed or was skipped, too; so
+ *              the port's owner may rely on that order.  SF_SKIPPED without such a cause is believed, and the last thing
+ *              that is: the worker could not begin it, and goes away.  The port never reads
+ *              submissions back, except the state word, and revokes a suffix of what a lane has in flight whatever those
+ *              words say.  Stamps are forced into submitted <= started <= finished <= now,
  *              and a log_end that goes back (the handler cut its log file) counts as unchanged; it may still lie past the
  *              file's end.
  *
@@ -219,7 +223,8 @@ uint32_t sf_port_orphan(sf_port *port, sf_reaped *out);
    plain success.  Plain successes above the mark may lie unreaped meanwhile: bound the sleep while anything is in flight. */
 bool sf_port_arm(sf_port *port, uint32_t low_water);
 void sf_port_disarm(sf_port *port);
-/* When the running invocation was started, by the worker's own word, unchecked; 0 if nothing runs. */
+/* When the running invocation was started, by the worker's own word; 0 if nothing runs, or the word is of a time before the oldest
+   unanswered entry was submitted. */
 uint64_t sf_port_running_since(const sf_port *port);
 
 /* ---- the worker's side: a desk ---- */

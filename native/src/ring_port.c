@@ -51,6 +51,7 @@ struct sf_port {
     enum broken broken;
     bool orphaned; /* sf_port_orphan has been called */
     pid_t owner;
+    uint64_t *over_below;     /* of each lane: entries of an epoch below it cannot run any more, whatever the worker says */
     struct shadow shadows[];
 };
 
@@ -88,7 +89,7 @@ sf_port *sf_port_open(int memfd, uint32_t capacity, uint64_t arena_bytes)
         errno = error;
         return NULL;
     }
-    sf_port *port = calloc(1, sizeof(sf_port) + capacity * sizeof(struct shadow));
+    sf_port *port = calloc(1, sizeof(sf_port) + capacity * (sizeof(struct shadow) + sizeof(uint64_t)));
     if (port == NULL)
         return NULL;
     void *base = mmap(NULL, (size_t)status.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, memfd, 0);
@@ -102,6 +103,7 @@ sf_port *sf_port_open(int memfd, uint32_t capacity, uint64_t arena_bytes)
     port->mask = capacity - 1;
     port->arena_bytes = arena_bytes;
     port->owner = getpid();
+    port->over_below = (uint64_t *)(port->shadows + capacity);
     port->rings.header->abi = SF_RING_ABI;
     port->rings.header->capacity = capacity;
     port->rings.header->arena_bytes = arena_bytes;
@@ -296,18 +298,19 @@ uint32_t sf_port_revoke(sf_port *port, uint32_t lane)
 {
     uint32_t count = 0;
     /* Newest first: the desk claims oldest first, so what of a lane still runs is a prefix, never a batch behind a
-       revoked one. */
+       revoked one.  What is older than a claimed entry has been claimed, too; not to look there keeps the prefix one
+       however the worker has written over the state words. */
     for (uint64_t at = port->submitted; at != port->reaped; at--) {
         uint32_t slot = (uint32_t)(at - 1) & port->mask;
         struct shadow *shadow = &port->shadows[slot];
         uint32_t expected = SF_STATE_READY;
         if (shadow->kind != SF_KIND_INVOKE || shadow->revoked || (lane != UINT32_MAX && shadow->lane != lane))
             continue;
-        if (atomic_compare_exchange_strong_explicit(&port->rings.submissions[slot].state, &expected, SF_STATE_REVOKED,
-                                                    memory_order_acq_rel, memory_order_acquire)) { /* D */
-            shadow->revoked = 1;
-            count += 1;
-        }
+        if (!atomic_compare_exchange_strong_explicit(&port->rings.submissions[slot].state, &expected, SF_STATE_REVOKED,
+                                                     memory_order_acq_rel, memory_order_acquire)) /* D */
+            break;
+        shadow->revoked = 1;
+        count += 1;
     }
     return count;
 }
@@ -319,7 +322,13 @@ static bool did_run(uint32_t outcome)
     return outcome == SF_OK || outcome == SF_ERROR || outcome == SF_PARTLY;
 }
 
-static bool is_believable(const struct shadow *shadow, const struct sf_completion *answer)
+/* Whether a batch of the entry's lane and epoch before it was not a certain success: then it has not run. */
+static bool is_over(const sf_port *port, const struct shadow *shadow)
+{
+    return shadow->kind == SF_KIND_INVOKE && shadow->epoch < port->over_below[shadow->lane];
+}
+
+static bool is_believable(const sf_port *port, const struct shadow *shadow, const struct sf_completion *answer)
 {
     if (answer->log_end > INT64_MAX)
         return false;
@@ -331,7 +340,7 @@ static bool is_believable(const struct shadow *shadow, const struct sf_completio
         return answer->outcome == SF_RETIRED;
     if (shadow->revoked)
         return answer->outcome == SF_REVOKED;
-    return did_run(answer->outcome) || answer->outcome == SF_SKIPPED;
+    return answer->outcome == SF_SKIPPED || (did_run(answer->outcome) && !is_over(port, shadow));
 }
 
 static uint64_t clamp(uint64_t value, uint64_t low, uint64_t high)
@@ -401,7 +410,7 @@ uint32_t sf_port_reap(sf_port *port, sf_reaped *out, uint32_t capacity, bool fol
         const struct shadow *shadow = &port->shadows[slot];
         struct sf_completion answer = port->rings.completions[slot];
         atomic_signal_fence(memory_order_seq_cst); /* the compiler must not go back to the shared copy */
-        if (!is_believable(shadow, &answer)) {
+        if (!is_believable(port, shadow, &answer)) {
             port->broken = BROKEN_FOUND;
             break;
         }
@@ -419,6 +428,11 @@ uint32_t sf_port_reap(sf_port *port, sf_reaped *out, uint32_t capacity, bool fol
         }
         add_answer(port, last, slot, &answer);
         port->reaped += 1;
+        /* A batch skipped without cause is one that a worker could not begin: it goes away, and takes nothing more. */
+        if (answer.outcome == SF_SKIPPED && !is_over(port, shadow))
+            port->broken = BROKEN_FOUND;
+        if (answer.outcome != SF_OK && shadow->kind == SF_KIND_INVOKE && !is_over(port, shadow) && !shadow->revoked)
+            port->over_below[shadow->lane] = (uint64_t)shadow->epoch + 1;
     }
     if (port->broken == BROKEN_FOUND && count < capacity) {
         const struct shadow nobody = {.lane = UINT32_MAX};
@@ -450,7 +464,8 @@ uint32_t sf_port_orphan(sf_port *port, sf_reaped *out)
     struct sf_ring_header *header = port->rings.header;
     uint32_t state = atomic_load_explicit(&port->rings.submissions[slot].state, memory_order_acquire);
     /* The desk runs one entry at a time and answers in order: only the first one left can have been running. */
-    bool claimed = !port->orphaned && shadow->kind == SF_KIND_INVOKE && !shadow->revoked && state == SF_STATE_CLAIMED;
+    bool claimed = !port->orphaned && shadow->kind == SF_KIND_INVOKE && !shadow->revoked && !is_over(port, shadow) &&
+                   state == SF_STATE_CLAIMED;
     port->orphaned = true;
     begin_reaped(out, shadow, shadow->kind == SF_KIND_RETIRE ? SF_RETIRED : claimed ? SF_ERROR : SF_SKIPPED);
     out->batches = shadow->kind == SF_KIND_INVOKE;
@@ -506,5 +521,8 @@ void sf_port_disarm(sf_port *port)
 
 uint64_t sf_port_running_since(const sf_port *port)
 {
-    return atomic_load_explicit(&port->rings.header->running_started_ns, memory_order_relaxed);
+    uint64_t started_ns = atomic_load_explicit(&port->rings.header->running_started_ns, memory_order_relaxed);
+    /* The oldest that is not answered; a worker that runs one of them has begun after that was submitted. */
+    const struct shadow *oldest = &port->shadows[(uint32_t)port->reaped & port->mask];
+    return port->reaped == port->submitted || started_ns < oldest->submitted_ns ? 0 : started_ns;
 }

@@ -148,6 +148,57 @@ def test_a_revoked_batch_that_claims_success_breaks_the_worker(rig: Rig) -> None
     assert outcomes(rig.reap()) == [BROKEN]
 
 
+@pytest.mark.parametrize("failure", [ERROR, lib.SF_PARTLY])
+@pytest.mark.parametrize("claim", [OK, ERROR, lib.SF_PARTLY])
+def test_a_batch_that_claims_to_have_run_behind_a_failed_one_breaks_the_worker(
+    rig: Rig, failure: int, claim: int
+) -> None:
+    rig.submit(2, lane=1, epoch=4)
+    rig.submit(1, lane=2, epoch=4)
+    rig.run(failure)
+    rig.drain()
+    rig.poke(rig.completion_at(1), claim, "I")
+    assert outcomes(rig.reap()) == [failure, BROKEN]
+
+
+def test_a_failed_epoch_stays_failed_and_the_next_one_runs(rig: Rig) -> None:
+    rig.submit(1, lane=1, epoch=4)
+    rig.run(ERROR)
+    assert outcomes(rig.reap()) == [ERROR]
+    rig.submit(1, lane=1, epoch=5)
+    rig.submit(1, lane=1, epoch=4)
+    rig.drain()
+    rig.poke(rig.completion_at(2), OK, "I")
+    assert outcomes(rig.reap()) == [OK, BROKEN]
+
+
+def test_a_batch_that_a_worker_could_not_begin_comes_back_and_is_its_last_word(rig: Rig) -> None:
+    rig.submit(3, lane=1)
+    rig.drain()
+    rig.poke(rig.completion_at(1), SKIPPED, "I")
+    assert outcomes(rig.reap()) == [OK, SKIPPED, BROKEN]
+    assert rig.reap() == []
+    assert outcomes(rig.orphans()) == [SKIPPED]
+
+
+def test_a_dead_worker_is_not_charged_with_a_batch_behind_a_failed_one(rig: Rig) -> None:
+    rig.submit(2, lane=1)
+    rig.run(ERROR)
+    rig.poke(rig.state_at(1), 2, "I")
+    assert outcomes(rig.reap()) == [ERROR]
+    assert outcomes(rig.orphans()) == [SKIPPED]
+
+
+@pytest.mark.parametrize("claimed", [[1], [0, 1], [2], [0, 2]])
+def test_what_is_revoked_is_the_newest_of_a_lane_whatever_the_state_words_say(
+    rig: Rig, claimed: list[int]
+) -> None:
+    rig.submit(4, lane=1)
+    for slot in claimed:
+        rig.poke(rig.state_at(slot), 2, "I")
+    assert lib.sf_port_revoke(rig.port, 1) == 3 - max(claimed)
+
+
 @pytest.mark.parametrize("started", [0, 2**64 - 1])
 @pytest.mark.parametrize("finished", [0, 2**64 - 1])
 def test_stamps_from_any_time_become_times_that_can_be(rig: Rig, started: int, finished: int) -> None:
@@ -161,6 +212,22 @@ def test_stamps_from_any_time_become_times_that_can_be(rig: Rig, started: int, f
     assert answer.submitted_ns <= answer.started_ns <= answer.finished_ns <= time.monotonic_ns()
     assert lib.sf_histogram_max(latency) < 60 * SECOND
     assert lib.sf_histogram_max(duration) < 60 * SECOND
+
+
+def test_a_start_before_the_entry_was_submitted_is_no_start(rig: Rig) -> None:
+    """Else a handler that wrote 1 there would have its next batch killed for a timeout."""
+    rig.submit(2)
+    rig.next()
+    started = lib.sf_port_running_since(rig.port)
+    assert started > 0
+    for stamp in (1, started - SECOND):
+        rig.poke(STARTED, stamp)
+        assert lib.sf_port_running_since(rig.port) == 0
+    rig.finish()
+    rig.run()
+    rig.reap()
+    rig.poke(STARTED, 2**63)
+    assert lib.sf_port_running_since(rig.port) == 0, "nothing is in flight"
 
 
 def test_a_log_that_shrank_counts_as_unchanged(rig: Rig) -> None:
