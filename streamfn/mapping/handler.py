@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from streamfn.events import document
+from streamfn.functions import finding
 from streamfn.types import Fault
 
 Handler = Callable[[Any, Any], Any]
@@ -31,10 +32,9 @@ def split_name(name: str) -> tuple[str, str]:
     Raises:
         InitError: `Runtime.MalformedHandlerName`, when there is no function in it.
     """
-    for separator in (":", "."):
-        module, _, function = name.rpartition(separator)
-        if module and function:
-            return module, function
+    found = finding.split_name(name)
+    if found is not None:
+        return found
     raise InitError(document.malformed_handler(name, "not enough values to unpack (expected 2, got 1)"))
 
 

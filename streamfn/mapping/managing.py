@@ -21,12 +21,14 @@ from streamfn.clock import Clock, SystemClock
 from streamfn.core.filter import check as check_filters
 from streamfn.errors import BusyError, Fenced, RefusedError
 from streamfn.functions.configuration import function_arn, function_name_of
+from streamfn.functions.finding import handler_exists
+from streamfn.functions.refusals import invalid, violation
+from streamfn.functions.shapes import check
 from streamfn.log.catalog.datadir import DataDir
 from streamfn.log.catalog.stream import KINESIS, Stream, default_arn
 from streamfn.mapping import bell, configuration, lifecycle, refusals, request
 from streamfn.mapping.delivery import refuse_destination
 from streamfn.mapping.destinations import resolve_destination
-from streamfn.mapping.finding import handler_exists
 from streamfn.mapping.options import ARN_PATTERN, RunOptions, check_meaning, check_ranges
 from streamfn.mapping.position import check_position, starting_offsets
 from streamfn.state.managed import Managed
@@ -69,17 +71,17 @@ class Mappings:
         Raises:
             RefusedError: a parameter is refused (see the module), or the name is taken; nothing was made.
         """
-        request.check(asked, request.CREATE, required="FunctionName")
+        check(asked, request.CREATE, required="FunctionName")
         self._check_ranges(CREATE, asked)
         camel = request.unsupported(asked, request.CREATE)
         if camel is not None:
-            raise refusals.invalid(CREATE, f"Unsupported '{camel}' parameter for given event source mapping type.")
+            raise invalid(CREATE, f"Unsupported '{camel}' parameter for given event source mapping type.")
         source = self._source(asked.get("EventSourceArn"))
         self._check_on_success(CREATE, asked)
         handler, suffix = self._function(CREATE, asked["FunctionName"])
         if "StartingPosition" not in asked:
             null = "Value null at 'startingPosition' failed to satisfy constraint: Member must not be null."
-            raise refusals.invalid(CREATE, f"1 validation error detected: {null}")
+            raise invalid(CREATE, f"1 validation error detected: {null}")
         stream = self._stream(source)
         uuid = str(uuids.uuid4())
         given = configuration.merged({}, asked)
@@ -117,7 +119,7 @@ class Mappings:
         Raises:
             RefusedError: a parameter is unknown, or of the wrong type.
         """
-        request.check(asked, request.LIST)
+        check(asked, request.LIST)
         found = []
         for mapping in self._store.mappings() if everything else [one for one, _ in self._store.all_managed()]:
             state = self._state(mapping)
@@ -138,7 +140,7 @@ class Mappings:
         Raises:
             RefusedError: there is none, or a parameter is refused; nothing was changed.
         """
-        request.check(asked, request.UPDATE)
+        check(asked, request.UPDATE)
         self._check_ranges(UPDATE, asked)
         mapping, _ = self._found(UPDATE, which)
         if self._store.managed(mapping.uuid) is None:
@@ -148,7 +150,7 @@ class Mappings:
             )
         camel = request.unsupported(asked, request.UPDATE)
         if camel is not None:
-            raise refusals.invalid(UPDATE, f"Unsupported '{camel}' parameter for given event source mapping type.")
+            raise invalid(UPDATE, f"Unsupported '{camel}' parameter for given event source mapping type.")
         self._check_on_success(UPDATE, asked)
         function = None if "FunctionName" not in asked else self._function(UPDATE, asked["FunctionName"])
         stream = self._stream_of(mapping)
@@ -211,7 +213,7 @@ class Mappings:
             check_ranges(configuration.run_options(given, handler="module.function", stream="stream"))
             _check_texts(asked)
         except RefusedError as error:
-            raise refusals.violation(operation, str(error)) from None
+            raise violation(operation, str(error)) from None
 
     def _check_meaning(self, operation: str, options: RunOptions, stream: Stream | None, code_dir: Path) -> None:
         try:
@@ -223,17 +225,17 @@ class Mappings:
             if destination:
                 refuse_destination(self._data, destination)
         except RefusedError as error:
-            raise refusals.invalid(operation, str(error)) from None
+            raise invalid(operation, str(error)) from None
 
     def _check_on_success(self, operation: str, asked: Mapping[str, Any]) -> None:
         if "OnSuccess" in asked.get("DestinationConfig", {}):
             reason = "Unsupported DestinationConfig parameter for given event source mapping type."
-            raise refusals.invalid(operation, reason)
+            raise invalid(operation, reason)
 
     def _source(self, given: str | None) -> str:
         """The event source that was asked for: an ARN of one of the two services, or a name."""
         if not given or (given.startswith("arn:") and given.split(":")[2] not in _SERVICES):
-            raise refusals.invalid(CREATE, "Unrecognized event source.")
+            raise invalid(CREATE, "Unrecognized event source.")
         return given
 
     def _stream(self, source: str) -> Stream:
@@ -243,10 +245,10 @@ class Mappings:
             for stream in self._data.streams():
                 if stream.arn == arn:
                     return stream
-            raise refusals.invalid(CREATE, f"Stream not found: {source}")
+            raise invalid(CREATE, f"Stream not found: {source}")
         found = self._data.find(source)
         if found is None:
-            raise refusals.invalid(CREATE, f"Stream not found: {default_arn(source, KINESIS, 0)}")
+            raise invalid(CREATE, f"Stream not found: {default_arn(source, KINESIS, 0)}")
         return found
 
     def _function(self, operation: str, given: str) -> tuple[str, str]:
@@ -254,7 +256,7 @@ class Mappings:
         handler, suffix = (given.removesuffix(_LATEST), _LATEST) if given.endswith(_LATEST) else (given, "")
         if not handler_exists(handler, self._code_dir):
             more = f"{handler!r} is no handler, module.function, that can be found from {self._code_dir}"
-            raise refusals.invalid(operation, "Function does not exist", more)
+            raise invalid(operation, "Function does not exist", more)
         return handler, suffix
 
     def _check_others(

@@ -1,19 +1,16 @@
 """The parameters of the event source mapping API: which there are, and of what type.
 
-Types and names are checked here as botocore does it before it sends a request, in its words; ranges and meaning are
-checked in `options` and `managing`. Two parameters are ours: `Name`, and `FiltersMax`, Lambda's raised quota.
+Types and names are checked as botocore does it (`functions.shapes`); ranges and meaning are checked in `options` and
+`managing`. Two parameters are ours: `Name`, and `FiltersMax`, Lambda's raised quota.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from streamfn.errors import RefusedError
+from streamfn.functions.shapes import OTHER, Shape, check
 
-Shape = object  # str, int, bool, float (a time), a dict of members, a one-item list of what it holds, or OTHER
-
-OTHER = object()  # known to Lambda, and not for streams: refused by name
 _DESTINATION = {"Destination": str}
 
 CREATE: dict[str, Shape] = {
@@ -65,21 +62,6 @@ UPDATE: dict[str, Shape] = {
 }
 LIST: dict[str, Shape] = {"EventSourceArn": str, "FunctionName": str, "MaxItems": int}
 
-_TYPES = {str: "<class 'str'>", int: "<class 'int'>", bool: "<class 'bool'>"}
-_TIME_TYPES = "<class 'datetime.datetime'>, timestamp-string"
-
-
-def check(request: Mapping[str, Any], shapes: Mapping[str, Shape], required: str = "") -> None:
-    """Refuse a request whose parameters are unknown, missing or of the wrong type.
-
-    Raises:
-        RefusedError: with everything that is wrong, in botocore's words.
-    """
-    wrong = [] if not required or required in request else [f'Missing required parameter in input: "{required}"']
-    wrong += list(_structure("input", "", request, shapes))
-    if wrong:
-        raise RefusedError("Parameter validation failed: " + "; ".join(wrong))
-
 
 def patterns_of(criteria: Mapping[str, Any]) -> tuple[str, ...]:
     """The patterns of a FilterCriteria structure.
@@ -97,40 +79,3 @@ def unsupported(request: Mapping[str, Any], shapes: Mapping[str, Shape]) -> str 
         if shapes[name] is OTHER:
             return name[0].lower() + name[1:]
     return None
-
-
-def _structure(what: str, path: str, value: Any, shapes: Mapping[str, Shape]) -> Iterator[str]:
-    for name, member in value.items():
-        if name not in shapes:
-            yield f'Unknown parameter in {what}: "{name}", must be one of: {", ".join(shapes)}'
-        else:
-            yield from _member(f"{path}.{name}" if path else name, member, shapes[name])
-
-
-def _member(path: str, value: Any, shape: Shape) -> Iterator[str]:
-    if shape is OTHER:
-        return
-    if isinstance(shape, dict):
-        if not isinstance(value, Mapping):
-            yield _wrong(path, value, "<class 'dict'>")
-        elif shape:
-            yield from _structure(path, path, value, shape)
-        else:
-            for key, member in value.items():
-                yield from _member(f"{path} (key: {key})", key, str)
-                yield from _member(f"{path}.{key}", member, str)
-    elif isinstance(shape, list):
-        if not isinstance(value, list | tuple):
-            yield _wrong(path, value, "<class 'list'>, <class 'tuple'>")
-            return
-        for index, member in enumerate(value):
-            yield from _member(f"{path}[{index}]", member, shape[0])
-    elif shape is float:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            yield _wrong(path, value, _TIME_TYPES)
-    elif not isinstance(value, shape) or (shape is int and isinstance(value, bool)):  # type: ignore[arg-type]
-        yield _wrong(path, value, _TYPES[shape])  # type: ignore[index]
-
-
-def _wrong(path: str, value: Any, valid: str) -> str:
-    return f"Invalid type for parameter {path}, value: {value}, type: {type(value)}, valid types: {valid}"

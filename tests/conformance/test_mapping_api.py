@@ -7,10 +7,10 @@ import threading
 import pytest
 
 from streamfn.cli import app
+from streamfn.functions.refusals import ServiceRefused
 from streamfn.log.catalog.datadir import DataDir
 from streamfn.mapping import request
 from streamfn.mapping.managing import Mappings
-from streamfn.mapping.refusals import ServiceRefused
 from streamfn.state.owner import Ownership
 from streamfn.state.store import Store
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from streamfn.mapping.finding import handler_exists
+from streamfn.functions.finding import handler_exists
 
 
 @pytest.fixture

@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Sequence
 from importlib.machinery import all_suffixes
 from pathlib import Path
 
-from streamfn.mapping.handler import InitError, split_name
+
+def split_name(name: str) -> tuple[str, str] | None:
+    """Module (with `.` or `/`) and function of a handler's name; None when there is no function in it."""
+    for separator in (":", "."):
+        module, _, function = name.rpartition(separator)
+        if module and function:
+            return module, function
+    return None
 
 
-def handler_exists(name: str, code_dir: Path) -> bool:
+def handler_exists(name: str, code_dir: Path, layers: Sequence[str] = ()) -> bool:
     """Whether the module of `module.function`, `dir/module.function` or `module:function` can be found.
 
-    It is looked for as workers will: in the code directory first, then where Python looks. That the function is in it
-    shows only when it is imported.
+    It is looked for as workers will: in the code directory first, then in `layers` (directories on the path), then
+    where Python looks. That the function is in it shows only when it is imported.
     """
-    try:
-        module, _ = split_name(name)
-    except InitError:
+    found = split_name(name)
+    if found is None:
         return False
-    parts = module.replace("/", ".").split(".")
+    parts = found[0].replace("/", ".").split(".")
     if not all(parts):
         return False
-    for directory in (code_dir, *map(Path, sys.path)):
+    for directory in (code_dir, *map(Path, (*layers, *sys.path))):
         place = directory.joinpath(*parts)
         if (place / "__init__.py").is_file() or any(
             place.with_name(place.name + suffix).is_file() for suffix in all_suffixes()
