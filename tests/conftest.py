@@ -1,10 +1,36 @@
-"""Options of the whole suite, and what each part of it took."""
+"""Options of the whole suite, how it is spread over processes, and what each part of it took.
 
+A run of the whole suite takes two processes at once (pytest-xdist): most tests wait, for processes and for time to
+pass, and while one waits another runs. A file's tests stay together, in their order, so what a module's fixtures make
+is made once. What is run by name or path runs in this process, as ever; `-n 0` does that for everything.
+"""
+
+import importlib.util
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+PROCESSES = 2
+
+# What begins first, because it takes longest; everything else follows in its order. What is not named here is quick.
+LONGEST = (
+    "crash/test_crash_states.py",
+)
+
+
+@pytest.hookimpl(tryfirst=True)  # xdist makes the processes in the same hook
+def pytest_cmdline_main(config):
+    """Spread the whole suite, unless somebody wants to look at it while it runs."""
+    option = config.option
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    watched = option.usepdb or option.capture == "no" or option.collectonly
+    if hasattr(config, "workerinput") or not importlib.util.find_spec("xdist"):
+        return  # one of the processes; or there can be none
+    if option.numprocesses is None and whole and not watched:
+        option.numprocesses = PROCESSES
+        option.dist = "loadfile"
+        option.loadscopereorder = False
 
 def pytest_addoption(parser):
     parser.addoption("--soak", action="store_true", help="also run what takes long")
@@ -20,11 +46,17 @@ def soak(request):
 
 
 def pytest_collection_modifyitems(config, items):
+    items.sort(key=lambda item: _place(item.path))
     if not config.getoption("--soak"):
         skip = pytest.mark.skip(reason="only with --soak")
         for item in items:
             if "soak" in item.keywords:
                 item.add_marker(skip)
+
+
+def _place(path):
+    name = f"{path.parent.name}/{path.name}"
+    return LONGEST.index(name) if name in LONGEST else len(LONGEST)
 
 
 def pytest_terminal_summary(terminalreporter):

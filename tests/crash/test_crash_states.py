@@ -22,7 +22,7 @@ SHARES = 2
 def test_every_crash_state_keeps_what_was_promised(crash_seed, crash_states, capsys):
     """Fails with the script, the moment and the seed of each promise that was broken."""
     faulthandler.cancel_dump_traceback_later()  # a busy machine may take longer over it
-    command = [sys.executable, "crash_explore.py", "--states", str(crash_states), "--seed", str(crash_seed)]
+    command = ["nice", sys.executable, "crash_explore.py", "--states", str(crash_states), "--seed", str(crash_seed)]
     # Hashes say whose share a state is, so the processes have to agree on them.
     environment = {**os.environ, "PYTHONHASHSEED": "0"}
     shares = [
