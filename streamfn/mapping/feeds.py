@@ -122,6 +122,8 @@ class Feeds:
 
     def committed(self, shard_id: str, offset: int, window: Window | None) -> None:
         """The shard's checkpoint is durable at `offset`, with its tumbling window."""
+        if shard_id not in self._lineage:
+            return  # of the run before this one, which was cancelled; this one has yet to read where the shards are
         self._lineage.move(shard_id, _progress(offset, window))
         self._settle(shard_id)
 

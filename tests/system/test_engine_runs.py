@@ -1,8 +1,11 @@
 """Runs that fail, are cancelled, follow each other: what is handed over, in which order, and what is left."""
 
+import threading
+
 import pytest
 import trio
-from engine_rig import PATIENCE_S, Log, one_mapping, some, until
+import trio.testing
+from engine_rig import PATIENCE_S, Log, one_mapping, some, stored, until
 from library_rig import FUNCTIONS, children, count_fds, wait_for
 from trio.testing import trio_test
 
@@ -92,6 +95,30 @@ async def test_a_second_run_on_the_same_mapping_keeps_the_order(tmp_path, notes)
     assert began[:again] == list(range(again)), began
     assert began[again:] == list(range(began[again], 8)), began
     assert began[again] <= 2
+
+
+@trio_test
+async def test_a_commit_of_a_cancelled_run_may_become_durable_in_the_next_ones_first_moment(tmp_path, monkeypatch):
+    begun, go = trio.Event(), threading.Event()
+    commit = Store.commit
+
+    def slow(self, *arguments, **options):
+        trio.from_thread.run_sync(begun.set)
+        assert go.wait(PATIENCE_S)
+        return commit(self, *arguments, **options)
+
+    monkeypatch.setattr(Store, "commit", slow)
+    async with one_mapping(tmp_path, "noop", some(5)) as (session, mapping):
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(mapping.run)
+                await begun.wait()
+                scope.cancel()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(mapping.run_until_caught_up)
+            await trio.testing.wait_all_tasks_blocked()  # it waits for the store, as the commit does for the disk
+            go.set()
+        assert await stored(session, mapping) == 5
 
 
 @trio_test
