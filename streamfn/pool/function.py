@@ -250,7 +250,8 @@ class Function:
         if self.config.callable is not None:
             return RefusedError(
                 f"{_named(self.config.callable)} cannot be run in worker processes: a process forked from this one did "
-                f"not come up within {FORK_INIT_S:g} s (another thread held a lock, perhaps); put it into a module and name it"
+                f"not come up within {FORK_INIT_S:g} s (another thread held a lock, perhaps); put it into a module and "
+                f"name it"
             )
         text = f"Task timed out after {limits.INIT_TIMEOUT_S:.2f} seconds"
         return HandlerImportError(f"Init: {text}", {"errorType": "Sandbox.Timedout", "errorMessage": text})
