@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         RefusedError,
         StreamfnError,
     )
+    from streamfn.mapping.loop import keep_task
     from streamfn.mapping.outcome import Outcome
     from streamfn.mapping.result import RunResult
     from streamfn.session import Function, MappingState, Session, open
@@ -94,6 +95,7 @@ _HOMES = {
     "SyncOutcomes": "streamfn.sync",
     "SyncRecords": "streamfn.sync",
     "SyncSession": "streamfn.sync",
+    "keep_task": "streamfn.mapping.loop",
     "open": "streamfn.session",
     "open_sync": "streamfn.sync",
 }
@@ -139,6 +141,7 @@ __all__ = [
     "SyncRecords",
     "SyncSession",
     "__version__",
+    "keep_task",
     "open",
     "open_sync",
 ]

@@ -43,8 +43,8 @@ from streamfn.log.catalog.datadir import DataDir
 from streamfn.log.catalog.stream import Stream as StoredStream
 from streamfn.log.storage.durability import Durability
 from streamfn.log.upkeep.reshard import merge_shards, split_shard, update_shard_count
+from streamfn.mapping.calling import Handler
 from streamfn.mapping.deletion import delete_mapping, delete_stream
-from streamfn.mapping.handler import Handler
 from streamfn.mapping.logs import LogWriter
 from streamfn.mapping.result import RunResult
 from streamfn.mapping.runtime import Runtime, judge_of, open_runtime

@@ -34,7 +34,7 @@ from streamfn.doors.streams import Stream
 from streamfn.errors import PoolClosed
 from streamfn.log.producer.part import New
 from streamfn.log.storage.durability import Durability
-from streamfn.mapping.handler import Handler
+from streamfn.mapping.calling import Handler
 from streamfn.mapping.managing import Answer
 from streamfn.mapping.outcome import Outcome
 from streamfn.mapping.result import RunResult

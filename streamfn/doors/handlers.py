@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from streamfn.errors import RefusedError
 from streamfn.functions.ranges import HANDLER_CHARS_MAX
-from streamfn.mapping.handler import Handler
+from streamfn.mapping.calling import Handler
 
 
 class FoundHandler(NamedTuple):

@@ -28,6 +28,10 @@ TYPE_CHARS_MAX = 1_000
 TIMED_OUT = "Sandbox.Timedout"
 EXITED = "Runtime.ExitError"
 
+# The types of what ends a snapshot's hooks.
+BEFORE_SNAPSHOT = "Runtime.BeforeSnapshotError"
+AFTER_RESTORE = "Runtime.AfterRestoreError"
+
 _OUR_DIRECTORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
@@ -82,6 +86,18 @@ def init_error(error: BaseException, module: str) -> Fault:
     if isinstance(error, SystemExit):
         return _client_fault(EXITED, f"Runtime exited {_manner(error)}", "", _stack_trace(error))
     return from_exception(error, "")
+
+
+def hook_failed(error: BaseException, kind: str) -> Fault:
+    """Return the fault of a snapshot hook that raised; `kind` is BEFORE_SNAPSHOT or AFTER_RESTORE."""
+    when = "before the snapshot" if kind == BEFORE_SNAPSHOT else "after the restore"
+    text = f"a hook {when} raised {type(error).__name__}: {_message(error)}"
+    return _client_fault(kind, text, "", _stack_trace(error))
+
+
+def arrow_refused(reason: str) -> Fault:
+    """Return the fault of an Init of an Arrow handler that cannot be called here.  Lambda has none."""
+    return _client_fault("Runtime.ArrowHandler", reason, "", [])
 
 
 def _manner(leave: SystemExit) -> str:

@@ -132,6 +132,10 @@ def check_environment(environment: Mapping[str, str]) -> None:
 
 
 def check_handler(handler: str) -> None:
-    """Raise RefusedError unless it is `module.function` or `module:function`, with `dir/` in front or without."""
-    if len(handler) > HANDLER_CHARS_MAX or not re.fullmatch(r"[^\s:]*[^\s:./][.:][^\s:./]+", handler):
+    """Raise RefusedError unless it is `module.function` or `module:function`, with `dir/` in front or without.
+
+    Behind the colon there may be a method: `module:Class.method`.
+    """
+    module, name = r"[^\s:]*[^\s:./]", r"[^\s:./]+"
+    if len(handler) > HANDLER_CHARS_MAX or not re.fullmatch(rf"{module}(\.{name}|:{name}(\.{name})*)", handler):
         raise RefusedError(f"Bad handler {handler!r}: it is named as module.function or module:function")

@@ -24,11 +24,11 @@ from streamfn.log.catalog.datadir import DataDir
 from streamfn.log.catalog.stream import Shard, Stream
 from streamfn.log.shard.watch import CommitWatch
 from streamfn.mapping import configuration
+from streamfn.mapping.calling import Handler
 from streamfn.mapping.checkpointer import Checkpointer
 from streamfn.mapping.delivery import refuse_destination
 from streamfn.mapping.destinations import resolve_destination
 from streamfn.mapping.feed import ShardFeed
-from streamfn.mapping.handler import Handler
 from streamfn.mapping.logs import LogLines, LogSink
 from streamfn.mapping.mapping import EventSourceMapping
 from streamfn.mapping.options import RunOptions

@@ -1,9 +1,10 @@
 """The worker's main: ring entry → event → handler → completion.
 
-`init` runs once, in the zygote: it prepares logging as Lambda does and imports the handler.  `main` runs in
-every forked worker, for ever: it claims the next entry, builds the event straight from the mapped segment,
-calls the handler and answers.  Nothing here imports trio, pyarrow or click: a worker pays for what its handler
-imports and no more (a test looks at `sys.modules`).
+`init` runs once, in the zygote: it prepares logging as Lambda does and imports the handler; `before_fork` runs hooks
+before the snapshot.  In every worker `begin` runs those behind it and makes what is the environment's own, and `main`
+runs for ever: it claims the next entry, builds the event straight from the mapped segment, calls the handler and
+answers.  Nothing here imports trio, pyarrow or click: a worker pays for what its handler imports and no more (a test
+looks at `sys.modules`).
 
 The loop is the hot path: its locals are bound once, and it does nothing for an invocation that the
 invocation does not need.
@@ -18,6 +19,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Any, NamedTuple, NoReturn
 
 import orjson
@@ -28,10 +30,12 @@ from streamfn.events import document, partial
 from streamfn.events.response import MarshalError, marshal
 from streamfn.functions.environment import log_stream_name
 from streamfn.limits import RESPONSE_BYTES_MAX
+from streamfn.mapping import calling, snapshot
+from streamfn.mapping.calling import Handler, Instance
 from streamfn.mapping.context import LambdaContext, context_class
-from streamfn.mapping.handler import Handler, InitError, load_handler
+from streamfn.mapping.handler import InitError, load_handler
 from streamfn.mapping.source import DOCUMENT_HEADER, native_source
-from streamfn.pool.protocol import InitFailed
+from streamfn.pool.protocol import BEGIN, RESTORE, InitFailed
 from streamfn.pool.request_id import request_id
 from streamfn.pool.seat import Seat
 from streamfn.types import Fault
@@ -47,9 +51,9 @@ NEVER_NS = 2**62
 
 
 class State(NamedTuple):
-    """What the zygote prepared for every worker."""
+    """What the zygote prepared for every worker.  `handler` is what invocations call once the worker has begun."""
 
-    handler: Handler
+    handler: Handler | Instance
     function_arn: str
     request_base: str
     timeout_ns: int
@@ -78,22 +82,66 @@ def init(settings: Mapping[str, Any]) -> State:
     Raises:
         InitFailed: with Lambda's error document.
     """
-    handler: Handler | None = settings.get("callable")
-    if handler is not None:
+    given: Handler | None = settings.get("callable")
+    if given is not None:
         logging.getLogger().handlers.clear()  # those of the process this one was forked from
     _prepare_logging()
     if settings["path"]:
         sys.path[:] = settings["path"]
-    place = 0 if handler is not None else 1  # the code directory is first
+    place = 0 if given is not None else 1  # the code directory is first
     sys.path[place:place] = settings.get("layers", ())
-    if handler is None:
-        try:
-            handler = load_handler(settings["handler"])
-        except InitError as error:
-            raise InitFailed(error.fault.document) from error
+    snapshot.provide()
+    try:
+        handler = load_handler(settings["handler"]) if given is None else calling.shape(given)
+    except InitError as error:
+        raise InitFailed(error.fault.document) from error
+    if calling.is_async(handler):
+        import_module("streamfn.mapping.loop")  # asyncio: here, so that workers need not
     timeout_s = settings["timeout_s"]
     timeout_ns = NEVER_NS if timeout_s is None else int(timeout_s * 1_000_000_000)
     return State(handler, settings["function_arn"], settings["request_base"], timeout_ns, settings.get("judge"))
+
+
+def before_fork(state: State) -> str | None:
+    """Run the hooks before the snapshot; return what workers will do before they are ready (`protocol`).
+
+    Raises:
+        InitFailed: a hook raised.
+    """
+    try:
+        snapshot.run_before()
+    except (Exception, SystemExit) as error:  # the border to the user's code
+        fault = document.hook_failed(error, document.BEFORE_SNAPSHOT)
+        raise InitFailed(fault.document, snapshot.BEFORE_STATUS) from error
+    if snapshot.has_after_hooks():
+        return RESTORE
+    return BEGIN if isinstance(state.handler, Instance) else None
+
+
+def begin(state: State, *, forked: bool) -> State:
+    """Do what every environment does for itself before it takes work, and return the state for `main`.
+
+    Hooks behind the restore (in a process that was `forked` from the one that did Init), then the event loop of an
+    async handler, then the instance of a handler class.
+
+    Raises:
+        InitFailed: a hook, or the class, raised.
+    """
+    if forked:
+        try:
+            snapshot.run_after()
+        except (Exception, SystemExit) as error:  # the border to the user's code
+            fault = document.hook_failed(error, document.AFTER_RESTORE)
+            raise InitFailed(fault.document, snapshot.AFTER_STATUS) from error
+    handler = state.handler
+    loop = import_module("streamfn.mapping.loop").EventLoop() if calling.is_async(handler) else None
+    if isinstance(handler, Instance):
+        module = handler.cls.__module__
+        try:
+            handler = handler.make()
+        except (Exception, SystemExit) as error:  # the border to the user's code
+            raise InitFailed(document.init_error(error, module).document) from error
+    return state._replace(handler=handler if loop is None else loop.calling(handler))
 
 
 def _prepare_logging() -> None:
@@ -214,6 +262,7 @@ def _invoker(
 ) -> Callable[[Any], bool]:
     """One invocation as a closure over everything that does not change between two of them."""
     handler, timeout_ns, base = state.handler, state.timeout_ns, state.request_base
+    assert not isinstance(handler, Instance), "the worker has not begun"
     desk, finish, flush = seat.desk, lib.sf_desk_finish, seat.flush_stdio
     identify, outcome_of = RequestIdFilter, _outcomes(state.judge)
 

@@ -1,6 +1,9 @@
 """A worker from its fork to its main loop, the same whether its zygote has done Init or it does that itself.
 
-    fork ─▶ [exec: start method spawn] ─▶ its own group, its seat, its streams ─▶ [Init, reported] ─▶ main
+    fork ─▶ [exec: start method spawn] ─▶ its own group, its seat, its streams ─▶ [Init] ─▶ [begin] ─▶ main
+
+Main's `begin`, if it has one, is what each worker does for itself before it takes work. An Init that is done here is
+reported, and so is a `begin` of which the zygote knew that it has something to do.
 
 With start method "spawn" the child of the zygote becomes a fresh interpreter, so nothing of any Init is in it:
 what it has to know (`Birth`) comes in a memfd.  Nothing here imports more than a worker needs.
@@ -48,25 +51,27 @@ def find_main(birth: Birth) -> ModuleType:
 def live(birth: Birth, fds: Sequence[int], find: Callable[[], ModuleType], initialised: Sequence[object]) -> int:
     """Be a worker until its main returns; give the exit code.
 
-    `initialised` holds the state that Init has left in the zygote; empty: Init is done here, and told.
+    `initialised` holds the state that Init has left in the zygote, and what the worker begins with (`protocol`); empty:
+    Init is done here.
     """
     os.setpgid(0, 0)
     linux.name_process(f"sf-worker-{birth.number}")
     seat = Seat(birth.number, fds, debug=birth.debug)
     _tidy_interpreter()
-    if initialised:
-        find().main(initialised[0], seat)
-        return 0
     try:
         module = find()
-        state = module.init(birth.settings)
+        state = initialised[0] if initialised else module.init(birth.settings)
+        begin = getattr(module, "begin", None)
+        if begin is not None:
+            state = begin(state, forked=bool(initialised))
     except protocol.InitFailed as failure:
         seat.report({"op": "failed", "document": failure.document.decode(errors="replace")})
-        return 1
+        return failure.status
     except (Exception, SystemExit) as error:
         seat.report({"op": "failed", "document": document_of(error)})
         return 1
-    seat.report({"op": "ready"})
+    if not initialised or initialised[1] is not None:
+        seat.report({"op": "ready"})
     module.main(state, seat)
     return 0
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -79,6 +80,7 @@ class Function:
         self._settled = trio.Event()  # the first generation stands, or has failed
         self._ended = trio.Event()
         self._unforkable = False
+        self._begins: str | None = None  # what each forked worker does before it is ready: see `protocol`
         self._tokens = 0
         self._hatched = 0
 
@@ -244,6 +246,8 @@ class Function:
             return import_error(message.fields["document"])
         # Not forkable as it is: the next zygote leaves Init to its workers.
         self._unforkable = self._unforkable or message.fields["op"] == "unforkable"
+        begins = message.fields.get("begins")
+        self._begins = None if begins is None else str(begins)
         return None
 
     def _too_slow(self) -> StreamfnError:
@@ -279,14 +283,18 @@ class Function:
         self._tokens += 1
         token = self._tokens
         try:
+            asked_ns = time.monotonic_ns()
             born = await link.spawn(token, index, worker.birth_fds)
             if born is None:
                 return False
             worker.born(*born)
-            if self._where_init_is_done != protocol.ZYGOTE:
+            if self._where_init_is_done != protocol.ZYGOTE or self._begins is not None:
                 if not await self._finish_init(worker, link, token):
                     return False
-                self.init_log = worker.take_log().text
+                if self._where_init_is_done != protocol.ZYGOTE:
+                    self.init_log = worker.take_log().text
+                elif self._begins == protocol.RESTORE:
+                    worker.restore_ns = time.monotonic_ns() - asked_ns
             self._enlist(worker)
             await self._wait_ended(worker, link)
             worker.bury(await link.exit_detail(token))
@@ -313,7 +321,7 @@ class Function:
             nursery.cancel_scope.cancel()
 
     async def _finish_init(self, worker: Worker, link: ZygoteLink, token: int) -> bool:
-        """Wait for the Init that a worker does itself.  False, and noted, if it failed."""
+        """Wait for the Init that a worker does itself, or what it begins with.  False, and noted, if it failed."""
         message: protocol.Message | None = None
         with trio.move_on_after(self._init_limit_s) as scope:
             await trio.lowlevel.wait_readable(worker.control.fileno())

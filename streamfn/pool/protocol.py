@@ -4,13 +4,16 @@
                          "limits", "isolation"}
                                                              [the runtime's pidfd]
                         {"op": "spawn", "token", "index"}    [ring memfd, doorbell, log, side, control]
-    zygote -> runtime   {"op": "ready"}
+    zygote -> runtime   {"op": "ready", "begins"}            what each worker does before it is ready (below), or null
                         {"op": "failed", "document": text}   the module's Init failed
                         {"op": "unforkable", "reason": text} it must run in workers that import it themselves
                         {"op": "spawned", "token", "pid"}    [the worker's pidfd]
                         {"op": "refused", "token", "reason": text}   there was no fork
                         {"op": "exited", "token", "status"}  a wait status; sent when it has been reaped
-    worker -> runtime   {"op": "ready"} or {"op": "failed", ...}, only where each worker does its own Init
+    worker -> runtime   {"op": "ready"} or {"op": "failed", ...}, only where each worker does its own Init, or begins
+
+`begins` is "restore" where hooks that were registered for it run in each worker, behind the fork, and "begin" where a
+worker makes something of its own without those.
 
 A message longer than a datagram goes into a memfd, which then is the last descriptor.
 """
@@ -36,15 +39,20 @@ ZYGOTE, WORKER, FRESH = "zygote", "worker", "fresh"
 RING, DOORBELL, LOG, SIDE, CONTROL = range(5)
 
 
-class InitFailed(Exception):
-    """Raised by a worker main's `init`: the function cannot be initialised.
+# What workers begin with.
+BEGIN, RESTORE = "begin", "restore"
 
-    `document` is the error document, bytes of JSON.
+
+class InitFailed(Exception):
+    """Raised by a worker main's `init`, `before_fork` or `begin`: the function cannot be initialised.
+
+    `document` is the error document, bytes of JSON; `status` what the process then exits with.
     """
 
-    def __init__(self, document: bytes) -> None:
+    def __init__(self, document: bytes, status: int = 1) -> None:
         super().__init__(document)
         self.document = document
+        self.status = status
 
 
 class Garbled(Exception):

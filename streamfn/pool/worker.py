@@ -77,6 +77,7 @@ class Worker:
         self.fold = fold
         self.fruitful = False  # it has answered an invocation
         self.retired_for = ""  # why it was retired
+        self.restore_ns: int | None = None  # from asking for its fork to the end of the hooks behind it; None: no hooks
         self.staged: deque[list[Any]] = deque()  # [seat, first invocation, count], oldest first
         self.seats: list[LaneSeat | None] = [None] * limits.RING_CAPACITY
         self._epochs = [0] * limits.RING_CAPACITY

@@ -48,8 +48,10 @@ class Zygote:
         self._control = control
         self._forked = forked
         self._pid = os.getpid()
+        self.status = 0  # what the process exits with
+        self._begins: str | None = None  # what workers do before they are ready: see `protocol`
         self._tokens: dict[int, int] = {}  # by pid
-        self._initialised: tuple[object, ...] = ()  # what Init left, if it was done here
+        self._initialised: tuple[object, ...] = ()  # what Init left, if it was done here, and `_begins`
         self._restore: dict[int, Any] = {}  # signal handlers as Init left them
 
     def run(self) -> None:
@@ -91,9 +93,13 @@ class Zygote:
             if not self._fresh:
                 self._module = birth.find_main(self._birth)
             if here:
-                self._initialised = (self._module.init(self._birth.settings),)
+                state = self._module.init(self._birth.settings)
+                before_fork = getattr(self._module, "before_fork", None)
+                self._begins = None if before_fork is None else before_fork(state)
+                self._initialised = (state, self._begins)
                 self._refuse_what_forks_badly()
         except protocol.InitFailed as failure:
+            self.status = failure.status
             self._reply({"op": "failed", "document": failure.document.decode(errors="replace")})
         except Unforkable as reason:
             self._reply({"op": "unforkable", "reason": str(reason)})
@@ -103,7 +109,7 @@ class Zygote:
         else:
             gc.collect()
             gc.freeze()
-            self._reply({"op": "ready"})
+            self._reply({"op": "ready", "begins": self._begins})
             return True
         return False
 
@@ -242,8 +248,9 @@ def serve(fd: int, forked: Mapping[str, object] | None = None) -> NoReturn:
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         linux.name_process("sf-zygote")
         os.set_inheritable(fd, False)
-        Zygote(socket.socket(fileno=fd), forked).run()
-        code = 0
+        made = Zygote(socket.socket(fileno=fd), forked)
+        made.run()
+        code = made.status
     except BaseException:  # the boundary: a forked zygote must not unwind into its parent's stack
         traceback.print_exc()
     finally:
