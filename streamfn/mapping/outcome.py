@@ -67,18 +67,21 @@ class Outcome(NamedTuple):
         )
 
 
-def fault_of(answer: Answer, kind: FailureKind, request_id: str, timeout_s: float | None) -> Fault:
+def fault_of(answer: Answer, how: FailureKind, request_id: str, timeout_s: float | None) -> Fault:
     """Lambda's words for a failure: the handler's own document, a timeout, or how the process ended."""
-    if kind.name == "TIMEOUT":
+    if how.name == "TIMEOUT":
         return document.timed_out(request_id, timeout_s or 0.0)
-    if kind.name == "CRASHED":
+    if how.name == "CRASHED":
         return document.exited(request_id, answer.detail)
     try:
         parsed = orjson.loads(answer.payload)
-        return Fault(str(parsed["errorType"]), str(parsed["errorMessage"]), answer.payload)
+        kind, message = parsed["errorType"], parsed["errorMessage"]
     except (orjson.JSONDecodeError, KeyError, TypeError):
+        kind = message = None
+    if not isinstance(kind, str) or not isinstance(message, str):
         # A handler can write anything into its own rings, so even this document is not to be trusted.
         return document.exited(request_id, "an unreadable error document")
+    return Fault(kind, message, answer.payload)
 
 
 def reported(reason: str, response: bytes) -> Fault:

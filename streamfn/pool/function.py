@@ -326,7 +326,7 @@ class Function:
         with trio.move_on_after(self._init_limit_s) as scope:
             await trio.lowlevel.wait_readable(worker.control.fileno())
             try:
-                message = protocol.receive(worker.control)
+                message = protocol.receive(worker.control, protocol.OF_ITSELF)
             except (protocol.Garbled, BlockingIOError):
                 worker.kill()
         if scope.cancelled_caught:
@@ -354,11 +354,12 @@ def import_error(text: str) -> HandlerImportError:
     document: Any
     try:
         document = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict):
         document = {"errorMessage": text}
-    return HandlerImportError(str(document.get("errorMessage", "")), document)
+    message = document.get("errorMessage")
+    return HandlerImportError(message if isinstance(message, str) else "", document)
 
 
 def exited_in_init(detail: str) -> HandlerImportError:

@@ -1,4 +1,10 @@
-"""The runtime's end of the socket to one zygote."""
+"""The runtime's end of the socket to one zygote.
+
+The user's code runs in the zygote (Init) and can write to the socket as the zygote does.  So every message is
+checked before it is believed: its shape, that a pidfd is one, and of a process that this zygote has made.  The
+runtime signals what it is given there; it could be had to kill others, or itself.  A zygote that breaks a rule is
+killed.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +68,7 @@ class ZygoteLink:
         finally:
             os.close(runtime)
         with trio.fail_after(limit_s):
-            message = await self._receive()
+            message = await self._receive(protocol.OF_INIT)
         self._serving = message is not None and message.fields["op"] == "ready"
         return message
 
@@ -71,8 +77,9 @@ class ZygoteLink:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch, nursery.cancel_scope)
-                while (message := await self._receive()) is not None:
+                while (message := await self._receive(protocol.OF_WORKERS)) is not None:
                     self._take(message)
+                    await trio.lowlevel.checkpoint()  # it may write faster than we read
                 nursery.cancel_scope.cancel()
         finally:
             self._gone.set()
@@ -91,14 +98,35 @@ class ZygoteLink:
         if expected is None:  # nobody waits for it any more
             protocol.close_all(fds)
         elif fields["op"] == "spawned":
-            expected.pid, expected.pidfd = fields["pid"], fds[0]
+            pid = self._pid_of(fds[0])
+            if expected.spawned.is_set() or pid is None:
+                protocol.close_all(fds)
+                self.process.kill()
+                return
+            expected.pid, expected.pidfd = pid if pid > 0 else fields["pid"], fds[0]
             expected.spawned.set()
         elif fields["op"] == "refused":
             expected.error = fields["reason"]
             expected.spawned.set()
         else:
+            try:
+                linux.describe_exit(fields["status"])
+            except (ValueError, OverflowError):  # no process ends like that
+                self.process.kill()
+                return
             expected.status = fields["status"]
             expected.ended.set()
+
+    def _pid_of(self, pidfd: int) -> int | None:
+        """Give the number of a process that the zygote has made, -1 if it is reaped; None: no pidfd of one."""
+        try:
+            pid = linux.pidfd_pid(pidfd)
+            if pid > 0 and not linux.is_descendant(pid, self.process.pid):
+                pid = linux.pidfd_pid(pidfd)  # it may have been reaped meanwhile
+                return pid if pid < 0 else None
+        except (OSError, ValueError):
+            return None
+        return pid
 
     async def spawn(self, token: int, index: int, fds: Sequence[int]) -> tuple[int, int] | None:
         """Fork a worker with these descriptors: its pid and (the caller's) pidfd.  None: the zygote is gone.
@@ -157,10 +185,10 @@ class ZygoteLink:
             except (BrokenPipeError, ConnectionResetError):
                 return None  # `run` and `initialise` see the end by themselves
 
-    async def _receive(self) -> protocol.Message | None:
+    async def _receive(self, shapes: protocol.Shapes) -> protocol.Message | None:
         while True:
             try:
-                return protocol.receive(self._control)
+                return protocol.receive(self._control, shapes)
             except BlockingIOError:
                 await trio.lowlevel.wait_readable(self._control.fileno())
             except protocol.Garbled:

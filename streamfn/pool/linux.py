@@ -137,6 +137,30 @@ def processes() -> Iterator[TableEntry]:
                 yield TableEntry(int(entry), int(fields[1]), int(fields[3]))
 
 
+def pidfd_pid(fd: int) -> int:
+    """Give the number, in our namespace, of a pidfd's process; -1 if that has been reaped.
+
+    ValueError if the descriptor is no pidfd, or of a process that we have no number for.
+    """
+    with open(f"/proc/self/fdinfo/{fd}", "rb") as file:
+        for line in file:
+            name, _, value = line.partition(b":")
+            if name == b"Pid" and int(value) != 0:
+                return int(value)
+    raise ValueError(f"descriptor {fd} is no pidfd of a process we can see")
+
+
+def is_descendant(pid: int, ancestor: int) -> bool:
+    """Whether a process is `ancestor` or has come from it; False if it, or one between, is gone."""
+    while pid > 1 and pid != ancestor:
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                pid = int(file.read().rpartition(b")")[2].split()[1])
+        except (OSError, IndexError):
+            return False
+    return pid == ancestor
+
+
 def children() -> list[int]:
     """List the direct children of this process, zombies included."""
     try:

@@ -16,12 +16,17 @@
 worker makes something of its own without those.
 
 A message longer than a datagram goes into a memfd, which then is the last descriptor.
+
+Init runs the user's code in the zygote, and in workers, so what comes from there may be anything: the runtime takes
+only messages of the `Shapes` that can come at that moment, with these descriptors, and reads a memfd only if it can
+change no more (so reading it waits for nobody, either: it is no pipe and no file of another file system).
 """
 
 from __future__ import annotations
 
 import array
 import contextlib
+import fcntl
 import json
 import os
 import socket
@@ -31,6 +36,8 @@ from typing import Any, NamedTuple
 DATAGRAM_BYTES_MAX = 32 * 1024
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 FDS_MAX = 8
+
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 # Where Init is done ("init"): in the zygote, once; in each worker that is forked; in each, in a fresh interpreter.
 ZYGOTE, WORKER, FRESH = "zygote", "worker", "fresh"
@@ -56,7 +63,26 @@ class InitFailed(Exception):
 
 
 class Garbled(Exception):
-    """The other side sent what is not a message."""
+    """The other side sent what is not a message, or none that can come now."""
+
+
+class Shape(NamedTuple):
+    """What a message must have: its fields' types, and how many descriptors.  It may have more fields."""
+
+    fields: Mapping[str, type]
+    fds: int
+
+
+Shapes = Mapping[str, Shape]
+_FAILED = Shape({"document": str}, 0)
+# By `op`: what a zygote may say of its Init, what it may say then, and what a worker may say of its own Init.
+OF_INIT: Shapes = {"ready": Shape({}, 0), "failed": _FAILED, "unforkable": Shape({"reason": str}, 0)}
+OF_WORKERS: Shapes = {
+    "spawned": Shape({"token": int, "pid": int}, 1),
+    "refused": Shape({"token": int, "reason": str}, 0),
+    "exited": Shape({"token": int, "status": int}, 0),
+}
+OF_ITSELF: Shapes = {"ready": Shape({}, 0), "failed": _FAILED}
 
 
 class Message(NamedTuple):
@@ -79,10 +105,11 @@ def send(sock: socket.socket, fields: Mapping[str, object], fds: Sequence[int] =
     if len(body) <= DATAGRAM_BYTES_MAX:
         send_bytes(sock, body, fds)
         return
-    spill = os.memfd_create("streamfn-message", os.MFD_CLOEXEC)
+    spill = os.memfd_create("streamfn-message", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         with open(spill, "wb", closefd=False) as file:
             file.write(body)
+        fcntl.fcntl(spill, fcntl.F_ADD_SEALS, _SEALS)
         send_bytes(sock, b'{"op": "long"}', [*fds, spill])
     finally:
         os.close(spill)
@@ -111,8 +138,11 @@ def receive_bytes(sock: socket.socket, size: int) -> tuple[bytes, list[int]]:
     return body, list(fds)
 
 
-def receive(sock: socket.socket) -> Message | None:
+def receive(sock: socket.socket, shapes: Shapes | None = None) -> Message | None:
     """Receive one message; None when the other side is gone.
+
+    `shapes`: which messages can come, where the other side is not to be trusted; then a message has the fields and
+    descriptors that its shape says.
 
     Raises BlockingIOError on a non-blocking socket with nothing in it, and Garbled.
     """
@@ -128,16 +158,43 @@ def receive(sock: socket.socket) -> Message | None:
         if isinstance(fields, dict) and fields.get("op") == "long" and fds:
             spill = fds.pop()
             try:
-                fields = json.loads(os.pread(spill, MESSAGE_BYTES_MAX, 0))
+                fields = json.loads(_sealed_content(spill))
             finally:
                 os.close(spill)
+        _check(fields, fds, shapes)
     except (ValueError, OSError, RecursionError) as error:
         close_all(fds)
         raise Garbled("a message is no JSON") from error
-    if not isinstance(fields, dict):
+    except Garbled:
         close_all(fds)
-        raise Garbled("a message is no object")
+        raise
     return Message(fields, fds)
+
+
+def _sealed_content(fd: int) -> bytes:
+    """Give all that is in a memfd.  OSError or Garbled if it is none, could still change, or is too large."""
+    if fcntl.fcntl(fd, fcntl.F_GET_SEALS) & _SEALS != _SEALS:
+        raise Garbled("the memfd of a message is not sealed")
+    size = os.fstat(fd).st_size
+    if size > MESSAGE_BYTES_MAX:
+        raise Garbled(f"a message has {size} bytes")
+    return os.pread(fd, size, 0)
+
+
+def _check(fields: object, fds: Sequence[int], shapes: Shapes | None) -> None:
+    if not isinstance(fields, dict):
+        raise Garbled("a message is no object")
+    if shapes is None:
+        return
+    op = fields.get("op")
+    shape = shapes.get(op) if isinstance(op, str) else None
+    if shape is None:
+        raise Garbled(f"a message {op!r:.40} cannot come now")
+    if len(fds) != shape.fds:
+        raise Garbled(f"a message {op!r} has {len(fds)} descriptors, not {shape.fds}")
+    for name, kind in shape.fields.items():
+        if type(fields.get(name)) is not kind:
+            raise Garbled(f"{name!r} of a message {op!r} is no {kind.__name__}")
 
 
 def close_all(fds: Sequence[int]) -> None:

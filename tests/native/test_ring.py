@@ -149,7 +149,9 @@ def test_a_lane_runs_a_prefix_of_what_was_staged_however_revocation_and_claims_m
         rig.fork(echo_until_killed)
         dice = random.Random(1)
         seen = set()
-        for _ in range(6000):
+        rounds = 0
+        while rounds < 6000 or (len(seen) < 2 and rounds < 100_000):  # a busy machine lets the two meet rarely
+            rounds += 1
             rig.submit(dice.randint(1, 40))
             for _ in range(dice.randint(0, 60)):
                 lib.sf_port_room(rig.port)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -80,3 +82,93 @@ def test_the_ends_differ_in_blocking_only() -> None:
         assert (near.getblocking(), far.getblocking()) == (False, True)
         assert near.type == far.type == socket.SOCK_SEQPACKET
         assert not near.get_inheritable()
+
+
+def spilled(content: bytes, seals: int) -> int:
+    memfd = os.memfd_create("spill", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.write(memfd, content)
+    fcntl.fcntl(memfd, fcntl.F_ADD_SEALS, seals)
+    return memfd
+
+
+ALL_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+
+
+@pytest.mark.parametrize("missing", [fcntl.F_SEAL_SHRINK, fcntl.F_SEAL_GROW, fcntl.F_SEAL_WRITE])
+def test_a_long_message_that_its_sender_could_still_change_is_not_read(missing: int) -> None:
+    near, far = protocol.pair()
+    with near, far:
+        for seals, is_read in ((ALL_SEALS, True), (ALL_SEALS & ~missing, False)):
+            memfd = spilled(b'{"op": "ready"}', seals)
+            protocol.send_bytes(near, b'{"op": "long"}', [memfd])
+            os.close(memfd)
+            if is_read:
+                assert protocol.receive(far) == ({"op": "ready"}, [])
+            else:
+                with pytest.raises(protocol.Garbled, match="not sealed"):
+                    protocol.receive(far)
+
+
+def test_a_long_message_in_a_pipe_or_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    near, far = protocol.pair()
+    reader, writer = os.pipe()
+    with near, far, open(tmp_path / "file", "wb+") as file:
+        for fd in (reader, file.fileno()):
+            protocol.send_bytes(near, b'{"op": "long"}', [fd])
+            with pytest.raises(protocol.Garbled):
+                protocol.receive(far)
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_message_larger_than_any_of_ours_is_not_read() -> None:
+    near, far = protocol.pair()
+    memfd = os.memfd_create("spill", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(memfd, 1 << 40)
+    fcntl.fcntl(memfd, fcntl.F_ADD_SEALS, ALL_SEALS)
+    with near, far:
+        protocol.send_bytes(near, b'{"op": "long"}', [memfd])
+        with pytest.raises(protocol.Garbled, match="1099511627776 bytes"):
+            protocol.receive(far)
+    os.close(memfd)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{}",
+        b'{"op": ["spawned"]}',
+        b'{"op": "ready"}',
+        b'{"op": "spawned", "token": 1, "pid": 2}',  # without its pidfd
+        b'{"op": "exited", "token": "1", "status": 0}',
+        b'{"op": "exited", "token": true, "status": 0}',
+        b'{"op": "exited", "token": 1}',
+        b'{"op": "refused", "token": 1, "reason": null}',
+    ],
+)
+def test_a_message_without_the_shape_of_one_that_can_come_is_junk(body: bytes) -> None:
+    near, far = protocol.pair()
+    with near, far:
+        protocol.send_bytes(near, body, [])
+        with pytest.raises(protocol.Garbled):
+            protocol.receive(far, protocol.OF_WORKERS)
+
+
+def test_descriptors_that_a_message_should_not_have_are_closed() -> None:
+    near, far = protocol.pair()
+    with near, far, open(os.devnull) as file:
+        before = len(os.listdir("/proc/self/fd"))
+        for body in (b'{"op": "ready"}', b'{"op": "failed", "document": "x"}'):
+            protocol.send_bytes(near, body, [file.fileno()] * 2)
+            with pytest.raises(protocol.Garbled):
+                protocol.receive(far, protocol.OF_ITSELF)
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_shape_leaves_room_for_more_fields() -> None:
+    near, far = protocol.pair()
+    with near, far:
+        protocol.send(near, {"op": "refused", "token": 3, "reason": "no", "more": [1]})
+        message = protocol.receive(far, protocol.OF_WORKERS)
+        assert message is not None
+        assert message.fields["more"] == [1]
