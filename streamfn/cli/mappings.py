@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cache
@@ -13,7 +12,7 @@ import click
 
 from streamfn.cli import shorthand
 from streamfn.cli.options import Settings
-from streamfn.cli.output import count_of, print_json
+from streamfn.cli.output import count_of, print_answer
 from streamfn.errors import RefusedError
 from streamfn.formats.times import parse_seconds_ms
 from streamfn.log.catalog.datadir import DataDir
@@ -30,7 +29,7 @@ _WORDS = {"arn": "Arn", "uuid": "UUID"}
 def create(settings: Settings, given: Mapping[str, Any]) -> None:
     """Make a mapping and print it; see `Mappings.create` for what is refused."""
     with _opened(settings, writing=True, make=True) as place:
-        _print(settings, place.mappings.create(_timed(_request(given))))
+        print_answer(place.mappings.create(_timed(_request(given))), one_line=settings.json_output)
 
 
 def list_(settings: Settings, given: Mapping[str, Any], everything: bool) -> None:
@@ -38,9 +37,9 @@ def list_(settings: Settings, given: Mapping[str, Any], everything: bool) -> Non
     with _opened(settings) as place:
         asked = _request(given)
         if place.empty:
-            _print(settings, {"EventSourceMappings": []})
+            print_answer({"EventSourceMappings": []}, one_line=settings.json_output)
         else:
-            _print(settings, place.mappings.list_(asked, everything=everything))
+            print_answer(place.mappings.list_(asked, everything=everything), one_line=settings.json_output)
 
 
 def show(settings: Settings, which: str, metrics: bool) -> None:
@@ -50,7 +49,7 @@ def show(settings: Settings, which: str, metrics: bool) -> None:
         answer = place.mappings.get(which)
         if metrics:
             answer = {"UUID": answer["UUID"], **place.store().progress(answer["UUID"]).counts()}
-        _print(settings, answer)
+        print_answer(answer, one_line=settings.json_output)
 
 
 def update(settings: Settings, which: str | None, given: Mapping[str, Any]) -> None:
@@ -61,7 +60,7 @@ def update(settings: Settings, which: str | None, given: Mapping[str, Any]) -> N
         raise click.UsageError("name one mapping: its UUID or name as the argument, or --uuid")
     with _opened(settings, writing=True) as place:
         place.require(UPDATE)
-        _print(settings, place.mappings.update(which or str(named), asked))
+        print_answer(place.mappings.update(which or str(named), asked), one_line=settings.json_output)
 
 
 def delete(settings: Settings, which: str) -> None:
@@ -73,7 +72,7 @@ def delete(settings: Settings, which: str) -> None:
         answer = place.mappings.delete(which)
         if pending and place.store().find(answer["UUID"]) is None:
             click.echo(f"streamfn: {count_of(pending, 'pending on-failure record')} dropped with it", err=True)
-        _print(settings, answer)
+        print_answer(answer, one_line=settings.json_output)
 
 
 def reset(settings: Settings, which: str, position: str) -> None:
@@ -81,7 +80,7 @@ def reset(settings: Settings, which: str, position: str) -> None:
     with _opened(settings, writing=True) as place:
         place.require(RESET)
         done = reset_checkpoint(place.data, place.store(), which, position)
-        _print(settings, {"UUID": done.uuid, "Name": done.name, "Offsets": done.offsets})
+        print_answer({"UUID": done.uuid, "Name": done.name, "Offsets": done.offsets}, one_line=settings.json_output)
 
 
 class _NoData(DataDir):
@@ -146,11 +145,3 @@ def _timed(asked: dict[str, Any]) -> dict[str, Any]:
         except ValueError as error:
             raise RefusedError(f"--starting-position-timestamp: {error}") from None
     return asked
-
-
-def _print(settings: Settings, answer: Mapping[str, Any]) -> None:
-    """As the AWS CLI does; with --json on one line."""
-    if settings.json_output:
-        print_json(answer)
-    else:
-        click.echo(json.dumps(answer, indent=4, ensure_ascii=False))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+
 import click
 import orjson
 
@@ -9,6 +12,14 @@ import orjson
 def print_json(value: object) -> None:
     """Print one JSON value on one line of standard output."""
     click.echo(orjson.dumps(value))
+
+
+def print_answer(answer: Mapping[str, object], *, one_line: bool) -> None:
+    """Print an answer as the AWS CLI does, or on one line."""
+    if one_line:
+        print_json(answer)
+    else:
+        click.echo(json.dumps(answer, indent=4, ensure_ascii=False))
 
 
 def printable(text: str) -> str:
