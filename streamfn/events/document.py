@@ -27,6 +27,7 @@ TYPE_CHARS_MAX = 1_000
 # The types of what ended an invocation from outside of its handler.
 TIMED_OUT = "Sandbox.Timedout"
 EXITED = "Runtime.ExitError"
+OUT_OF_MEMORY = "Runtime.OutOfMemory"
 
 # The types of what ends a snapshot's hooks.
 BEFORE_SNAPSHOT = "Runtime.BeforeSnapshotError"
@@ -69,6 +70,12 @@ def exited(request_id: str, reason: str | None) -> Fault:
     how = "without providing a reason" if reason in (None, "exit status 0") else f"with error: {reason}"
     text = f"RequestId: {request_id} Error: Runtime exited {how}"
     return _service_fault({"errorType": EXITED, "errorMessage": text})
+
+
+def out_of_memory(request_id: str) -> Fault:
+    """Return the fault of an invocation that needed more memory than its function has."""
+    text = f"RequestId: {request_id} Error: Runtime exited with error: signal: killed"
+    return _service_fault({"errorType": OUT_OF_MEMORY, "errorMessage": text})
 
 
 def init_error(error: BaseException, module: str) -> Fault:

@@ -23,6 +23,8 @@ from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
 
 from streamfn.pool import boot, linux, protocol
+from streamfn.pool.confine import cgroup, rlimits
+from streamfn.pool.confine.limits import Limits
 from streamfn.pool.seat import Seat
 
 
@@ -35,6 +37,8 @@ class Birth(NamedTuple):
     number: int
     debug: bool
     limits: Mapping[str, Any]
+    holding: Mapping[str, Any]  # confine.rlimits.Holding
+    workers: int  # of this function, at most
     isolation: Mapping[str, Any]
 
 
@@ -54,9 +58,11 @@ def live(birth: Birth, fds: Sequence[int], find: Callable[[], ModuleType], initi
     `initialised` holds the state that Init has left in the zygote, and what the worker begins with (`protocol`); empty:
     Init is done here.
     """
+    cgroup.enter(fds[protocol.SEAT_FDS :])
     os.setpgid(0, 0)
     linux.name_process(f"sf-worker-{birth.number}")
-    seat = Seat(birth.number, fds, debug=birth.debug)
+    seat = Seat(birth.number, fds[: protocol.SEAT_FDS], debug=birth.debug)
+    rlimits.limit_worker(Limits.from_json(birth.limits), rlimits.Holding(**birth.holding), birth.workers)
     _tidy_interpreter()
     try:
         module = find()

@@ -7,10 +7,11 @@ dead zygote by a new generation; both with a pause that grows while nothing come
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -19,13 +20,15 @@ import trio
 from streamfn import limits
 from streamfn.errors import FailedError, HandlerImportError, RefusedError, StreamfnError
 from streamfn.pool import linux, protocol
+from streamfn.pool.confine.environment import Environment, Keeper
 from streamfn.pool.confine.isolation import Isolation
 from streamfn.pool.confine.limits import Limits
 from streamfn.pool.fork import FORK_INIT_S, fork_zygote
+from streamfn.pool.lane import FailureKind
 from streamfn.pool.launch import launch
 from streamfn.pool.link import ZygoteLink
 from streamfn.pool.logs import INVOCATION_BYTES_MAX
-from streamfn.pool.reaper import Reaper
+from streamfn.pool.reaper import TICK_S, Reaper
 from streamfn.pool.worker import Worker
 
 _PAUSE_S = 0.05
@@ -68,13 +71,14 @@ class Function:
     again and again.  `init_log` is what the last Init has printed (at most 1 MiB; not in debug mode).
     """
 
-    def __init__(self, config: FunctionConfig, reaper: Reaper, *, fold: bool) -> None:
+    def __init__(self, config: FunctionConfig, reaper: Reaper, keeper: Keeper, *, fold: bool) -> None:
         self.config = config
         self.workers: list[Worker] = []
         self.zygote_pid: int | None = None
         self.fault: StreamfnError | None = None
         self.init_log = b""
         self._reaper = reaper
+        self._keeper = keeper
         self._fold = fold
         self._scope = trio.CancelScope()
         self._settled = trio.Event()  # the first generation stands, or has failed
@@ -141,15 +145,19 @@ class Function:
             except OSError as error:
                 return self._fail(self._without_means(error))
             try:
-                await self._serve(link, log)
+                environment = self._keeper.zygote(self.config.limits, self.config.maximum)
+                files.callback(environment.close)
+                await self._serve(link, environment, log)
+            except OSError as error:
+                self._fail(self._without_means(error))
             finally:
                 self.zygote_pid = None
                 await link.close()
 
-    async def _serve(self, link: ZygoteLink, log: int | None) -> None:
+    async def _serve(self, link: ZygoteLink, environment: Environment, log: int | None) -> None:
         """Have a zygote do Init, and keep its workers until it is gone."""
         self.zygote_pid = link.process.pid
-        if not await self._initialise(link, log):
+        if not await self._initialise(link, environment, log):
             return
         async with trio.open_nursery() as nursery:
             for index in range(self.config.minimum):
@@ -193,7 +201,7 @@ class Function:
             far.close()
         return ZygoteLink(process, near)
 
-    async def _initialise(self, link: ZygoteLink, log: int | None) -> bool:
+    async def _initialise(self, link: ZygoteLink, environment: Environment, log: int | None) -> bool:
         """Have Init done.  False if there will be no workers of this zygote."""
         config = self.config
         fields = {
@@ -206,17 +214,22 @@ class Function:
             "init": self._where_init_is_done,
             "limits": config.limits.to_json(),
             "isolation": config.isolation.to_json(),
+            "holding": self._keeper.holding(config.limits)._asdict(),
+            "workers": config.maximum,
         }
         error: StreamfnError | None
         message: protocol.Message | None = None
         try:
-            message = await link.initialise(fields, self._init_limit_s)
+            environment.born(link.process.pid)
+            async with self._watched(environment, link.process.kill):
+                message = await link.initialise(fields, self._init_limit_s, environment.doors)
+            environment.entered()
         except trio.TooSlowError:
             error = self._too_slow()
         except OSError as refusal:
             error = self._without_means(refusal)
         else:
-            error = await self._judge(link, message)
+            error = await self._judge(link, environment, message)
         if log is not None:
             self.init_log = os.pread(log, INVOCATION_BYTES_MAX, 0)
         if error is not None:
@@ -238,10 +251,36 @@ class Function:
             return float("inf")
         return FORK_INIT_S if self.config.callable is not None else limits.INIT_TIMEOUT_S
 
-    async def _judge(self, link: ZygoteLink, message: protocol.Message | None) -> StreamfnError | None:
+    @contextlib.asynccontextmanager
+    async def _watched(self, environment: Environment, kill: Callable[[], None]) -> AsyncIterator[None]:
+        """Kill a process that uses more memory than it may, for as long as the block lasts: that of an Init."""
+
+        async def watch() -> None:
+            while True:
+                await trio.sleep(TICK_S)
+                if environment.is_over():
+                    return kill()
+
+        if self.config.limits.memory_mb is None:
+            yield
+            return
+        error: Exception | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch)
+            try:
+                yield
+            except Exception as raised:  # it comes out as it is, in no exception group
+                error = raised
+            nursery.cancel_scope.cancel()
+        if error is not None:
+            raise error
+
+    async def _judge(
+        self, link: ZygoteLink, environment: Environment, message: protocol.Message | None
+    ) -> StreamfnError | None:
         if message is None:
             await trio.lowlevel.wait_readable(link.process.pidfd)
-            return exited_in_init(link.process.exit_detail())
+            return exited_in_init(link.process.exit_detail(), out_of_memory=environment.ran_out())
         if message.fields["op"] == "failed":
             return import_error(message.fields["document"])
         # Not forkable as it is: the next zygote leaves Init to its workers.
@@ -277,9 +316,20 @@ class Function:
     async def _one_worker(self, link: ZygoteLink, index: int) -> bool:
         """Make a worker, wait for its end, answer what it left.  True if it had done anything."""
         config = self.config
-        worker = Worker(
-            self._reaper, self.workers, index, timeout_s=config.timeout_s, debug=config.debug, fold=self._fold
-        )
+        environment = self._keeper.worker(config.limits)
+        try:
+            worker = Worker(
+                self._reaper,
+                self.workers,
+                index,
+                environment,
+                timeout_s=config.timeout_s,
+                debug=config.debug,
+                fold=self._fold,
+            )
+        except OSError:
+            environment.close()
+            raise
         self._tokens += 1
         token = self._tokens
         try:
@@ -295,6 +345,7 @@ class Function:
                     self.init_log = worker.take_log().text
                 elif self._begins == protocol.RESTORE:
                     worker.restore_ns = time.monotonic_ns() - asked_ns
+            worker.environment.initialised()
             self._enlist(worker)
             await self._wait_ended(worker, link)
             worker.bury(await link.exit_detail(token))
@@ -323,8 +374,10 @@ class Function:
     async def _finish_init(self, worker: Worker, link: ZygoteLink, token: int) -> bool:
         """Wait for the Init that a worker does itself, or what it begins with.  False, and noted, if it failed."""
         message: protocol.Message | None = None
+        out_of_memory = functools.partial(worker.kill, FailureKind.OUT_OF_MEMORY)
         with trio.move_on_after(self._init_limit_s) as scope:
-            await trio.lowlevel.wait_readable(worker.control.fileno())
+            async with self._watched(worker.environment, out_of_memory):
+                await trio.lowlevel.wait_readable(worker.control.fileno())
             try:
                 message = protocol.receive(worker.control, protocol.OF_ITSELF)
             except (protocol.Garbled, BlockingIOError):
@@ -333,7 +386,7 @@ class Function:
             error = self._too_slow()
         elif message is None:
             await self._wait_ended(worker, link)
-            error = exited_in_init(await link.exit_detail(token))
+            error = exited_in_init(await link.exit_detail(token), out_of_memory=worker.environment.ran_out())
         elif message.fields.get("op") == "ready":
             return True
         else:
@@ -362,11 +415,12 @@ def import_error(text: str) -> HandlerImportError:
     return HandlerImportError(message if isinstance(message, str) else "", document)
 
 
-def exited_in_init(detail: str) -> HandlerImportError:
+def exited_in_init(detail: str, *, out_of_memory: bool) -> HandlerImportError:
     """Make the exception for a process that ended in Init, in Lambda's words."""
     reason = "without providing a reason" if detail == "exit status 0" else f"with error: {detail}"
     text = f"Runtime exited {reason}"
-    return HandlerImportError(f"Init: {text}", {"errorType": "Runtime.ExitError", "errorMessage": text})
+    kind = "Runtime.OutOfMemory" if out_of_memory else "Runtime.ExitError"
+    return HandlerImportError(f"Init: {text}", {"errorType": kind, "errorMessage": text})
 
 
 def _pause_s(barren: int) -> float:

@@ -25,6 +25,7 @@ class FailureKind(Enum):
     HANDLER = "handler"  # the handler raised, or its response could not be used: there is an error document
     TIMEOUT = "timeout"  # it was killed at its timeout
     CRASHED = "crashed"  # its process ended
+    OUT_OF_MEMORY = "out of memory"  # its process was ended because it used more memory than it may
     KILLED = "killed"  # we killed its process for the sake of something else that was staged there
     RESPONSE = "response"  # the handler returned, but not what is success for certain: the payload is to be judged
 

@@ -60,11 +60,16 @@ class ZygoteLink:
         """Wait until it has ended."""
         await self._gone.wait()
 
-    async def initialise(self, fields: Mapping[str, object], limit_s: float) -> protocol.Message | None:
-        """Have it do Init and return what it says; None if it died.  trio.TooSlowError after `limit_s`."""
+    async def initialise(
+        self, fields: Mapping[str, object], limit_s: float, doors: Sequence[int] = ()
+    ) -> protocol.Message | None:
+        """Have it do Init and return what it says; None if it died.  trio.TooSlowError after `limit_s`.
+
+        `doors` are those of its control group.
+        """
         runtime = os.pidfd_open(os.getpid())
         try:
-            await self._send(fields, [runtime])
+            await self._send(fields, [runtime, *doors])
         finally:
             os.close(runtime)
         with trio.fail_after(limit_s):

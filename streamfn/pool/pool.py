@@ -9,6 +9,7 @@ import trio
 
 from streamfn.errors import PoolClosed
 from streamfn.pool import request_id
+from streamfn.pool.confine.environment import Keeper
 from streamfn.pool.function import Function, FunctionConfig
 from streamfn.pool.reaper import Reaper
 
@@ -19,11 +20,12 @@ class Pool:
     `request_base` goes to the workers with the settings: both sides make the same request id of it.
     """
 
-    def __init__(self, nursery: trio.Nursery, reaper: Reaper, *, fold: bool) -> None:
+    def __init__(self, nursery: trio.Nursery, reaper: Reaper, keeper: Keeper, *, fold: bool) -> None:
         self.functions: list[Function] = []
         self.request_base = request_id.new_base()
         self._nursery = nursery
         self._reaper = reaper
+        self._keeper = keeper
         self._fold = fold
         self._closed = False
 
@@ -51,7 +53,7 @@ class Pool:
         """
         if self._closed:
             raise PoolClosed("the pool is closed")
-        function = Function(config, self._reaper, fold=self._fold)
+        function = Function(config, self._reaper, self._keeper, fold=self._fold)
         self._nursery.start_soon(function.run, name=f"function {config.name}")
         self.functions.append(function)
         try:
@@ -79,10 +81,11 @@ async def open_pool(*, fold: bool = True) -> AsyncIterator[Pool]:
     What the body raises comes out as it is, in no exception group.
     """
     reaper = Reaper()
+    keeper = Keeper()
     error: BaseException | None = None
     try:
         async with trio.open_nursery() as nursery:
-            pool = Pool(nursery, reaper, fold=fold)
+            pool = Pool(nursery, reaper, keeper, fold=fold)
             nursery.start_soon(reaper.run)
             nursery.start_soon(reaper.tick)
             try:
@@ -93,6 +96,7 @@ async def open_pool(*, fold: bool = True) -> AsyncIterator[Pool]:
                 await pool.stop()
             nursery.cancel_scope.cancel()
     finally:
+        keeper.close()
         reaper.close()
     if error is not None:
         raise error

@@ -1,9 +1,9 @@
 """What zygote and runtime say to each other: JSON datagrams with descriptors, over SOCK_SEQPACKET.
 
     runtime -> zygote   {"op": "init", "main", "settings", "runtime_pid", "code_dir", "debug", "init",
-                         "limits", "isolation"}
-                                                             [the runtime's pidfd]
-                        {"op": "spawn", "token", "index"}    [ring memfd, doorbell, log, side, control]
+                         "limits", "isolation", "holding", "workers"}
+                                                             [the runtime's pidfd, doors of a control group...]
+                        {"op": "spawn", "token", "index"}    [ring memfd, doorbell, log, side, control, doors...]
     zygote -> runtime   {"op": "ready", "begins"}            what each worker does before it is ready (below), or null
                         {"op": "failed", "document": text}   the module's Init failed
                         {"op": "unforkable", "reason": text} it must run in workers that import it themselves
@@ -35,7 +35,7 @@ from typing import Any, NamedTuple
 
 DATAGRAM_BYTES_MAX = 32 * 1024
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024
-FDS_MAX = 8
+FDS_MAX = 16
 
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
@@ -44,6 +44,7 @@ ZYGOTE, WORKER, FRESH = "zygote", "worker", "fresh"
 
 # The descriptors of a spawn message, in order.
 RING, DOORBELL, LOG, SIDE, CONTROL = range(5)
+SEAT_FDS = 5  # and behind them the doors of its control group (`confine.cgroup`)
 
 
 # What workers begin with.

@@ -154,6 +154,8 @@ class Reaper:
         outcome = entry.outcome
         if outcome == lib.SF_RETIRED:
             worker.chores -= 1
+            if not worker.chores:
+                worker.environment.files_went()
             return
         if outcome == lib.SF_BROKEN:
             worker.kill(FailureKind.CRASHED, "the worker broke the protocol of its rings")
@@ -191,6 +193,8 @@ class Reaper:
             if worker.in_flight and worker.is_watched:
                 if worker.is_overdue(now_ns):
                     self._expire(worker, now_ns)
+                if worker.in_flight and worker.environment.is_over():
+                    self._end(worker, FailureKind.OUT_OF_MEMORY)
                 if worker.in_flight:
                     worker.watch_log(now_ns)
         # A low-water mark lets plain successes lie; without a round since the last look they get one now.
@@ -206,6 +210,12 @@ class Reaper:
         if self.reap(worker) and not worker.is_overdue(now_ns):
             return
         worker.kill(FailureKind.TIMEOUT)
+
+    def _end(self, worker: Worker, cause: FailureKind) -> None:
+        """Kill a worker for what its process has become; only what it runs fails."""
+        worker.revoke_all()
+        self.reap(worker)
+        worker.kill(cause)
 
 
 def _answer(worker: Worker, entry: Any, output: Output) -> Answer:

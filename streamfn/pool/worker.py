@@ -1,10 +1,10 @@
 """One worker process as the runtime sees it: its rings, its files, its life.
 
-    STARTING   the zygote has been asked for it (or it does its own Init)
-    READY      it takes entries
-    RETIRING   it takes no more; what it runs is waited for, what it has not begun comes back behind that
-    DRAINING   it has been killed; what it answered before its end still counts
-    DEAD       everything in flight has been answered, every descriptor and mapping is gone
+STARTING   the zygote has been asked for it (or it does its own Init)
+READY      it takes entries
+RETIRING   it takes no more; what it runs is waited for, what it has not begun comes back behind that
+DRAINING   it has been killed; what it answered before its end still counts
+DEAD       everything in flight has been answered, every descriptor and mapping is gone
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import trio
 from streamfn import limits
 from streamfn._native import ffi, lib
 from streamfn.pool import linux, protocol
+from streamfn.pool.confine.environment import Environment
 from streamfn.pool.lane import Answer, FailureKind, LaneClient, LaneSeat
 from streamfn.pool.logs import NO_OUTPUT, LogReader, Output
 from streamfn.pool.seat import segment_message
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 ALL_LANES = 0xFFFFFFFF
 PAYLOAD_BYTES_MAX = limits.RESPONSE_BYTES_MAX + 64 * 1024
+KILLED = "signal: killed"  # `linux.describe_exit` of SIGKILL
 # A timeout counts from the worker's own start stamp, and if that is not to be had, from what we saw last;
 # that is a little later.
 TIMEOUT_GRACE_NS = 50_000_000
@@ -59,13 +61,18 @@ class Worker:
         reaper: Reaper,
         roster: list[Worker],
         index: int,
+        environment: Environment,
         *,
         timeout_s: float | None,
         debug: bool,
         fold: bool,
     ) -> None:
-        """Make the rings and files.  OSError when there is no memory or no descriptor for them."""
+        """Make the rings and files.  OSError when there is no memory or no descriptor for them.
+
+        The environment is the worker's from now on, and closed with it.
+        """
         self.index = index
+        self.environment = environment
         self.pid = 0
         self.state = State.STARTING
         self.ready = False
@@ -112,12 +119,15 @@ class Worker:
     @property
     def birth_fds(self) -> list[int]:
         """The descriptors of its spawn message."""
-        return [self._ring, self._reaper.doorbell, self._log_fd, self._side, self._far.fileno()]
+        seat = [self._ring, self._reaper.doorbell, self._log_fd, self._side, self._far.fileno()]
+        return [*seat, *self.environment.doors]
 
     def born(self, pid: int, pidfd: int) -> None:
         """Note the process; the worker's ends are its own now.  Takes the pidfd over."""
         self.pid = pid
         self._pidfd = pidfd
+        self.environment.born(pid)
+        self.environment.entered()
         self._forget_far_ends()
 
     def enlist(self) -> None:
@@ -192,6 +202,7 @@ class Worker:
         while self._owed:
             # Until its entry is staged a segment is known: what was staged meanwhile lies before it.
             if self._owed[0] in self._known:
+                self.environment.files_go()
                 if not lib.sf_port_retire(self.port, self._owed[0]):
                     break
                 self._known.discard(self._owed[0])
@@ -288,6 +299,7 @@ class Worker:
         self._detail = detail
         self._leave_roster()
         self.state = State.DRAINING
+        self.environment.peak_mb()  # later there is nothing to be seen any more
         if self._pidfd >= 0:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
@@ -295,6 +307,8 @@ class Worker:
     def bury(self, detail: str) -> None:
         """After its end, which was as `detail` says: answer everything in flight, and free everything."""
         self._leave_roster()
+        if self._cause is FailureKind.CRASHED and detail == KILLED and self.environment.ran_out():
+            self._cause = FailureKind.OUT_OF_MEMORY
         if self.in_flight or self.chores:
             while self._reaper.reap(self):
                 pass
@@ -349,6 +363,7 @@ class Worker:
         self.kill()
         self.state = State.DEAD
         self._reaper.dismiss(self)
+        self.environment.close()
         self.control.close()
         self._forget_far_ends()
         for fd in (self._log_fd, self._side, self._pidfd):

@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import resource
 import select
 import signal
 import socket
@@ -29,6 +28,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
 from streamfn.pool import birth, linux, protocol
+from streamfn.pool.confine import cgroup, rlimits
 
 # After the runtime's end everything must be gone within a second; a process that takes longer to die
 # than this (uninterruptible sleep) cannot be helped.
@@ -70,12 +70,15 @@ class Zygote:
             number=0,
             debug=bool(fields["debug"]),
             limits=fields["limits"],
+            holding=fields["holding"],
+            workers=fields["workers"],
             isolation=fields["isolation"],
         )
         if self._forked is None:  # the thread that forks a zygote ends at once, and would take it along
             linux.die_with_parent(fields["runtime_pid"])
         linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        cgroup.enter(message.fds[1:])
+        self._birth = self._birth._replace(holding=rlimits.limit_zygote(self._birth.limits, self._birth.holding))
         try:
             if self._initialise(here=fields["init"] == protocol.ZYGOTE):
                 linux.prctl(linux.PR_SET_PDEATHSIG, 0)
