@@ -82,8 +82,8 @@ _OPTIONS = (
         metavar="DIR",
         help="A directory whose python/ and itself are put on the path behind the code; may be repeated.",
     ),
-    click.option("--isolation", metavar="process|sandbox", hidden=True, help="How far workers are kept away."),
-    click.option("--allow-network", is_flag=True, default=None, hidden=True, help="A sandbox has the network."),
+    click.option("--isolation", metavar="process|sandbox", help="How far workers are kept away."),
+    click.option("--allow-network", is_flag=True, default=None, help="A sandbox has the network."),
     click.option(
         "--provisioned-concurrency",
         type=int,

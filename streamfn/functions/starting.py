@@ -11,7 +11,7 @@ from typing import Any
 from streamfn.errors import HandlerImportError, RefusedError
 from streamfn.functions.configuration import Configuration, function_arn
 from streamfn.functions.environment import function_environment
-from streamfn.pool.confine.isolation import Isolation
+from streamfn.pool.confine.isolation import SANDBOX, Isolation, inherited
 from streamfn.pool.confine.limits import Limits
 from streamfn.pool.function import FunctionConfig
 
@@ -30,13 +30,14 @@ def function_config(
     debug: bool = False,
     function: Callable[..., Any] | None = None,
     path: Sequence[str] = (),
+    hidden: Sequence[str] = (),
 ) -> FunctionConfig:
     """What the pool starts.
 
     `workers` is how many there may be at most; `arn` is what the handler is told that it was invoked by (empty: the
     function's own, unqualified); `judge`: see `mapping.worker`. `function` is a callable that has no importable name,
     which the handler's name then stands for. `path` is the workers' whole `sys.path`; empty: the code directory and
-    what Python has. Looks at the disk, for layers alone.
+    what Python has. `hidden` are directories that a sandbox never shows. Looks at the disk, for layers alone.
 
     Raises:
         RefusedError: a layer is no directory.
@@ -54,7 +55,9 @@ def function_config(
     most = 1 if debug else workers
     if configuration.reserved_concurrency is not None:
         most = min(most, max(1, configuration.reserved_concurrency))
-    environment = function_environment(os.environ, configuration, region)
+    walled = configuration.isolation == SANDBOX
+    base = inherited(os.environ) if walled else os.environ
+    environment = function_environment(base, configuration, region)
     return FunctionConfig(
         name=configuration.name,
         main=WORKER_MAIN,
@@ -70,6 +73,7 @@ def function_config(
             level=configuration.isolation,
             network=configuration.allow_network,
             readable=_readable(configuration, path, environment),
+            hidden=tuple(hidden),
         ),
         debug=debug,
         callable=function,

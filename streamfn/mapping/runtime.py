@@ -306,6 +306,7 @@ class Runtime:
                 debug=options.debug,
                 function=function,
                 path=path,
+                hidden=[str(self.data.path.resolve())],
             )
         )
         try:

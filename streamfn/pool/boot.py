@@ -8,8 +8,8 @@ from pathlib import Path
 # The directory that holds this very package goes in front for its import only: neither the working
 # directory nor the user's PYTHONPATH decides which streamfn is run, and handlers do not see it.
 _BOOT = (
-    "import sys; fd = int(sys.argv[1]); sys.path.insert(0, sys.argv[2]); from streamfn.pool import {0}; "
-    "del sys.path[0], sys.argv[1:]; {0}.serve(fd)"
+    "import sys; fd = int(sys.argv[1]); sys.path.insert(0, sys.argv[2]); import streamfn.pool.{0} as module; "
+    "del sys.path[0], sys.argv[1:]; module.serve(fd)"
 )
 _ROOT = str(Path(__file__).resolve().parents[2])
 

@@ -176,6 +176,11 @@ class Function:
                 f"{_named(config.callable)} cannot be imported by a process that is spawned, because it has no "
                 "importable name; put it into a module and name it, or use the start method fork"
             )
+        if config.callable is not None and config.isolation.is_sandbox:
+            raise RefusedError(
+                f"{_named(config.callable)} cannot be run in a sandbox, because it has no importable name and would "
+                "bring the memory of this process along; put it into a module and name it"
+            )
         near, far = protocol.pair()
         try:
             if config.callable is not None:
@@ -193,6 +198,8 @@ class Function:
                     code_dir=config.code_dir,
                     environment=config.environment,
                     log=log,
+                    isolation=config.isolation,
+                    storage_bytes=config.limits.storage_bytes,
                 )
         except BaseException:
             near.close()
@@ -283,6 +290,11 @@ class Function:
             return exited_in_init(link.process.exit_detail(), out_of_memory=environment.ran_out())
         if message.fields["op"] == "failed":
             return import_error(message.fields["document"])
+        if message.fields["op"] == "unwalled":
+            return RefusedError(
+                f"isolation 'sandbox' cannot be had for {self.config.name}: {message.fields['reason']}; "
+                "`streamfn doctor` says what this machine allows"
+            )
         # Not forkable as it is: the next zygote leaves Init to its workers.
         self._unforkable = self._unforkable or message.fields["op"] == "unforkable"
         begins = message.fields.get("begins")

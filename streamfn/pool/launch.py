@@ -11,6 +11,8 @@ from collections.abc import Mapping
 
 from streamfn.errors import FailedError
 from streamfn.pool import boot, linux
+from streamfn.pool.confine import warden
+from streamfn.pool.confine.isolation import Isolation, inherited
 
 
 class ZygoteProcess:
@@ -48,27 +50,49 @@ class ZygoteProcess:
 
 
 def launch(
-    control: int, *, name: str, code_dir: str, environment: Mapping[str, str], log: int | None
+    control: int,
+    *,
+    name: str,
+    code_dir: str,
+    environment: Mapping[str, str],
+    log: int | None,
+    isolation: Isolation,
+    storage_bytes: int | None,
 ) -> ZygoteProcess:
     """Exec a zygote that holds `control`; its output goes to `log`, or (None) it inherits the terminal.
+
+    At isolation level `sandbox` the process is a warden, which ends as the zygote behind its wall does; what the
+    machine does not allow comes through `control`.  `storage_bytes` is the size of the /tmp there.
 
     Takes a millisecond or two, and blocks for it.  Raises FailedError if the process cannot be started.
     """
     if not sys.executable:
         raise FailedError(f"cannot start workers for {name}: the path of the Python interpreter is not known")
-    try:
-        popen = subprocess.Popen(
-            boot.command("zygote", control),
-            stdin=None if log is None else subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            pass_fds=[control],
-            cwd=code_dir,
-            env=dict(environment),
-            start_new_session=True,
-        )
-    except (OSError, ValueError) as error:
-        raise FailedError(f"cannot start workers for {name} in {code_dir}: {error}") from error
+    with contextlib.ExitStack() as files:
+        command, kept, variables = boot.command("zygote", control), [control], dict(environment)
+        try:
+            if isolation.is_sandbox:
+                note = warden.note(
+                    control,
+                    code_dir=code_dir,
+                    environment=environment,
+                    isolation=isolation,
+                    storage_bytes=storage_bytes,
+                )
+                files.callback(os.close, note)
+                command, kept, variables = boot.command("confine.warden", note), [control, note], inherited(os.environ)
+            popen = subprocess.Popen(
+                command,
+                stdin=None if log is None else subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=kept,
+                cwd=code_dir,
+                env=variables,
+                start_new_session=True,
+            )
+        except (OSError, ValueError) as error:
+            raise FailedError(f"cannot start workers for {name} in {code_dir}: {error}") from error
     return own(popen.pid, popen)
 
 

@@ -13,10 +13,22 @@ from typing import NamedTuple
 PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
+PR_SET_DUMPABLE = 4
+PR_SET_KEEPCAPS = 8
+PR_CAPBSET_DROP = 24
+PR_SET_NO_NEW_PRIVS = 38
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_RAISE = 2
+PR_CAP_AMBIENT_CLEAR_ALL = 4
 CLONE_NEWNS = 0x00020000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
 CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
 MS_NOSUID = 0x2
 MS_NODEV = 0x4
+MS_NOEXEC = 0x8
 MS_BIND = 0x1000
 MS_REC = 0x4000
 MS_PRIVATE = 0x40000
@@ -29,6 +41,7 @@ _libc.prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
 _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
 _libc.mount.argtypes = [ctypes.c_char_p] * 3 + [ctypes.c_ulong, ctypes.c_char_p]
 _libc.umount2.argtypes = [ctypes.c_char_p, ctypes.c_int]
+_libc.syscall.restype = ctypes.c_long
 
 
 class TableEntry(NamedTuple):
@@ -45,9 +58,19 @@ def _check(result: int) -> None:
         raise OSError(error, os.strerror(error))
 
 
-def prctl(option: int, value: int) -> None:
-    """Call prctl(2) with one integer argument; OSError if it is refused."""
-    _check(_libc.prctl(option, value, 0, 0, 0))
+def prctl(option: int, value: int, more: int = 0) -> None:
+    """Call prctl(2) with one integer argument, or two; OSError if it is refused."""
+    _check(_libc.prctl(option, value, more, 0, 0))
+
+
+def syscall(number: int, *arguments: int | bytes | None) -> int:
+    """Make a system call that no libc of some years ago has; OSError if it fails."""
+    native = [ctypes.c_long(each) if isinstance(each, int) else each for each in arguments]
+    result = int(_libc.syscall(ctypes.c_long(number), *native))
+    if result < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+    return result
 
 
 def name_process(name: str) -> None:

@@ -6,6 +6,7 @@
                         {"op": "spawn", "token", "index"}    [ring memfd, doorbell, log, side, control, doors...]
     zygote -> runtime   {"op": "ready", "begins"}            what each worker does before it is ready (below), or null
                         {"op": "failed", "document": text}   the module's Init failed
+                        {"op": "unwalled", "reason": text}   there is no sandbox here; of its warden too
                         {"op": "unforkable", "reason": text} it must run in workers that import it themselves
                         {"op": "spawned", "token", "pid"}    [the worker's pidfd]
                         {"op": "refused", "token", "reason": text}   there was no fork

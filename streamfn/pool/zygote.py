@@ -29,6 +29,9 @@ from typing import Any, NoReturn
 
 from streamfn.pool import birth, linux, protocol
 from streamfn.pool.confine import cgroup, rlimits
+from streamfn.pool.confine.isolation import Isolation
+from streamfn.pool.confine.limits import Limits
+from streamfn.pool.confine.namespaces import Keeper, Nursery
 
 # After the runtime's end everything must be gone within a second; a process that takes longer to die
 # than this (uninterruptible sleep) cannot be helped.
@@ -51,6 +54,9 @@ class Zygote:
         self.status = 0  # what the process exits with
         self._begins: str | None = None  # what workers do before they are ready: see `protocol`
         self._tokens: dict[int, int] = {}  # by pid
+        self._nursery: Nursery | None = None  # in a sandbox
+        self._keepers: dict[int, Keeper] = {}  # by their own pid
+        self._keeper_of: dict[int, int] = {}  # by the worker's pid
         self._initialised: tuple[object, ...] = ()  # what Init left, if it was done here, and `_begins`
         self._restore: dict[int, Any] = {}  # signal handlers as Init left them
 
@@ -74,18 +80,33 @@ class Zygote:
             workers=fields["workers"],
             isolation=fields["isolation"],
         )
-        if self._forked is None:  # the thread that forks a zygote ends at once, and would take it along
+        isolation = Isolation.from_json(fields["isolation"])
+        if isolation.is_sandbox:  # its warden ends it with the runtime
+            if not self._make_nursery(isolation, Limits.from_json(fields["limits"])):
+                return
+        elif self._forked is None:  # the thread that forks a zygote ends at once, and would take it along
             linux.die_with_parent(fields["runtime_pid"])
         linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
         cgroup.enter(message.fds[1:])
         self._birth = self._birth._replace(holding=rlimits.limit_zygote(self._birth.limits, self._birth.holding))
         try:
             if self._initialise(here=fields["init"] == protocol.ZYGOTE):
-                linux.prctl(linux.PR_SET_PDEATHSIG, 0)
+                if not isolation.is_sandbox:
+                    linux.prctl(linux.PR_SET_PDEATHSIG, 0)
                 self._spared = set(linux.children())  # what Init started is part of the function
                 self._serve()
         finally:
             kill_descendants()
+
+    def _make_nursery(self, isolation: Isolation, limits: Limits) -> bool:
+        """Prepare the workers' own walls, and try them.  False, and reported, if they cannot be had."""
+        try:
+            self._nursery = Nursery(self._birth.code_dir, network=isolation.network, storage_bytes=limits.storage_bytes)
+            self._nursery.try_out()
+        except OSError as error:
+            self._reply({"op": "unwalled", "reason": f"this machine does not allow the walls of a worker: {error}"})
+            return False
+        return True
 
     def _initialise(self, *, here: bool) -> bool:
         """Import the worker's main, and let it do Init if that is to be done here.
@@ -155,16 +176,20 @@ class Zygote:
         token, index = message.fields["token"], message.fields["index"]
         birth.flush()
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), contextlib.ExitStack() as place:
                 # Native threads (numpy's, pyarrow's) have their at-fork handlers; Python's were ruled out.
                 warnings.simplefilter("ignore", DeprecationWarning)
+                keeper = None if self._nursery is None else place.enter_context(self._nursery.child())
                 pid = os.fork()
+                if pid == 0:
+                    self._become_worker(index, message.fds)
         except OSError as error:
             self._reply({"op": "refused", "token": token, "reason": f"fork: {error}"})
             protocol.close_all(message.fds)
             return True
-        if pid == 0:
-            self._become_worker(index, message.fds)
+        if keeper is not None:
+            self._keepers[keeper.pid] = keeper
+            self._keeper_of[pid] = keeper.pid
         # Only we reap, so the pid is still this child's, even if it has ended already.
         pidfd = os.pidfd_open(pid)
         self._tokens[pid] = token
@@ -182,8 +207,13 @@ class Zygote:
         """Reap whatever has ended, tell the runtime of workers, and kill what those left behind."""
         ended = False
         for pid, status in _ended():
+            keeper = self._keepers.pop(pid, None)
+            if keeper is not None:
+                keeper.forget()
+                continue
             token = self._tokens.pop(pid, None)
             if token is not None:
+                self._end_keeper(self._keeper_of.pop(pid, 0))
                 ended = True
                 # The number cannot have been reused while a group of that number exists.
                 with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -193,8 +223,13 @@ class Zygote:
             # What is our child and no worker was orphaned by one.  Whose it was is not known any more, so a
             # process that a handler daemonised lives at most until the next worker's end.
             for pid in linux.children():
-                if pid not in self._tokens and pid not in self._spared:
+                if pid not in self._tokens and pid not in self._keepers and pid not in self._spared:
                     os.kill(pid, signal.SIGKILL)
+
+    def _end_keeper(self, pid: int) -> None:
+        """Kill a worker's keeper, and with it whatever else lives in the worker's PID namespace."""
+        if pid in self._keepers:  # else it is reaped, and the number may be another's
+            os.kill(pid, signal.SIGKILL)
 
     # ---- in the child ----
 
@@ -202,13 +237,16 @@ class Zygote:
         """Be a worker in a fresh child."""
 
         def run() -> int:
-            linux.die_with_parent(self._pid)
+            if self._nursery is None:  # else it goes with the namespace it is in
+                linux.die_with_parent(self._pid)
             signal.set_wakeup_fd(-1)
             for number, handler in self._restore.items():
                 signal.signal(number, handler if handler is not None else signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, [])
             protocol.close_all(self._own)
             self._control.detach()
+            if self._nursery is not None:
+                self._nursery.enclose()
             born = self._birth._replace(number=index)
             if self._fresh:
                 birth.become_fresh(born, fds)

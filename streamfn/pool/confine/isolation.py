@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 PROCESS = "process"
@@ -19,12 +19,14 @@ class Isolation:
     and everything the user who runs the runtime has.  `sandbox` adds namespaces, landlock and a seccomp filter.
     `network` and `readable` count at level `sandbox` only: `network` leaves the machine's network to the function;
     `readable` are absolute paths of files and directories it may read (its code, its layers), beside the system's
-    and Python's own.
+    and Python's own.  `hidden` are directories that are empty to it although they lie in what it may read: the data
+    directory is usually below the code.
     """
 
     level: str = PROCESS
     network: bool = False
     readable: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.level not in LEVELS:
@@ -37,9 +39,35 @@ class Isolation:
 
     def to_json(self) -> dict[str, object]:
         """Give what `from_json` takes."""
-        return {"level": self.level, "network": self.network, "readable": list(self.readable)}
+        return asdict(self)
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Isolation:
         """Take what `to_json` gave."""
-        return cls(level=fields["level"], network=fields["network"], readable=tuple(fields["readable"]))
+        return cls(
+            level=fields["level"],
+            network=fields["network"],
+            readable=tuple(fields["readable"]),
+            hidden=tuple(fields["hidden"]),
+        )
+
+
+# What a sandbox inherits of the environment the runtime was started with: what makes Python, its libraries and its
+# certificates be found, and how text and numbers are treated.  A list of what is allowed: what else there is may be
+# a secret, credentials above all, and `--env` gives whatever a function is to have.
+_INHERITED = frozenset(
+    {
+        "PATH", "LD_LIBRARY_PATH", "LD_PRELOAD", "LANG", "LANGUAGE", "TERM", "VIRTUAL_ENV", "CONDA_PREFIX",
+        "PYTHONHOME", "PYTHONPATH", "PYTHONUTF8", "PYTHONIOENCODING", "PYTHONHASHSEED", "PYTHONOPTIMIZE",
+        "PYTHONDONTWRITEBYTECODE", "PYTHONNOUSERSITE", "PYTHONUNBUFFERED", "PYTHONWARNINGS", "PYTHONMALLOC",
+        "PYTHONFAULTHANDLER", "SSL_CERT_FILE", "SSL_CERT_DIR", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
+        "AWS_REGION", "AWS_DEFAULT_REGION", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS",
+        "NUMEXPR_NUM_THREADS", "ARROW_DEFAULT_MEMORY_POOL", "ASAN_OPTIONS", "UBSAN_OPTIONS", "LSAN_OPTIONS",
+        "TSAN_OPTIONS",
+    }
+)  # fmt: skip
+
+
+def inherited(environment: Mapping[str, str]) -> dict[str, str]:
+    """What a sandbox gets of the runtime's environment."""
+    return {name: value for name, value in environment.items() if name in _INHERITED or name.startswith("LC_")}

@@ -1,0 +1,219 @@
+"""The file system as a sandbox sees it: a new root, and in it what a function needs, read only.
+
+    /usr /bin /lib...   the system, and what Python is made of, wherever that lies
+    code, layers        at the very paths they have outside
+    /etc                certificates and how names are looked up; users of its own
+    /dev                null, zero, full, random, urandom
+    /tmp                its own, empty, limited in size
+    /proc               that of its own PID namespace
+
+Nothing else has a name in it.  The old root is let go of at the end, so nothing can lead back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+from collections.abc import Iterable
+
+from streamfn.pool import linux
+from streamfn.pool.confine import seccomp
+
+_SYSTEM = (
+    "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store",
+    "/etc/alternatives", "/etc/crypto-policies", "/etc/fonts", "/etc/pki/ca-trust/extracted", "/etc/pki/tls/certs",
+    "/etc/ssl/certs", "/sys/devices/system/cpu",
+)  # fmt: skip
+_COPIED = (
+    "/etc/gai.conf", "/etc/host.conf", "/etc/ld.so.cache", "/etc/localtime", "/etc/mime.types", "/etc/nsswitch.conf",
+    "/etc/pki/tls/cert.pem", "/etc/pki/tls/openssl.cnf", "/etc/protocols", "/etc/services", "/etc/ssl/cert.pem",
+    "/etc/ssl/openssl.cnf",
+)  # fmt: skip
+_NETWORK = ("/etc/hosts", "/etc/resolv.conf")
+DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+# What of a system cannot be shown under its own name, because a sandbox has its own.
+_OWN = ("/", "/dev", "/etc", "/proc", "/sys", "/tmp")
+USER = "sbx_user1051"  # as in Lambda
+
+_BASE = "/tmp"  # any directory that exists; it is covered for a moment, for us alone
+_OLD, _NEW = "/old", "/new"
+_LINKS_MAX = 40
+_MOUNT_SETATTR = 442
+_AT_RECURSIVE = 0x8000
+_RDONLY, _NOSUID, _NODEV = 1, 2, 4
+DEFAULT_STORAGE_BYTES = 512 * 1024 * 1024  # Lambda's EphemeralStorage where nothing is said
+
+
+class Unshowable(Exception):
+    """A path cannot be shown; the text says which and why."""
+
+
+def build(readable: Iterable[str], hidden: Iterable[str], *, network: bool, storage_bytes: int | None) -> None:
+    """Make the view, and make it the root of this process, in a mount namespace of its own.
+
+    `readable` are absolute paths; those that do not exist are left out.  `hidden` are directories that are empty in
+    it.  The process needs CAP_SYS_ADMIN over its mount namespace, and to be in the PID namespace that /proc is to show.
+    OSError names the path of what is refused; Unshowable.
+    """
+    os.umask(0o022)
+    uid, gid = sandbox_ids()  # as /proc says, which is covered in a moment
+    linux.mount("none", "/", flags=linux.MS_REC | linux.MS_PRIVATE)
+    linux.mount("tmpfs", _BASE, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=755,size=16m")
+    os.mkdir(_BASE + _OLD)
+    os.mkdir(_BASE + _NEW)
+    _pivot(_BASE, _BASE + _OLD)
+    os.chdir("/")
+    linux.mount("tmpfs", _NEW, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=755,size=16m")
+    view = _View()
+    for name in ("/proc", "/dev", "/etc", "/tmp"):
+        os.mkdir(_NEW + name)
+    mount_tmp(_NEW + "/tmp", storage_bytes)
+    for path in (*_SYSTEM, *sorted(set(readable))):
+        view.show(path)
+    for path in (*_COPIED, *(_NETWORK if network else ())):
+        view.copy(path)
+    view.write("/etc/passwd", f"root:x:0:0:root:/root:/sbin/nologin\n{USER}:x:{uid}:{gid}::/tmp:/sbin/nologin\n")
+    view.write("/etc/group", f"root:x:0:\n{USER}:x:{gid}:\n")
+    if not network:
+        view.write("/etc/hosts", "127.0.0.1 localhost\n::1 localhost\n")
+    _make_devices()
+    for path in hidden:
+        view.hide(path)
+    linux.mount("proc", _NEW + "/proc", "proc", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC)
+    _set_attributes(_NEW, _RDONLY, recursive=False)
+    os.chdir(_NEW)
+    _pivot(".", ".")
+    linux.unmount(".")
+    os.chdir("/")
+
+
+def mount_tmp(target: str, storage_bytes: int | None) -> None:
+    """Mount an empty /tmp of that size (None: Lambda's 512 MB) over `target`."""
+    size = DEFAULT_STORAGE_BYTES if storage_bytes is None else storage_bytes
+    linux.mount("tmpfs", target, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, f"mode=1777,size={size}")
+
+
+class _View:
+    """The new root while it is being made: `_OLD` and `_NEW` are the old one and the new one."""
+
+    def __init__(self) -> None:
+        self._shown: list[str] = []
+
+    def show(self, path: str) -> None:
+        """Let `path` be there, and the links that lead to it."""
+        real = self._resolve(path, link=True)
+        if not os.path.lexists(_OLD + real) or self._is_shown(real):
+            return
+        if real in _OWN:
+            raise Unshowable(
+                f"{path} cannot be read as a whole in a sandbox, which has a {real} of its own: "
+                "put the code into a directory below it"
+            )
+        target = _NEW + real
+        if os.path.isdir(_OLD + real):
+            os.makedirs(target, exist_ok=True)
+        else:
+            self._make_file(real, b"")
+        linux.mount(_OLD + real, target, flags=linux.MS_BIND | linux.MS_REC)
+        _set_attributes(target, _RDONLY | _NOSUID | _NODEV)
+        self._shown.append(real)
+
+    def copy(self, path: str) -> None:
+        """Let `path` be there as a copy; nothing if it cannot be read."""
+        with contextlib.suppress(OSError), open(_OLD + self._resolve(path, link=False), "rb") as file:
+            self._make_file(path, file.read())
+
+    def write(self, path: str, text: str) -> None:
+        """Let there be a file with this text."""
+        self._make_file(path, text.encode())
+
+    def hide(self, path: str) -> None:
+        """Let a directory that is shown be empty."""
+        real = self._resolve(path, link=False)
+        if self._is_shown(real) and os.path.isdir(_NEW + real):
+            linux.mount("tmpfs", _NEW + real, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=555,size=4k")
+            _set_attributes(_NEW + real, _RDONLY)
+
+    def _is_shown(self, real: str) -> bool:
+        return any(real == each or real.startswith(each + "/") for each in self._shown)
+
+    def _make_file(self, path: str, content: bytes) -> None:
+        if self._is_shown(path):
+            return
+        os.makedirs(os.path.dirname(_NEW + path), exist_ok=True)
+        with open(_NEW + path, "wb") as file:
+            file.write(content)
+
+    def _resolve(self, path: str, *, link: bool) -> str:
+        """Follow links as they were in the old root; with `link` they are made in the new one too."""
+        done = ""
+        rest = path.split("/")[::-1]
+        links = 0
+        while rest:
+            part = rest.pop()
+            if part in ("", "."):
+                continue
+            if part == "..":
+                done = os.path.dirname(done)
+                continue
+            here = f"{done}/{part}"
+            try:
+                target = os.readlink(_OLD + here)
+            except OSError:
+                done = here
+                continue
+            links += 1
+            if links > _LINKS_MAX:
+                raise Unshowable(f"{path} goes through more than {_LINKS_MAX} links")
+            if link and not self._is_shown(here) and not os.path.lexists(_NEW + here):
+                os.makedirs(os.path.dirname(_NEW + here), exist_ok=True)
+                os.symlink(target, _NEW + here)
+            if target.startswith("/"):
+                done = ""
+            rest += target.split("/")[::-1]
+        return done or "/"
+
+
+def sandbox_ids() -> tuple[int, int]:
+    """Give the user and group id that code in the sandbox has: nobody's if it is root that asks, else our own.
+
+    Root of the machine stays so to the kernel in any namespace: /proc/sys would be its to write.
+    """
+    if os.geteuid() != 0:
+        return os.geteuid(), os.getegid()
+    return (_NOBODY, _NOBODY) if _is_mapped(_NOBODY) else (0, os.getegid())
+
+
+_NOBODY = 65534
+
+
+def _is_mapped(uid: int) -> bool:
+    with open("/proc/self/uid_map") as file:
+        ranges = [tuple(map(int, line.split())) for line in file]
+    return any(first <= uid < first + count for first, _, count in ranges)
+
+
+def _make_devices() -> None:
+    for device in DEVICES:
+        with open(_NEW + device, "wb"):
+            pass
+        linux.mount(_OLD + device, _NEW + device, flags=linux.MS_BIND)
+        _set_attributes(_NEW + device, _NOSUID)
+    for name, target in (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")):
+        os.symlink(f"/proc/self/fd{target}", f"{_NEW}/dev/{name}")
+
+
+def _set_attributes(path: str, attributes: int, *, recursive: bool = True) -> None:
+    packed = struct.pack("=4Q", attributes, 0, 0, 0)
+    flags = _AT_RECURSIVE if recursive else 0
+    try:
+        linux.syscall(_MOUNT_SETATTR, -100, os.fsencode(path), flags, packed, len(packed))
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from None
+
+
+def _pivot(root: str, old: str) -> None:
+    number = seccomp.number("pivot_root")
+    assert number is not None
+    linux.syscall(number, os.fsencode(root), os.fsencode(old))
