@@ -85,7 +85,7 @@ async def _run(rounds):
     try:
         async with open_pool() as pool:
             config = FunctionConfig(
-                name="echo", main="bench.echo_worker", settings={}, code_dir=ROOT, timeout_s=60, workers=1,
+                name="echo", main="bench.echo_worker", settings={}, code_dir=ROOT, timeout_s=60, minimum=1, maximum=1,
                 environment={**os.environ, "PYTHONPATH": ROOT},
             )  # fmt: skip
             function = await pool.start(config)

@@ -65,6 +65,8 @@
  *              given (device, inode, mode); a handler may have closed every descriptor and opened a file in its place.
  *              If it is not, or the log or side descriptor is not, the desk says so (false, SF_NEXT_LOST) and the worker
  *              must exit.  An answer given at that moment stands, unless its payload had to go to the lost side file.
+ *              Each worker has an eventfd of its own, which the runtime neither reads nor writes: what a handler does to it
+ *              (it may fill it, empty it, or make it block) costs its worker the wake-ups, and nobody else anything.
  *              All eventfds share one inode: one that took the doorbell's number would be counted up by one, and the
  *              runtime would find the answer at its next look.
  *
@@ -229,7 +231,7 @@ uint64_t sf_port_running_since(const sf_port *port);
 
 /* ---- the worker's side: a desk ---- */
 
-/* Maps the rings.  `doorbell` is the runtime's eventfd, `log_fd` the file that fds 1 and 2 append to (-1: none, as with a
+/* Maps the rings.  `doorbell` is an eventfd that the runtime waits for, `log_fd` the file that fds 1 and 2 append to (-1: none, as with a
    terminal), `side_fd` the file for long payloads.  Uses all three from here on, makes them close-on-exec and never closes
    them; `memfd` may be closed.  The doorbell must be non-blocking.  NULL with errno set. */
 sf_desk *sf_desk_open(int memfd, int doorbell, int log_fd, int side_fd);

@@ -1,16 +1,14 @@
 """The one place where answers come in: a loop over every worker's completion ring, for the whole pool.
 
-All workers ring one eventfd.  A round reaps every ring that has anything outstanding, tells the lanes, calls
-`on_round` once if there was news, and raises each ring's "the runtime sleeps" word before it waits for the
-eventfd.  With several batches staged a worker rings only when a quarter of them is left, so a round pays for
+All workers ring at one place (bells.py).  A round reaps every ring that has anything outstanding, tells the lanes,
+calls `on_round` once if there was news, and raises each ring's "the runtime sleeps" word before it waits for a
+ringing.  With several batches staged a worker rings only when a quarter of them is left, so a round pays for
 many batches; the ticker sees to it that what lies unreaped meanwhile is never older than TICK_S.  The ticker
 also watches timeouts and the output of long invocations, and does not run while nothing is in flight.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 import time
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -19,6 +17,7 @@ import trio
 
 from streamfn import limits
 from streamfn._native import ffi, lib
+from streamfn.pool.bells import Bells
 from streamfn.pool.lane import Answer, FailureKind
 from streamfn.pool.logs import NO_OUTPUT, Output
 from streamfn.pool.worker import Worker
@@ -26,6 +25,9 @@ from streamfn.pool.worker import Worker
 TICK_S = 0.02
 # With fewer staged than this the runtime is woken by each answer.
 DEEP = 4
+# A worker rings once for an answer, and that may have been taken already; one that rings so often for nothing wants
+# to keep the runtime busy.
+RINGS_MAX = 1000
 
 _OK: int = lib.SF_OK
 _CAPACITY = limits.RING_CAPACITY
@@ -37,7 +39,7 @@ class Reaper:
     """The reap loop and the ticker.  Belongs to the Trio thread; `run` and `tick` are its two tasks."""
 
     def __init__(self) -> None:
-        self.doorbell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._bells = Bells()
         self.next_invocation = 1
         self.on_round: Callable[[], None] = _nothing
         self._workers: list[Worker] = []
@@ -51,27 +53,29 @@ class Reaper:
         self._views = [self._out[i] for i in range(_CAPACITY)]
 
     def close(self) -> None:
-        """Free the eventfd; no task of ours may be running."""
-        os.close(self.doorbell)
+        """Free the descriptors; no task of ours may be running."""
+        self._bells.close()
 
     # ---- what workers and lanes call ----
 
     def admit(self, worker: Worker) -> None:
         """Begin to reap a worker that became ready."""
         self._workers.append(worker)
+        self._bells.hang(worker)
         self.tell()
 
     def dismiss(self, worker: Worker) -> None:
         """Stop reaping a worker that went away; nothing if it never was ready."""
         if worker in self._workers:
             self._workers.remove(worker)
+            self._bells.take_down(worker)
             self.tell()
 
     def tell(self) -> None:
         """Let there be a round soon, with `on_round`."""
         self._news = True
         if self._asleep:
-            os.eventfd_write(self.doorbell, 1)
+            self._bells.ring()
 
     def publish(self, worker: Worker) -> None:
         """Make a worker's staged entries visible to it."""
@@ -94,11 +98,13 @@ class Reaper:
                 continue
             self._asleep = True
             try:
-                await trio.lowlevel.wait_readable(self.doorbell)
+                await trio.lowlevel.wait_readable(self._bells)
             finally:
                 self._asleep = False
-            with contextlib.suppress(BlockingIOError):
-                os.eventfd_read(self.doorbell)
+            for worker in self._bells.answer():
+                worker.rings += 1
+                if worker.rings > RINGS_MAX:
+                    worker.kill(FailureKind.CRASHED, "the worker rang and rang without an answer to give")
 
     def _round(self) -> None:
         self._rounds += 1
@@ -145,6 +151,7 @@ class Reaper:
                 self._answer_one(worker, entry)
         _release(port)
         worker.fruitful = True
+        worker.rings = 0
         worker.progress_ns = time.monotonic_ns()
         worker.end_if_retired()
         self._news = True
@@ -199,7 +206,7 @@ class Reaper:
                     worker.watch_log(now_ns)
         # A low-water mark lets plain successes lie; without a round since the last look they get one now.
         if self._asleep and (self._news or not self._rounds):
-            os.eventfd_write(self.doorbell, 1)
+            self._bells.ring()
         self._rounds = 0
 
     def _expire(self, worker: Worker, now_ns: int) -> None:

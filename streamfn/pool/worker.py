@@ -22,6 +22,7 @@ import trio
 from streamfn import limits
 from streamfn._native import ffi, lib
 from streamfn.pool import linux, protocol
+from streamfn.pool.bells import make_bell
 from streamfn.pool.confine.environment import Environment
 from streamfn.pool.lane import Answer, FailureKind, LaneClient, LaneSeat
 from streamfn.pool.logs import NO_OUTPUT, LogReader, Output
@@ -81,6 +82,7 @@ class Worker:
         self.progress_ns = 0
         self.chores = 0  # retire entries that are not answered
         self.armed = False
+        self.rings = 0  # since its last answer
         self.fold = fold
         self.fruitful = False  # it has answered an invocation
         self.retired_for = ""  # why it was retired
@@ -110,6 +112,8 @@ class Worker:
             undo.callback(os.close, self._log_fd)
             self._side = linux.growing_memfd("streamfn-side", append=False)
             undo.callback(os.close, self._side)
+            self.doorbell = make_bell()
+            undo.callback(os.close, self.doorbell)
             self.control, self._far = protocol.pair()
             undo.pop_all()
         self.log = None if debug else LogReader(self._log_fd)
@@ -119,7 +123,7 @@ class Worker:
     @property
     def birth_fds(self) -> list[int]:
         """The descriptors of its spawn message."""
-        seat = [self._ring, self._reaper.doorbell, self._log_fd, self._side, self._far.fileno()]
+        seat = [self._ring, self.doorbell, self._log_fd, self._side, self._far.fileno()]
         return [*seat, *self.environment.doors]
 
     def born(self, pid: int, pidfd: int) -> None:
@@ -366,7 +370,7 @@ class Worker:
         self.environment.close()
         self.control.close()
         self._forget_far_ends()
-        for fd in (self._log_fd, self._side, self._pidfd):
+        for fd in (self._log_fd, self._side, self.doorbell, self._pidfd):
             if fd >= 0:
                 os.close(fd)
         lib.sf_port_close(self.port)

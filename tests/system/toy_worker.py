@@ -25,6 +25,7 @@ from streamfn.pool.seat import Seat
 
 OK, FAIL, SPIN, EXIT, HARD_EXIT, PRINT, PRINT_MUCH, USURP, FORK, LONG, SLEEP_MS, CLOSE_ALL, ORPHAN = range(13)
 SEGMENT, CHATTER, SEGFAULT, FORK_RETURN, STOP_SELF, LOSE, CALL, MARK, CHILD, TELL, ASK_USER, SAY_PARTLY = range(13, 25)
+FILL_BELL, RING, BELL_IDS = range(25, 28)
 
 
 def init(settings: dict[str, Any]) -> dict[str, Any]:
@@ -62,6 +63,15 @@ def init(settings: dict[str, Any]) -> dict[str, Any]:
 
 def refuse() -> int:
     raise BlockingIOError(11, "Resource temporarily unavailable")
+
+
+def bell_ids() -> list[str]:
+    """Which eventfds this process has: the kernel's numbers of them."""
+    found: list[str] = []
+    for fd in linux.open_fds():
+        with open(f"/proc/self/fdinfo/{fd}") as file:
+            found += [line.split()[1] for line in file if line.startswith("eventfd-id:")]
+    return found
 
 
 def spin() -> None:
@@ -148,6 +158,15 @@ def deed(state: dict[str, Any], seat: Seat, what: int, number: int, work: Any) -
                 "core": resource.getrlimit(resource.RLIMIT_CORE)[0],
             }
         ).encode()
+    elif what in (FILL_BELL, RING):
+        bells = [fd for fd in linux.open_fds() if os.readlink(f"/proc/self/fd/{fd}") == "anon_inode:[eventfd]"]
+        for bell in bells:
+            os.set_blocking(bell, what == FILL_BELL)
+        while True:
+            for bell in bells:
+                os.eventfd_write(bell, 1 if what == RING else 2**64 - 2)
+    elif what == BELL_IDS:
+        return json.dumps(bell_ids()).encode()
     elif what == LOSE:  # ask for the next before this is answered
         assert lib.sf_desk_next(seat.desk, ffi.new("sf_work *"), 0) == lib.SF_NEXT_LOST
     return b"%d" % work.records
