@@ -51,6 +51,7 @@ def function_config(
         "request_base": request_base,
         "timeout_s": timeout_s,
         "judge": judge,
+        "memory_mb": configuration.memory_size,
     }
     most = 1 if debug else workers
     if configuration.reserved_concurrency is not None:

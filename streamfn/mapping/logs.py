@@ -110,7 +110,8 @@ def _how_it_ended(fault: Fault, request_id: str) -> str:
         now = time.time_ns() // 1_000_000
         at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 1000))
         return f"{at}.{now % 1000:03d}Z {request_id} {fault.message.partition('Error: ')[2]}\n"
-    return f"{fault.message}\n{fault.error_type}\n" if fault.error_type == document.EXITED else ""
+    ended = fault.error_type in (document.EXITED, document.OUT_OF_MEMORY)
+    return f"{fault.message}\n{fault.error_type}\n" if ended else ""
 
 
 def shown_log(log: bytes) -> str:

@@ -71,6 +71,8 @@ def fault_of(answer: Answer, how: FailureKind, request_id: str, timeout_s: float
     """Lambda's words for a failure: the handler's own document, a timeout, or how the process ended."""
     if how.name == "TIMEOUT":
         return document.timed_out(request_id, timeout_s or 0.0)
+    if how.name == "OUT_OF_MEMORY":
+        return document.out_of_memory(request_id)
     if how.name == "CRASHED":
         return document.exited(request_id, answer.detail)
     try:

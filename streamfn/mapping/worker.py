@@ -35,6 +35,7 @@ from streamfn.mapping.calling import Handler, Instance
 from streamfn.mapping.context import LambdaContext, context_class
 from streamfn.mapping.handler import InitError, load_handler
 from streamfn.mapping.source import DOCUMENT_HEADER, native_source
+from streamfn.pool.confine.rlimits import give_way
 from streamfn.pool.protocol import BEGIN, RESTORE, InitFailed
 from streamfn.pool.request_id import request_id
 from streamfn.pool.seat import Seat
@@ -58,6 +59,7 @@ class State(NamedTuple):
     request_base: str
     timeout_ns: int
     judge: str | None = None  # what a response means; see `_outcomes`
+    limited: bool = False  # whether a MemoryError means that the function's memory is used up
 
 
 class RequestIdFilter(logging.Filter):
@@ -77,7 +79,7 @@ def init(settings: Mapping[str, Any]) -> State:
     `settings`: handler (its name), callable (the handler itself, in a forked zygote), path (the whole of
     `sys.path`; empty: as it is), layers (what goes on it behind the code directory), function_arn, request_base,
     timeout_s (None: no limit), judge (None or missing: whatever can be marshalled is success; "batch_item_failures":
-    the response says what failed; "window": the mapping looks at every response).
+    the response says what failed; "window": the mapping looks at every response), memory_mb (None: no limit).
 
     Raises:
         InitFailed: with Lambda's error document.
@@ -94,12 +96,22 @@ def init(settings: Mapping[str, Any]) -> State:
     try:
         handler = load_handler(settings["handler"]) if given is None else calling.shape(given)
     except InitError as error:
+        if settings.get("memory_mb") is not None and isinstance(error.__cause__, MemoryError):
+            give_way()
+            raise InitFailed(document.out_of_memory("").document) from error
         raise InitFailed(error.fault.document) from error
     if calling.is_async(handler):
         import_module("streamfn.mapping.loop")  # asyncio: here, so that workers need not
     timeout_s = settings["timeout_s"]
     timeout_ns = NEVER_NS if timeout_s is None else int(timeout_s * 1_000_000_000)
-    return State(handler, settings["function_arn"], settings["request_base"], timeout_ns, settings.get("judge"))
+    return State(
+        handler,
+        settings["function_arn"],
+        settings["request_base"],
+        timeout_ns,
+        settings.get("judge"),
+        settings.get("memory_mb") is not None,
+    )
 
 
 def before_fork(state: State) -> str | None:
@@ -264,9 +276,10 @@ def _invoker(
     handler, timeout_ns, base = state.handler, state.timeout_ns, state.request_base
     assert not isinstance(handler, Instance), "the worker has not begun"
     desk, finish, flush = seat.desk, lib.sf_desk_finish, seat.flush_stdio
-    identify, outcome_of = RequestIdFilter, _outcomes(state.judge)
+    identify, outcome_of, limited = RequestIdFilter, _outcomes(state.judge), state.limited
 
     def invoke(work: Any) -> bool:
+        fault: Fault | None
         invocation = request_id(base, work.invocation)
         identify.current = invocation
         extents, count = work.extents, work.extent_count
@@ -279,6 +292,8 @@ def _invoker(
             answer = marshal(result)
         except MarshalError as error:
             fault = document.marshal_error(error, invocation)
+        except MemoryError as error:
+            fault = None if limited else document.from_exception(error, invocation)
         except Exception as error:  # a handler may raise anything: this is the border to the user's code
             fault = document.from_exception(error, invocation)
         except SystemExit:
@@ -295,11 +310,23 @@ def _invoker(
             fault = document.too_large(RESPONSE_BYTES_MAX)
         if seat.forked:
             seat.leave_fork()
+        if fault is None:
+            del event  # with the exception and its frames it is most of what there is to be let go
+            _run_out(seat, invocation)
         flush()
         _log_fault(fault)
         return bool(finish(desk, 1, fault.document, len(fault.document)))
 
     return invoke
+
+
+def _run_out(seat: Seat, invocation: str) -> NoReturn:
+    """Answer that the function's memory is used up, and end: what is left of it is not to be gone on with."""
+    give_way()
+    fault = document.out_of_memory(invocation)
+    seat.flush_stdio()
+    lib.sf_desk_finish(seat.desk, 1, fault.document, len(fault.document))
+    os._exit(1)
 
 
 def _outcomes(judge: str | None) -> Callable[[bytes], int] | None:
