@@ -308,6 +308,11 @@ class Group:
             _write(place.path / "cpu.cfs_period_us", str(PERIOD_US))
             _write(place.path / "cpu.cfs_quota_us", str(quota))
 
+    @property
+    def is_anywhere(self) -> bool:
+        """Whether any hierarchy has a directory of it."""
+        return bool(self._places)
+
     def processes(self) -> list[int]:
         """List who is in it; threads are not listed."""
         with contextlib.suppress(OSError):

@@ -103,7 +103,8 @@ class Environment:
     def born(self, pid: int) -> None:
         """Begin to measure."""
         with contextlib.suppress(OSError):  # it may have ended already
-            self._gauge = Gauge(pid, self._group.processes if self._group is not None else None)
+            group = self._group
+            self._gauge = Gauge(pid, group.processes if group is not None and group.is_anywhere else None)
 
     def entered(self) -> None:
         """Close the doors: the process has its own."""
@@ -152,10 +153,9 @@ class Environment:
             self._gauge.files_went()
 
     def close(self) -> None:
-        """Kill whatever is left of it, and remove its control group."""
+        """Kill whatever is left of it, and remove its control group; the peak is still known."""
         if self._gauge is not None:
             self._gauge.close()
-            self._gauge = None
         if self._group is not None and self._groups is not None:
             self._groups.drop(self._group)
         self._group = None
