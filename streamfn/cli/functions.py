@@ -16,6 +16,7 @@ from streamfn.cli.options import Settings
 from streamfn.cli.output import print_answer
 from streamfn.cli.run import parse_environment
 from streamfn.errors import FailedError, RefusedError
+from streamfn.functions.configuration import Configuration
 from streamfn.functions.managing import DELETE, GET, UPDATE, VERSIONS, StoredFunctions, not_found
 from streamfn.functions.naming import split_qualifier
 from streamfn.log.catalog.datadir import DataDir
@@ -73,6 +74,12 @@ def versions(settings: Settings, which: str, most: int | None) -> None:
     """Print the versions of a function."""
     with _required(settings, VERSIONS, which) as functions:
         print_answer(functions.versions(which, most), one_line=settings.json_output)
+
+
+def configuration_of(settings: Settings, operation: str, which: str) -> Configuration:
+    """What a call or a run of a stored function starts; see `StoredFunctions.configuration` for what is refused."""
+    with _required(settings, operation, which) as functions:
+        return functions.configuration(operation, which)
 
 
 @contextmanager

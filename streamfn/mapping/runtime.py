@@ -29,6 +29,7 @@ from streamfn.mapping.checkpointer import Checkpointer
 from streamfn.mapping.delivery import refuse_destination
 from streamfn.mapping.destinations import resolve_destination
 from streamfn.mapping.feed import ShardFeed
+from streamfn.mapping.invoking import Caller
 from streamfn.mapping.logs import LogLines, LogSink
 from streamfn.mapping.mapping import EventSourceMapping
 from streamfn.mapping.options import RunOptions
@@ -69,6 +70,7 @@ class Runtime:
         self._queue: deque[Pumped] = deque()
         self._round = trio.Event()
         self._open: list[EventSourceMapping] = []
+        self.caller = Caller(pool, self.fold)
         pool.on_round = self._on_round
 
     # ---- mappings
@@ -408,7 +410,7 @@ class Runtime:
         """Take successes together again, now that somebody less asks for each one's answer; unless others still do."""
         if not any(mapping.function is function and mapping.observed for mapping in self._open):
             for worker in function.workers:
-                worker.fold = True
+                worker.fold = not self.caller.is_on(worker)
 
     async def run(self) -> None:
         """What runs beside the mappings, until cancelled."""

@@ -17,6 +17,8 @@ _DYNAMODB = "dynamodb"
 
 # Introduces a descriptor to a worker that is not a segment's: what stands beside an event's records, as JSON.
 DOCUMENT_HEADER = b'{"kind":"document"}'
+# And what is the event itself.
+EVENT_HEADER = b'{"kind":"event"}'
 
 
 def event_source(stream: Stream, shard: Shard, role_arn: str) -> KinesisSource | DynamoDBSource:

@@ -7,16 +7,13 @@ every one has a state that goes to the next invocation.
 
 from __future__ import annotations
 
-import itertools
-import os
 from typing import TYPE_CHECKING
-
-import trio
 
 from streamfn.core.tumbling import WindowLane
 from streamfn.core.verdict import Discarded
 from streamfn.events.partial import Failed, Partly
 from streamfn.events.window import document, judge
+from streamfn.mapping import documents
 from streamfn.mapping.lane import ShardLane
 from streamfn.mapping.outcome import reported
 from streamfn.mapping.pieces import sequence_numbers
@@ -28,9 +25,6 @@ if TYPE_CHECKING:
     from streamfn.mapping.feed import ShardFeed
     from streamfn.pool.lane import Answer
     from streamfn.state.discards import Discard
-
-# Documents have ids beside those of segments, which begin with 1.
-_ids = itertools.count(1 << 62)
 
 
 class WindowedLane(ShardLane):
@@ -77,18 +71,7 @@ class WindowedLane(ShardLane):
         assert self.seat is not None
         self._told = self._windows.envelope
         text = document(self._told, self.feed.shard.id, self._owner.stream.arn)
-        descriptor = os.memfd_create("streamfn-window", os.MFD_CLOEXEC)
-        try:
-            written = 0
-            while written < len(text):
-                written += os.write(descriptor, text[written:])
-            name = next(_ids)
-            self.seat.worker.introduce(name, descriptor, DOCUMENT_HEADER)
-        except trio.WouldBlock:
-            return None
-        finally:
-            os.close(descriptor)
-        return name
+        return documents.introduce(self.seat.worker, text, DOCUMENT_HEADER)
 
     def _retire(self, name: int) -> None:
         assert self.seat is not None

@@ -34,7 +34,7 @@ from streamfn.mapping import calling, snapshot
 from streamfn.mapping.calling import Handler, Instance
 from streamfn.mapping.context import LambdaContext, context_class
 from streamfn.mapping.handler import InitError, load_handler
-from streamfn.mapping.source import DOCUMENT_HEADER, native_source
+from streamfn.mapping.source import DOCUMENT_HEADER, EVENT_HEADER, native_source
 from streamfn.pool.confine.rlimits import give_way
 from streamfn.pool.protocol import BEGIN, RESTORE, InitFailed
 from streamfn.pool.request_id import request_id
@@ -169,12 +169,14 @@ def _prepare_logging() -> None:
 class Segments(dict[int, _events.Segment]):
     """The segments this worker has mapped, by id; one that is missing is on its way through the socket.
 
-    `documents` are JSON (`DOCUMENT_HEADER`); they come and go the same way.
+    `documents` are JSON (`DOCUMENT_HEADER`), `events` are whole events as JSON (`EVENT_HEADER`); they come and go the
+    same way.
     """
 
     def __init__(self, seat: Seat) -> None:
         super().__init__()
         self.documents: dict[int, bytes] = {}
+        self.events: dict[int, bytes] = {}
         self._seat = seat
         self._mapped: dict[int, tuple[int, int]] = {}
 
@@ -183,11 +185,12 @@ class Segments(dict[int, _events.Segment]):
 
         The runtime sends a descriptor before it submits the first extent that needs it, so this does not wait.
         """
-        while segment_id not in self and segment_id not in self.documents:
+        while segment_id not in self and segment_id not in self.documents and segment_id not in self.events:
             received_id, header, descriptor = self._seat.receive_segment()
             size = os.fstat(descriptor).st_size
-            if header == DOCUMENT_HEADER:
-                self.documents[received_id] = os.pread(descriptor, size, 0)
+            if header in (DOCUMENT_HEADER, EVENT_HEADER):
+                kept = self.documents if header == DOCUMENT_HEADER else self.events
+                kept[received_id] = os.pread(descriptor, size, 0)
                 os.close(descriptor)
                 continue
             address = lib.sf_map(descriptor, size)
@@ -201,7 +204,7 @@ class Segments(dict[int, _events.Segment]):
     def retire(self, segment_id: int) -> None:
         """Let a mapping go; one that never arrived is taken from the socket first, so that it does not stay there."""
         self.receive(segment_id)
-        if self.documents.pop(segment_id, None) is not None:
+        if self.documents.pop(segment_id, None) is not None or self.events.pop(segment_id, None) is not None:
             return
         address, size = self._mapped.pop(segment_id)
         del self[segment_id]
@@ -345,9 +348,13 @@ def _outcomes(judge: str | None) -> Callable[[bytes], int] | None:
 
 
 def _event_after_receiving(segment_id: int, extents: int, count: int, segments: Segments, build: Build) -> Event:
-    """Build an event whose segments have not all been mapped yet."""
+    """Build an event whose segments have not all been mapped yet, or that has come as it is (and is no batch's)."""
     while True:
         segments.receive(segment_id)
+        whole = segments.events.get(segment_id)
+        if whole is not None:
+            event: Event = json.loads(whole)
+            return event
         try:
             return build(extents, count, segments)
         except KeyError as missing:

@@ -119,6 +119,11 @@ class Function:
         await self._ended.wait()
 
     @property
+    def is_stopped(self) -> bool:
+        """Whether there will be no more workers."""
+        return self._ended.is_set()
+
+    @property
     def _is_started(self) -> bool:
         return self._hatched >= self.config.minimum
 
