@@ -20,7 +20,7 @@ def answer(done, code=0):
     return json.loads(done.out)
 
 
-@pytest.mark.parametrize("event", [{"a": [1, 2.5, "é"]}, [1], "text", 7, None, True])
+@pytest.mark.parametrize("event", [{"a": [1, 2.5, "é", None]}, True])
 def test_an_event_may_be_any_json(place, event):
     path = place.root / "event.json"
     path.write_text(json.dumps(event))
