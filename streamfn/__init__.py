@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         RefusedError,
         StreamfnError,
     )
+    from streamfn.events.arrow import arrow_handler
     from streamfn.mapping.loop import keep_task
     from streamfn.mapping.outcome import Outcome
     from streamfn.mapping.result import RunResult
@@ -95,6 +96,7 @@ _HOMES = {
     "SyncOutcomes": "streamfn.sync",
     "SyncRecords": "streamfn.sync",
     "SyncSession": "streamfn.sync",
+    "arrow_handler": "streamfn.events.arrow",
     "keep_task": "streamfn.mapping.loop",
     "open": "streamfn.session",
     "open_sync": "streamfn.sync",
@@ -141,6 +143,7 @@ __all__ = [
     "SyncRecords",
     "SyncSession",
     "__version__",
+    "arrow_handler",
     "keep_task",
     "open",
     "open_sync",

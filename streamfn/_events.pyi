@@ -17,6 +17,7 @@ class Source:
     region: str
     shard_id: str
     identity_arn: str
+    changes: bool
     def __new__(
         cls, arn: str, region: str, shard_id: str, identity_arn: str, kind: str = "kinesis"
     ) -> Source: ...
@@ -25,13 +26,14 @@ class Source:
 class Segment:
     """A segment of a shard as it is mapped in this process: `size` bytes, readable, from `address` on.
 
-    The mapping is the caller's, and must outlive every `build` that may name it.
+    The mapping is the caller's, and must outlive every `build` that may name it, and every batch that was exported from
+    it; unless it is `owned`: then it is unmapped when this object and all those batches are gone.
     """
 
     source: Source
     address: int
     size: int
-    def __new__(cls, source: Source, address: int, size: int) -> Segment: ...
+    def __new__(cls, source: Source, address: int, size: int, owned: bool = False) -> Segment: ...
 
 def build(
     extents: int, count: int, segments: dict[int, Segment], selection: int = ..., selected: int = ..., /
@@ -50,6 +52,20 @@ def build(
         ValueError: a column leaves its segment, its offsets decrease, a sequence number is not ASCII,
             (UnicodeDecodeError) a text is not UTF-8, (orjson.JSONDecodeError) a document is not JSON, there are more
             than 1,048,576 records, or the selection has not exactly the numbers that the extents want.
+    """
+
+def export(
+    array: int, extents: int, count: int, segments: dict[int, Segment], selection: int = ..., selected: int = ..., /
+) -> Source:
+    """Make an Arrow record batch of some extents, in the `struct ArrowArray` at address `array`.
+
+    The rest is what `build` takes, with at least one extent.  The columns are those of the shard log, without what a
+    captured stream has besides (`streamfn.events.arrow.schema`).  Rows that follow each other in one message are not
+    copied: an owned segment stays mapped until whoever took the array over has released it, in any thread.  Returns the
+    first extent's source; nothing is in `array` if this raises.
+
+    Raises:
+        KeyError, ValueError: as `build`, but texts and documents are not looked into; or a column has 2 GiB or more.
     """
 
 def _base64(data: bytes | bytearray | memoryview, encoder: str) -> str:

@@ -21,7 +21,7 @@ THIRD_PARTY = {
     0: set(),
     1: set(),
     "log": {"pyarrow", "cffi"},
-    "events": {"orjson"},
+    "events": {"orjson", "pyarrow"},  # the latter for Arrow handlers alone
     "formats": {"pyarrow", "orjson", "google"},
     "pool": {"trio", "orjson"},
     "state": {"orjson"},

@@ -1,7 +1,8 @@
 /*
  * streamfn._events: Lambda events made straight from mapped columns.  streamfn/_events.pyi is its manual; kinesis.c and
- * dynamodb.c make the records.  Not for sub-interpreters or free-threaded builds: the interned keys are process-wide.
+ * dynamodb.c make the records, arrow.c record batches of them.  Not for sub-interpreters or free-threaded builds: the interned keys are process-wide.
  */
+#include "arrow.h"
 #include "dynamodb.h"
 #include "kinesis.h"
 
@@ -74,6 +75,7 @@ static PyMemberDef source_members[] = {
     {"region", T_OBJECT_EX, offsetof(source_object, region), READONLY, "The stream's region."},
     {"shard_id", T_OBJECT_EX, offsetof(source_object, shard_id), READONLY, "The shard's id."},
     {"identity_arn", T_OBJECT_EX, offsetof(source_object, identity_arn), READONLY, "The ARN of the function's role."},
+    {"changes", T_BOOL, offsetof(source_object, changes), READONLY, "Whether the records are a DynamoDB stream's."},
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -95,13 +97,15 @@ typedef struct {
     PyObject_HEAD
     source_object *source;
     unsigned long long address, size;
+    sf_pin *pin; /* NULL: the mapping is somebody else's */
 } segment_object;
 
 static PyObject *segment_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *keywords[] = {"source", "address", "size", NULL};
+    static char *keywords[] = {"source", "address", "size", "owned", NULL};
     PyObject *source, *address_object, *size_object;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!O!:Segment", keywords, &source_type, &source, &PyLong_Type,
-                                     &address_object, &PyLong_Type, &size_object)) {
+    int owned = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!O!|p:Segment", keywords, &source_type, &source, &PyLong_Type,
+                                     &address_object, &PyLong_Type, &size_object, &owned)) {
         return NULL;
     }
     unsigned long long address = PyLong_AsUnsignedLongLong(address_object);
@@ -119,11 +123,16 @@ static PyObject *segment_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
         self->address = address;
         self->size = size;
     }
+    if (self != NULL && owned && (self->pin = sf_pin_new((void *)(uintptr_t)address, size)) == NULL) {
+        Py_CLEAR(self);
+        PyErr_NoMemory();
+    }
     return (PyObject *)self;
 }
 
 static void segment_dealloc(segment_object *self) {
     Py_XDECREF(self->source);
+    sf_pin_drop(self->pin);
     Py_TYPE(self)->tp_free((PyObject *)self);
 }
 
@@ -298,6 +307,69 @@ static PyObject *build(PyObject *module, PyObject *const *args, Py_ssize_t nargs
     return event;
 }
 
+/* ---- export ---- */
+
+/* The parts of a batch, in `parts`, which has room for `count`, and whose segment the first of them is (borrowed).  As in
+   build_records nothing is believed. */
+static segment_object *read_parts(sf_part *parts, const char *extents, Py_ssize_t count, PyObject *segments,
+                                  selection selected) {
+    segment_object *first = NULL;
+    Py_ssize_t rows = 0;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        sf_part *part = &parts[i];
+        memcpy(&part->extent, extents + (size_t)i * sizeof(sf_extent), sizeof(sf_extent));
+        segment_object *segment = find_segment(segments, part->extent.segment_id);
+        if (segment == NULL || take_rows(&part->extent, &selected, &part->rows) < 0) {
+            return NULL;
+        }
+        first = i == 0 ? segment : first;
+        part->segment = (sf_span){(const uint8_t *)(uintptr_t)segment->address, segment->size};
+        rows += part->extent.rows;
+        if (rows > ROWS_MAX || segment->source->changes != first->source->changes) {
+            PyErr_Format(PyExc_ValueError, "a batch has at most %d records, all of one kind", ROWS_MAX);
+            return NULL;
+        }
+    }
+    if (selected.left != 0) {
+        PyErr_SetString(PyExc_ValueError, "the selection has more row numbers than its extents want");
+        return NULL;
+    }
+    return first;
+}
+
+static PyObject *export(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
+    (void)module;
+    const uint8_t *extents;
+    Py_ssize_t count;
+    selection selected = {NULL, 0};
+    if ((nargs != 4 && nargs != 6) || !PyDict_Check(args[3])) {
+        PyErr_SetString(PyExc_TypeError, "export takes the address of an ArrowArray, and then what build takes");
+        return NULL;
+    }
+    unsigned long long array = PyLong_AsUnsignedLongLong(args[0]);
+    if ((array == (unsigned long long)-1 && PyErr_Occurred()) || !read_place(args + 1, &extents, &count) ||
+        (nargs == 6 && !read_place(args + 4, &selected.numbers, &selected.left))) {
+        return NULL;
+    }
+    if (array == 0 || count == 0) {
+        PyErr_SetString(PyExc_ValueError, "there is no such array, or no extent to fill it with");
+        return NULL;
+    }
+    sf_part one, *parts = count == 1 ? &one : PyMem_New(sf_part, (size_t)count);
+    if (parts == NULL) {
+        return PyErr_NoMemory();
+    }
+    segment_object *first = read_parts(parts, (const char *)extents, count, args[3], selected);
+    if (first != NULL && sf_arrow_export((struct ArrowArray *)(uintptr_t)array, parts, count, first->source->changes,
+                                         first->pin) < 0) {
+        first = NULL;
+    }
+    if (parts != &one) {
+        PyMem_Free(parts);
+    }
+    return first == NULL ? NULL : Py_NewRef((PyObject *)first->source);
+}
+
 /* ---- for tests ---- */
 
 static const sf_base64_encoder *find_encoder(const char *name) {
@@ -351,6 +423,7 @@ static PyObject *list_encoders(PyObject *module, PyObject *ignored) {
 
 static PyMethodDef methods[] = {
     {"build", (PyCFunction)(void (*)(void))build, METH_FASTCALL, "Make the Lambda event of some extents."},
+    {"export", (PyCFunction)(void (*)(void))export, METH_FASTCALL, "Make an Arrow record batch of some extents."},
     {"_base64", encode_base64, METH_VARARGS, "For tests: encode bytes with the encoder of that name."},
     {"_base64_encoders", list_encoders, METH_NOARGS, "For tests: names of this machine's encoders, the one in use first."},
     {NULL, NULL, 0, NULL},

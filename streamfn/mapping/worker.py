@@ -26,7 +26,7 @@ import orjson
 
 from streamfn import _events
 from streamfn._native import ffi, lib
-from streamfn.events import document, partial
+from streamfn.events import arrow, document, partial
 from streamfn.events.response import MarshalError, marshal
 from streamfn.functions.environment import log_stream_name
 from streamfn.limits import RESPONSE_BYTES_MAX
@@ -41,8 +41,11 @@ from streamfn.pool.request_id import request_id
 from streamfn.pool.seat import Seat
 from streamfn.types import Fault
 
-Event = dict[str, list[dict[str, object]]]
-Build = Callable[[int, int, dict[int, _events.Segment]], Event]  # of the extents at an address, so many of them
+# Of the extents at an address, so many of them: an event, or a record batch.
+Build = Callable[[int, int, dict[int, _events.Segment]], Any]
+
+# Eight bytes each of a `struct ArrowArray` (native/events/arrow.h).
+ARROW_ARRAY_WORDS = 10
 
 # How long the desk sleeps at a stretch: signal handlers of the user's module run in between.
 SLICE_NS = 100_000_000
@@ -60,6 +63,7 @@ class State(NamedTuple):
     timeout_ns: int
     judge: str | None = None  # what a response means; see `_outcomes`
     limited: bool = False  # whether a MemoryError means that the function's memory is used up
+    columns: bool = False  # whether the handler takes record batches
 
 
 class RequestIdFilter(logging.Filter):
@@ -102,6 +106,11 @@ def init(settings: Mapping[str, Any]) -> State:
         raise InitFailed(error.fault.document) from error
     if calling.is_async(handler):
         import_module("streamfn.mapping.loop")  # asyncio: here, so that workers need not
+    columns = calling.marked(handler, arrow.MARK)
+    if columns:
+        if settings.get("judge") == "window":
+            raise InitFailed(document.arrow_refused(arrow.WINDOWED).document)
+        arrow.prepare()
     timeout_s = settings["timeout_s"]
     timeout_ns = NEVER_NS if timeout_s is None else int(timeout_s * 1_000_000_000)
     return State(
@@ -111,6 +120,7 @@ def init(settings: Mapping[str, Any]) -> State:
         timeout_ns,
         settings.get("judge"),
         settings.get("memory_mb") is not None,
+        columns,
     )
 
 
@@ -178,7 +188,6 @@ class Segments(dict[int, _events.Segment]):
         self.documents: dict[int, bytes] = {}
         self.events: dict[int, bytes] = {}
         self._seat = seat
-        self._mapped: dict[int, tuple[int, int]] = {}
 
     def receive(self, segment_id: int) -> None:
         """Take descriptors from the socket until `segment_id` is there.
@@ -198,17 +207,16 @@ class Segments(dict[int, _events.Segment]):
             if not address:
                 raise OSError(ffi.errno, f"cannot map segment {received_id} of {size} bytes")
             where = int(ffi.cast("uintptr_t", address))
-            self._mapped[received_id] = (where, size)
-            self[received_id] = _events.Segment(native_source(header), where, size)
+            self[received_id] = _events.Segment(native_source(header), where, size, owned=True)
 
     def retire(self, segment_id: int) -> None:
-        """Let a mapping go; one that never arrived is taken from the socket first, so that it does not stay there."""
+        """Let a mapping go; one that never arrived is taken from the socket first, so that it does not stay there.
+
+        A record batch that a handler still holds keeps it.
+        """
         self.receive(segment_id)
-        if self.documents.pop(segment_id, None) is not None or self.events.pop(segment_id, None) is not None:
-            return
-        address, size = self._mapped.pop(segment_id)
-        del self[segment_id]
-        lib.sf_unmap(ffi.cast("void *", address), size)
+        if self.documents.pop(segment_id, None) is None and self.events.pop(segment_id, None) is None:
+            del self[segment_id]
 
 
 def main(state: State, seat: Seat) -> NoReturn:
@@ -219,8 +227,7 @@ def main(state: State, seat: Seat) -> NoReturn:
     segments = Segments(seat)
     desk, work = seat.desk, ffi.new("sf_work *")
     next_entry = lib.sf_desk_next
-    build: Build = _events.build
-    build_selected = _build_selected(work)
+    build, build_selected = _columns(work) if state.columns else (_events.build, _build_selected(work))
     if state.judge == "window":
         build, build_selected = _with_document(build, segments), _with_document(build_selected, segments)
     invoke = _invoker(state, seat, segments, context_type, build)
@@ -256,13 +263,28 @@ def _build_selected(work: Any) -> Build:
     return lambda extents, count, segments: build(extents, count, segments, work.selection, work.selected)
 
 
+def _columns(work: Any) -> tuple[Build, Build]:
+    """Return what builds the record batches of an Arrow handler, and those of selected rows of the entry `work`."""
+    room = ffi.new("uint64_t[]", ARROW_ARRAY_WORDS)
+    array = int(ffi.cast("uintptr_t", room))
+    export, import_batch = _events.export, arrow.importer()
+
+    def build(extents: int, count: int, segments: dict[int, _events.Segment], room: Any = room) -> Any:
+        return import_batch(array, export(array, extents, count, segments))
+
+    def build_selected(extents: int, count: int, segments: dict[int, _events.Segment], room: Any = room) -> Any:
+        return import_batch(array, export(array, extents, count, segments, work.selection, work.selected))
+
+    return build, build_selected
+
+
 def _with_document(build: Build, segments: Segments) -> Build:
     """Return what builds events whose first extent, without rows, names the document of what stands beside `Records`.
 
     It raises KeyError, as `build` does, where that or a segment has not come yet.
     """
 
-    def build_both(extents: int, count: int, mapped: dict[int, _events.Segment]) -> Event:
+    def build_both(extents: int, count: int, mapped: dict[int, _events.Segment]) -> Any:
         first = ffi.cast("sf_extent *", extents)
         beside = json.loads(segments.documents[first.segment_id])
         event = build(int(ffi.cast("uintptr_t", first + 1)) if count > 1 else 0, count - 1, mapped)
@@ -347,14 +369,13 @@ def _outcomes(judge: str | None) -> Callable[[bytes], int] | None:
     return None
 
 
-def _event_after_receiving(segment_id: int, extents: int, count: int, segments: Segments, build: Build) -> Event:
+def _event_after_receiving(segment_id: int, extents: int, count: int, segments: Segments, build: Build) -> Any:
     """Build an event whose segments have not all been mapped yet, or that has come as it is (and is no batch's)."""
     while True:
         segments.receive(segment_id)
         whole = segments.events.get(segment_id)
         if whole is not None:
-            event: Event = json.loads(whole)
-            return event
+            return json.loads(whole)
         try:
             return build(extents, count, segments)
         except KeyError as missing:
