@@ -1,10 +1,12 @@
 """What zygote and runtime say to each other: JSON datagrams with descriptors, over SOCK_SEQPACKET.
 
     runtime -> zygote   {"op": "init", "main", "settings", "runtime_pid", "code_dir", "debug", "init",
-                         "limits", "isolation", "holding", "workers"}
+                         "limits", "isolation", "holding", "workers", "folder"}
                                                              [the runtime's pidfd, doors of a control group...]
                         {"op": "spawn", "token", "index"}    [ring memfd, doorbell, log, side, control, doors...]
-    zygote -> runtime   {"op": "ready", "begins"}            what each worker does before it is ready (below), or null
+                        {"op": "wipe", "index"}              the environment of that number is over, its files go
+    zygote -> runtime   {"op": "ready", "begins", "no_tmp"}  what each worker does before it is ready (below), or null;
+                                                             why its files are in a directory of `folder`, or null
                         {"op": "failed", "document": text}   the module's Init failed
                         {"op": "unwalled", "reason": text}   there is no sandbox here; of its warden too
                         {"op": "unforkable", "reason": text} it must run in workers that import it themselves

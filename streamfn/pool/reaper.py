@@ -202,6 +202,8 @@ class Reaper:
                     self._expire(worker, now_ns)
                 if worker.in_flight and worker.environment.is_over():
                     self._end(worker, FailureKind.OUT_OF_MEMORY)
+                if worker.in_flight and worker.environment.is_full():
+                    self._end(worker, FailureKind.CRASHED, "its ephemeral storage is used up")
                 if worker.in_flight:
                     worker.watch_log(now_ns)
         # A low-water mark lets plain successes lie; without a round since the last look they get one now.
@@ -218,11 +220,11 @@ class Reaper:
             return
         worker.kill(FailureKind.TIMEOUT)
 
-    def _end(self, worker: Worker, cause: FailureKind) -> None:
+    def _end(self, worker: Worker, cause: FailureKind, detail: str = "") -> None:
         """Kill a worker for what its process has become; only what it runs fails."""
         worker.revoke_all()
         self.reap(worker)
-        worker.kill(cause)
+        worker.kill(cause, detail)
 
 
 def _answer(worker: Worker, entry: Any, output: Output) -> Answer:

@@ -25,10 +25,11 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, NoReturn
 
 from streamfn.pool import birth, linux, protocol
-from streamfn.pool.confine import cgroup, rlimits
+from streamfn.pool.confine import cgroup, rlimits, storage
 from streamfn.pool.confine.isolation import Isolation
 from streamfn.pool.confine.limits import Limits
 from streamfn.pool.confine.namespaces import Keeper, Nursery
@@ -57,6 +58,8 @@ class Zygote:
         self._nursery: Nursery | None = None  # in a sandbox
         self._keepers: dict[int, Keeper] = {}  # by their own pid
         self._keeper_of: dict[int, int] = {}  # by the worker's pid
+        self._tmp: storage.Tmp | None = None
+        self._no_tmp: str | None = None  # why it is a directory
         self._initialised: tuple[object, ...] = ()  # what Init left, if it was done here, and `_begins`
         self._restore: dict[int, Any] = {}  # signal handlers as Init left them
 
@@ -81,6 +84,8 @@ class Zygote:
             isolation=fields["isolation"],
         )
         isolation = Isolation.from_json(fields["isolation"])
+        if fields.get("folder") is not None:
+            self._make_tmp(Limits.from_json(fields["limits"]), Path(fields["folder"]))
         if isolation.is_sandbox:  # its warden ends it with the runtime
             if not self._make_nursery(isolation, Limits.from_json(fields["limits"])):
                 return
@@ -97,6 +102,15 @@ class Zygote:
                 self._serve()
         finally:
             kill_descendants()
+
+    def _make_tmp(self, limits: Limits, folder: Path) -> None:
+        """See that each worker gets a /tmp of its own, or at least a directory of its own, for temporary files."""
+        assert limits.storage_bytes is not None
+        try:
+            self._tmp = storage.Spaces(self._birth.code_dir, limits.storage_bytes)
+        except OSError as error:
+            self._no_tmp = f"a mount namespace is refused: {error.strerror or error}"
+            self._tmp = storage.Folders(folder)
 
     def _make_nursery(self, isolation: Isolation, limits: Limits) -> bool:
         """Prepare the workers' own walls, and try them.  False, and reported, if they cannot be had."""
@@ -133,7 +147,7 @@ class Zygote:
         else:
             gc.collect()
             gc.freeze()
-            self._reply({"op": "ready", "begins": self._begins})
+            self._reply({"op": "ready", "begins": self._begins, "no_tmp": self._no_tmp})
             return True
         return False
 
@@ -172,13 +186,20 @@ class Zygote:
         message = protocol.receive(self._control)
         if message is None:
             return False
+        index = message.fields["index"]
+        if message.fields["op"] == "wipe":
+            if self._tmp is not None:
+                self._tmp.wipe(index)
+            return True
         assert message.fields["op"] == "spawn", message.fields
-        token, index = message.fields["token"], message.fields["index"]
+        token, fresh = message.fields["token"], message.fields.get("fresh", True)
         birth.flush()
         try:
             with warnings.catch_warnings(), contextlib.ExitStack() as place:
                 # Native threads (numpy's, pyarrow's) have their at-fork handlers; Python's were ruled out.
                 warnings.simplefilter("ignore", DeprecationWarning)
+                if self._tmp is not None:
+                    place.enter_context(self._tmp.child(index, fresh=fresh))
                 keeper = None if self._nursery is None else place.enter_context(self._nursery.child())
                 pid = os.fork()
                 if pid == 0:
@@ -245,6 +266,8 @@ class Zygote:
             signal.pthread_sigmask(signal.SIG_SETMASK, [])
             protocol.close_all(self._own)
             self._control.detach()
+            if self._tmp is not None:
+                self._tmp.let_go()
             if self._nursery is not None:
                 self._nursery.enclose()
             born = self._birth._replace(number=index)

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import itertools
 import os
 import signal
@@ -25,6 +24,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from streamfn.pool.confine.locking import held_if_free, lock_directory
 
 MEMORY, PIDS, CPU = "memory", "pids", "cpu"
 CONTROLLERS = (MEMORY, PIDS, CPU)
@@ -174,7 +175,7 @@ class Groups:
 
     def _settle(self, place: Place, name: str) -> Place:
         home = place.path / name
-        lock = _lock(home)
+        lock = lock_directory(home)
         self._locks.append(lock)
         try:
             if place.version == 2:
@@ -353,13 +354,8 @@ def sweep(parent: Path) -> None:
     """Remove what runtimes have left in a group whose lock they do not hold any more: they were killed."""
     for home in _directories(parent):
         if home.name.startswith(PREFIX):
-            with contextlib.suppress(OSError):
-                lock = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    _sweep_away(home)
-                finally:
-                    os.close(lock)
+            with contextlib.suppress(OSError), held_if_free(home):
+                _sweep_away(home)
 
 
 def _sweep_away(home: Path) -> None:
@@ -406,18 +402,6 @@ def _kill_listed(pids: set[str], listing: Path) -> None:
     finally:
         for file in files.values():
             os.close(file)
-
-
-def _lock(home: Path) -> int:
-    """Make a directory and lock it; once more if somebody has swept it away before it was locked."""
-    while True:
-        home.mkdir(exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):
-            lock = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if home.exists():
-                return lock
-            os.close(lock)
 
 
 def _remove(path: Path) -> bool:

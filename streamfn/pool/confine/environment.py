@@ -9,8 +9,12 @@ the mapped log, files in a /tmp that is memory, and what is printed, so it has r
 from __future__ import annotations
 
 import contextlib
+import shutil
+import time
 from collections.abc import Sequence
+from pathlib import Path
 
+from streamfn.pool.confine import storage
 from streamfn.pool.confine.cgroup import CPU, MEMORY, PIDS, Group, Groups
 from streamfn.pool.confine.limits import MB, Limits
 from streamfn.pool.confine.memory import Gauge
@@ -19,6 +23,7 @@ from streamfn.pool.confine.rlimits import Holding
 # What a worker writes for us lies in memory files that are counted with it: its output (unread at most 64 MiB, and what
 # is written until the next look), long responses, the rings.
 OURS_BYTES = 160 * MB
+FOLDER_LOOK_S = 1.0
 MB_PER_VCPU = 1769  # Lambda Developer Guide, "Configure Lambda function memory"
 
 
@@ -28,12 +33,16 @@ class Keeper:
     def __init__(self) -> None:
         self._groups: Groups | None = None
         self._count = 0
+        self._folders: list[Path] = []
 
     def close(self) -> None:
-        """Remove every control group."""
+        """Remove every control group, and every directory of temporary files."""
         if self._groups is not None:
             self._groups.close()
             self._groups = None
+        for folder in self._folders:
+            shutil.rmtree(folder, ignore_errors=True)
+        self._folders.clear()
 
     def holding(self, limits: Limits) -> Holding:
         """Give what control groups hold environments with these limits to."""
@@ -65,6 +74,17 @@ class Keeper:
             return self._environment("worker", limits, limits.processes)
         return Environment(limits, None, None)
 
+    def folder(self, limits: Limits) -> Path | None:
+        """Name a directory for the files of a zygote's environments, where they cannot have a /tmp of their own.
+
+        None where they are not to have one.  What killed runtimes have left is swept away.
+        """
+        if limits.storage_bytes is None:
+            return None
+        storage.sweep_folders()
+        self._folders.append(storage.folder_home())
+        return self._folders[-1]
+
     def _is_each_held(self, limits: Limits) -> bool:
         # Where it takes milliseconds to enter a group, each worker has one only if it has a limit of its own.
         return limits.memory_mb is not None or self._made.is_quick
@@ -94,6 +114,8 @@ class Environment:
         self._group = group
         self._gauge: Gauge | None = None
         self._over = False
+        self._folder: Path | None = None
+        self._look_at = 0.0
 
     @property
     def doors(self) -> Sequence[int]:
@@ -133,6 +155,18 @@ class Environment:
             if self._gauge is not None and self._limits.memory_bytes is not None:
                 self._gauge.reached(self._limits.memory_bytes)
         return self._over
+
+    def watch_folder(self, folder: Path) -> None:
+        """Its temporary files are in a directory that nothing else limits."""
+        self._folder = folder
+
+    def is_full(self) -> bool:
+        """Look, once a second, whether that directory is larger than it may be."""
+        now = time.monotonic()
+        if self._folder is None or self._limits.storage_bytes is None or now < self._look_at:
+            return False
+        self._look_at = now + FOLDER_LOOK_S
+        return storage.size_of(self._folder) > self._limits.storage_bytes
 
     def peak_mb(self) -> int | None:
         """The most memory it has used so far, in MB; None if it ended before anybody had looked."""

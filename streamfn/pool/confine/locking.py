@@ -1,0 +1,32 @@
+"""Directories that say by a lock whether their owner lives: the kernel lets go of it, however that one ends."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def lock_directory(path: Path) -> int:
+    """Make a directory and lock it; give the descriptor.  Once more if somebody sweeps it away before it is locked."""
+    while True:
+        path.mkdir(mode=0o755, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if path.exists():
+                return lock
+            os.close(lock)
+
+
+@contextlib.contextmanager
+def held_if_free(path: Path) -> Iterator[None]:
+    """Hold the lock of a directory whose owner is gone, for as long as the block lasts.  OSError if it has one."""
+    lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(lock)
