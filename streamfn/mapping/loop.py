@@ -39,12 +39,13 @@ def keep_task(task: T) -> T:
 
 
 class EventLoop:
-    """See the module. `new_loop` makes the asyncio loop; None: as asyncio's policy has it."""
+    """See the module. Without a `loop` of the caller's it is a new one, and this thread's from now on."""
 
-    def __init__(self, new_loop: Callable[[], asyncio.AbstractEventLoop] | None = None) -> None:
-        self._loop = (new_loop or asyncio.new_event_loop)()
+    def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        self._loop = asyncio.new_event_loop() if loop is None else loop
         self._pid = os.getpid()
-        asyncio.set_event_loop(self._loop)
+        if loop is None:
+            asyncio.set_event_loop(self._loop)
 
     def calling(self, handler: Callable[..., Any]) -> Callable[[Any, Any], Any]:
         """Return what calls `handler` and gives its result, run to the end if it is a coroutine."""
@@ -72,21 +73,11 @@ class EventLoop:
         finally:
             del error, ending  # an exception that refers to itself would live until the next collection
 
-    def close(self) -> None:
-        """Cancel whatever is there, kept or not, and close the loop."""
-        left = list(asyncio.all_tasks(self._loop))
-        if left:
-            self._cancel(left)
-        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-        self._loop.close()
-        asyncio.set_event_loop(None)
-
     def discard(self) -> None:
         """Close the loop as its process' end would: nothing on it runs any more."""
         for task in asyncio.all_tasks(self._loop):
             task._log_destroy_pending = False  # type: ignore[attr-defined]
         self._loop.close()
-        asyncio.set_event_loop(None)
 
     def _left(self) -> list[asyncio.Task[Any]]:
         return [task for task in asyncio.all_tasks(self._loop) if task not in _kept]

@@ -5,14 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeAlias, TypedDict, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, cast
 
 from streamfn.events import dynamodb, kinesis
+from streamfn.events.arrow import batch_of_event
 from streamfn.events.dynamodb import DynamoDBSource
 from streamfn.events.kinesis import KinesisSource
 from streamfn.mapping.context import LambdaContext
 from streamfn.testing.clock import VirtualClock
 from streamfn.types import Change, NewChange, NewRecord, Record
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 ACCOUNT = "000000000000"
 REGION = "us-east-1"
@@ -161,6 +165,33 @@ def dynamodb_event(
     """
     stored = [stored_change(each, offset, start_ms) for offset, each in enumerate(changes)]
     return cast("DynamoDBEvent", dynamodb.dynamodb_event(dynamodb_source(table, region), stored))
+
+
+def kinesis_batch(
+    records: Iterable[Data],
+    *,
+    stream: str = "stream",
+    shard_id: str = "shardId-000000000000",
+    region: str = REGION,
+    start_ms: int = START_MS,
+) -> pa.RecordBatch:
+    """Return the record batch that an Arrow handler of the Kinesis stream is given with these records, at least one.
+
+    As `kinesis_event` otherwise.
+    """
+    event = kinesis_event(records, stream=stream, shard_id=shard_id, region=region, start_ms=start_ms)
+    return batch_of_event(cast("dict[str, Any]", event))
+
+
+def dynamodb_batch(
+    changes: Iterable[NewChange], *, table: str = "table", region: str = REGION, start_ms: int = START_MS
+) -> pa.RecordBatch:
+    """Return the record batch that an Arrow handler of the table's stream is given with these changes, at least one.
+
+    As `dynamodb_event` otherwise.
+    """
+    event = dynamodb_event(changes, table=table, region=region, start_ms=start_ms)
+    return batch_of_event(cast("dict[str, Any]", event))
 
 
 def lambda_context(

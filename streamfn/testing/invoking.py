@@ -1,4 +1,4 @@
-"""The worker of `run_mapping`: calls the handler in this process, as production's worker does in its own."""
+"""The workers of `run_mapping`: they call the handler in this process, as production's do in their own."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from streamfn.limits import RESPONSE_BYTES_MAX
 from streamfn.testing.builders import VirtualContext, context_type
 from streamfn.testing.clock import NS_PER_S, TimeIsUp, VirtualClock
 from streamfn.testing.engine import Judged
+from streamfn.testing.environments import Environment
 from streamfn.testing.pool import Ending, Entry, Outcome
 from streamfn.testing.results import Batch, OutcomeName
 from streamfn.testing.scripts import Dies, Raises, Returns, Script, Step, Throttled
@@ -36,7 +37,7 @@ _NAMES: dict[Outcome, OutcomeName] = {
 class FunctionSetup:
     """What a function is, and what its answers are read for."""
 
-    handler: Callable[[Any, Any], Any] | Script
+    handler: Callable[..., Any] | Script
     name: str
     timeout_seconds: float
     memory_limit_in_mb: int
@@ -45,7 +46,7 @@ class FunctionSetup:
 
 
 class InProcess:
-    """A `pool.Script` that calls a real handler.  `batches` is what happened."""
+    """Calls a real handler for any number of workers.  `batches` is what happened."""
 
     def __init__(self, stream: MemoryStream, clock: VirtualClock, function: FunctionSetup, start_ns: int) -> None:
         self.batches: list[Batch] = []
@@ -54,12 +55,25 @@ class InProcess:
         self._clock = clock
         self._function = function
         self._start_ns = start_ns
+        self._environments: list[InEnvironment] = []
         self._context: type[VirtualContext] = context_type(function.name, function.memory_limit_in_mb, clock)
 
-    # ---- the worker's side
+    # ---- the workers' side
 
-    def started(self, entry: Entry) -> Ending:
-        """Call the handler, or do what its script says."""
+    def environment(self) -> InEnvironment:
+        """One more worker, with an environment of its own."""
+        handler = self._function.handler
+        made = InEnvironment(self, None if isinstance(handler, Script) else Environment(handler, self._clock))
+        self._environments.append(made)
+        return made
+
+    def end(self) -> None:
+        """The runtime ends, and so do all workers."""
+        for each in self._environments:
+            each.end()
+
+    def started(self, entry: Entry, environment: Environment | None) -> Ending:
+        """Call the handler in that environment, or do what its script says."""
         function, request_id = self._function, str(uuid.UUID(int=entry.invocation, version=4))
         event = self._stream.event(entry.shard, entry.offsets, entry.envelope)
         self.requests.update(((entry.shard, offset), request_id) for offset in entry.offsets)
@@ -67,7 +81,10 @@ class InProcess:
         if isinstance(handler, Script):
             ending = self._play(handler.next_step(event), event, request_id)
         else:
-            ending = self._call(lambda: handler(event, self._context(request_id, function.timeout_seconds)), request_id)
+            assert environment is not None
+            call = environment.begin()
+            context = self._context(request_id, function.timeout_seconds)
+            ending = self._call(lambda: call(event, context), request_id)
         self._write_down(entry, ending, request_id)
         return ending
 
@@ -122,13 +139,6 @@ class InProcess:
             return Outcome.RESPONDED
         return Outcome.OK
 
-    def ended(self, entry: Entry, ending: Ending | None) -> None:
-        """It is over."""
-
-    def reap_delay_ns(self) -> int:
-        """The runtime looks at once."""
-        return 0
-
     # ---- what becomes of it
 
     def _write_down(self, entry: Entry, ending: Ending, request_id: str) -> None:
@@ -161,6 +171,33 @@ class InProcess:
                 error=None if ending.fault is None else _loads(ending.fault.document),
             )
         )
+
+
+class InEnvironment:
+    """The `pool.Script` of one worker: its invocations share an environment until one of them ends it."""
+
+    def __init__(self, process: InProcess, environment: Environment | None) -> None:
+        self._process = process
+        self._environment = environment
+
+    def started(self, entry: Entry) -> Ending:
+        """Call the handler, or do what its script says."""
+        ending = self._process.started(entry, self._environment)
+        if ending.outcome in (Outcome.CRASHED, Outcome.TIMED_OUT):
+            self.end()
+        return ending
+
+    def ended(self, entry: Entry, ending: Ending | None) -> None:
+        """It is over."""
+
+    def reap_delay_ns(self) -> int:
+        """The runtime looks at once."""
+        return 0
+
+    def end(self) -> None:
+        """Let go of what the environment has."""
+        if self._environment is not None:
+            self._environment.end()
 
 
 def judge(stream: MemoryStream, function: FunctionSetup, entry: Entry, payload: bytes) -> Judged:

@@ -12,16 +12,17 @@ from streamfn.core.batcher import BatchRules
 from streamfn.core.verdict import Discarded as CoreDiscarded
 from streamfn.core.verdict import FailurePolicy
 from streamfn.errors import RefusedError
-from streamfn.events import window
+from streamfn.events import arrow, window
 from streamfn.events.failure_record import failure_record
 from streamfn.events.size import EVENT_FRAME_BYTES
 from streamfn.limits import EVENT_BYTES_MAX, FILTERS_MAX_DEFAULT
+from streamfn.mapping import calling
 from streamfn.mapping.options import FOR_EVER, RunOptions, validate
 from streamfn.mapping.request import patterns_of
 from streamfn.testing.builders import function_arn
 from streamfn.testing.clock import NS_PER_MS, NS_PER_S, Agenda, VirtualClock
 from streamfn.testing.engine import COMMIT_DELAY_NS, Engine, Feed, Judged, Setup
-from streamfn.testing.invoking import FunctionSetup, InProcess, judge
+from streamfn.testing.invoking import FunctionSetup, InEnvironment, InProcess, judge
 from streamfn.testing.memory import Discard, MemoryStore
 from streamfn.testing.pool import Entry
 from streamfn.testing.results import Checkpoint, Discarded, MappingResult
@@ -33,7 +34,7 @@ DAY_S = 86_400
 
 
 def run_mapping(
-    handler: Callable[[Any, Any], Any] | Script,
+    handler: Callable[..., Any] | Script,
     records: Given,
     *,
     batch_size: int = 100,
@@ -65,8 +66,8 @@ def run_mapping(
     Nothing is waited for, and the same arguments give the same result.
 
     Args:
-        handler: any Lambda handler, or a `Script`.  It takes virtual time by `clock.sleep`; SystemExit ends its
-        process.
+        handler: any handler that streamfn runs (docs/handlers.md), or a `Script`.  It takes virtual time by
+        `clock.sleep`, or `asyncio.sleep` if it is async; SystemExit ends its process.
         records: records of one shard, or a mapping from shard ids to records: bytes, text, JSON objects, `NewRecord`
             (see `record`) or `NewChange` (see `change`).  One whose arrival time lies behind the clock's arrives then,
             and the following ones not before it.
@@ -100,6 +101,8 @@ def run_mapping(
         filters=patterns_of(filter_criteria or {}),
         filters_max=filters_max,
     )
+    if tumbling_window_in_seconds and not isinstance(handler, Script) and calling.marked(handler, arrow.MARK):
+        raise RefusedError(arrow.WINDOWED)
     clock = VirtualClock() if clock is None else clock
     validate(options, now_ms=clock.unix_ms())
     function = FunctionSetup(
@@ -112,7 +115,10 @@ def run_mapping(
     )
     run = _Run(records, options, function, clock, parents or {}, backoff or Backoff(), seed)
     run.keep_for(retention_seconds)
-    return run.until(max_seconds)
+    try:
+        return run.until(max_seconds)
+    finally:
+        run.end_workers()
 
 
 class _Run:
@@ -234,9 +240,9 @@ class _Run:
         """As production judges."""
         return judge(self.stream, self._function, entry, payload)
 
-    def script(self, engine: Engine) -> InProcess:
+    def script(self, engine: Engine) -> InEnvironment:
         """All workers write into one list."""
-        return self._worker
+        return self._worker.environment()
 
     def committing_takes_ns(self) -> int:
         """No time."""
@@ -296,6 +302,10 @@ class _Run:
         end_ns = self._start_ns + int(max_seconds * NS_PER_S)
         caught_up = self.agenda.run(end_ns, self._is_done)
         return MappingResult(self._worker.batches, self.discards, self.checkpoints, caught_up, self._now())
+
+    def end_workers(self) -> None:
+        """They end with the runtime."""
+        self._worker.end()
 
     def _is_done(self) -> bool:
         engine, store = self._engine, self.store
