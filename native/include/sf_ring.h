@@ -235,14 +235,24 @@ uint64_t sf_port_running_since(const sf_port *port);
    terminal), `side_fd` the file for long payloads.  Uses all three from here on, makes them close-on-exec and never closes
    them; `memfd` may be closed.  The doorbell must be non-blocking.  NULL with errno set. */
 sf_desk *sf_desk_open(int memfd, int doorbell, int log_fd, int side_fd);
+/* Notes how the process is before any handler has run: its limits, its signal mask, `control`, which is another descriptor that
+   has to stay what it is.  From here on it is looked at again behind an answer, but at most every 200 us; where a limit has
+   been lowered, the mask changed or the descriptor lost, sf_desk_finish says false.  False if `control` is none. */
+bool sf_desk_watch(sf_desk *desk, int control);
 /* Waits at most `slice_ns` for the next entry to run, answering skipped and revoked ones on the way.  SF_NEXT_LOST if the
    entry it gave last has not been answered. */
 int sf_desk_next(sf_desk *desk, sf_work *work, uint64_t slice_ns);
 /* Answers the claimed entry.  `outcome` is SF_OK, SF_ERROR or SF_PARTLY; a payload over SF_REPLY_BYTES goes through the side file.
-   False: the descriptors are lost, or nothing is claimed (exit).  ENOSPC and the like on the side file count as lost. */
+   False: the descriptors are lost, the process is not what it was, or nothing is claimed (exit).  ENOSPC and the like on the side file count as lost. */
 bool sf_desk_finish(sf_desk *desk, uint32_t outcome, const char *payload, size_t payload_bytes);
 /* Answers the claimed retire entry.  False as with sf_desk_finish. */
 bool sf_desk_retired(sf_desk *desk);
+/* Gives the claimed batch back as SF_SKIPPED: what it needs did not come, and nothing of it has run.  False as with
+   sf_desk_finish.  The worker must exit then, or it would go on with the lane's next batch. */
+bool sf_desk_return(sf_desk *desk);
+/* Appends to the log file, whatever fds 1 and 2 have become.  False, and nothing written, if its descriptor is not ours any
+   more, or there is none; what a full disk or a limit cuts off is lost. */
+bool sf_desk_log(const sf_desk *desk, const char *text, size_t bytes);
 /* Unmaps the rings; the descriptors stay open.  A worker need not: it exits. */
 void sf_desk_close(sf_desk *desk);
 /* cdef: end */

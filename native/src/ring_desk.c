@@ -7,14 +7,19 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "ring_layout.h"
+
+/* How often a handler's process is looked at.  The look takes about 1.5 us, so this is less than a hundredth of the time. */
+#define LOOK_EVERY_NS UINT64_C(200000)
 
 /* What the side file keeps once nothing in it is needed: one full response and some. */
 #define SIDE_KEEP_BYTES (UINT64_C(8) << 20)
@@ -33,6 +38,17 @@ struct side_span {
     uint64_t index; /* of its completion */
     uint64_t start;
     uint64_t end;
+};
+
+/* Limits that later invocations, and the worker itself, would run into. */
+static const int watched_limits[] = {RLIMIT_NOFILE, RLIMIT_NPROC, RLIMIT_STACK, RLIMIT_FSIZE, RLIMIT_DATA, RLIMIT_AS, RLIMIT_CPU};
+enum { WATCHED_LIMITS = sizeof watched_limits / sizeof watched_limits[0] };
+
+/* How the process was before the first handler ran. */
+struct surroundings {
+    rlim_t limits[WATCHED_LIMITS];
+    sigset_t mask;
+    uint64_t looked_ns; /* when it was compared last; 0: not taken down yet */
 };
 
 struct sf_desk {
@@ -55,6 +71,8 @@ struct sf_desk {
     struct guarded doorbell;
     struct guarded log;
     struct guarded side;
+    struct guarded control; /* fd -1: none */
+    struct surroundings before;
     struct side_span *spans;  /* capacity */
     uint64_t failed_below[];  /* of each lane: entries of an epoch below it are skipped */
 };
@@ -102,6 +120,31 @@ static bool look_at_log(sf_desk *desk)
     return true;
 }
 
+/* ---- surroundings ---- */
+
+static void take_down(struct surroundings *found)
+{
+    memset(&found->mask, 0, sizeof found->mask);
+    pthread_sigmask(SIG_BLOCK, NULL, &found->mask);
+    for (int i = 0; i < WATCHED_LIMITS; i++) {
+        struct rlimit limit;
+        found->limits[i] = getrlimit(watched_limits[i], &limit) == 0 ? limit.rlim_cur : RLIM_INFINITY;
+    }
+}
+
+/* Whether a handler has left the process as one in which others can run. */
+static bool is_sound(const sf_desk *desk)
+{
+    struct surroundings now;
+    struct stat status;
+    take_down(&now);
+    for (int i = 0; i < WATCHED_LIMITS; i++)
+        if (now.limits[i] < desk->before.limits[i])
+            return false;
+    return memcmp(&now.mask, &desk->before.mask, sizeof now.mask) == 0 &&
+           (desk->control.fd < 0 || is_ours(&desk->control, &status));
+}
+
 /* ---- opening ---- */
 
 static sf_desk *open_rings(int memfd)
@@ -146,7 +189,7 @@ sf_desk *sf_desk_open(int memfd, int doorbell, int log_fd, int side_fd)
     sf_desk *desk = open_rings(memfd);
     if (desk == NULL)
         return NULL;
-    desk->log.fd = -1;
+    desk->log.fd = desk->control.fd = -1;
     if (!guard(&desk->doorbell, doorbell) || !guard(&desk->side, side_fd) ||
         (log_fd >= 0 && !guard(&desk->log, log_fd))) {
         int error = errno;
@@ -155,6 +198,12 @@ sf_desk *sf_desk_open(int memfd, int doorbell, int log_fd, int side_fd)
         return NULL;
     }
     return desk;
+}
+
+bool sf_desk_watch(sf_desk *desk, int control)
+{
+    take_down(&desk->before);
+    return guard(&desk->control, control);
 }
 
 void sf_desk_close(sf_desk *desk)
@@ -279,6 +328,10 @@ bool sf_desk_finish(sf_desk *desk, uint32_t outcome, const char *payload, size_t
     completion.log_end = desk->log_end;
     bool plain = outcome == SF_OK && desk->log_end == log_before;
     desk->lost = !answer(desk, &completion, plain) || desk->lost;
+    if (desk->control.fd >= 0 && finished_ns - desk->before.looked_ns >= LOOK_EVERY_NS) {
+        desk->before.looked_ns = finished_ns;
+        desk->lost = desk->lost || !is_sound(desk);
+    }
     return !desk->lost;
 }
 
@@ -288,6 +341,31 @@ bool sf_desk_retired(sf_desk *desk)
         return false;
     desk->lost = !answer_unrun(desk, SF_RETIRED);
     return !desk->lost;
+}
+
+bool sf_desk_return(sf_desk *desk)
+{
+    if (desk->lost || desk->claimed_kind != SF_KIND_INVOKE)
+        return false;
+    desk->lost = !answer_unrun(desk, SF_SKIPPED);
+    return !desk->lost;
+}
+
+bool sf_desk_log(const sf_desk *desk, const char *text, size_t bytes)
+{
+    struct stat status;
+    if (desk->log.fd < 0 || !is_ours(&desk->log, &status))
+        return false;
+    while (bytes > 0) {
+        ssize_t written = write(desk->log.fd, text, bytes);
+        if (written < 0 && errno == EINTR)
+            continue;
+        if (written <= 0)
+            break;
+        text += written;
+        bytes -= (size_t)written;
+    }
+    return true;
 }
 
 /* ---- taking ---- */

@@ -33,6 +33,9 @@ OUT_OF_MEMORY = "Runtime.OutOfMemory"
 BEFORE_SNAPSHOT = "Runtime.BeforeSnapshotError"
 AFTER_RESTORE = "Runtime.AfterRestoreError"
 
+# Bound before any handler can put something else in its place.
+_dumps = json.dumps
+
 _OUR_DIRECTORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
@@ -160,7 +163,10 @@ def _message(error: BaseException) -> str:
 
 def _stack_trace(error: BaseException) -> list[str]:
     """One string a frame, without the marks under the line that newer Pythons add: as Lambda has it."""
-    frames = traceback.extract_tb(error.__traceback__)
+    try:
+        frames = traceback.extract_tb(error.__traceback__)
+    except Exception:  # it reads source files, by functions that a handler may have put its own in the place of
+        return []
     theirs = (i for i, frame in enumerate(frames) if not frame.filename.startswith(_OUR_DIRECTORY))
     first = next(theirs, len(frames))
     plain = [(frame.filename, frame.lineno or 0, frame.name, frame.line) for frame in frames[first:]]
@@ -197,9 +203,9 @@ def _service_fault(document: dict[str, str]) -> Fault:
 
 def _encode(document: object, separators: tuple[str, str]) -> bytes:
     try:
-        return json.dumps(document, ensure_ascii=ASCII_ONLY, separators=separators).encode()
+        return _dumps(document, ensure_ascii=ASCII_ONLY, separators=separators).encode()
     except UnicodeEncodeError:  # a lone surrogate, which only an escape can carry
-        return json.dumps(document, ensure_ascii=True, separators=separators).encode()
+        return _dumps(document, ensure_ascii=True, separators=separators).encode()
 
 
 def _printable(text: str) -> str:

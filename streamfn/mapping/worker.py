@@ -12,7 +12,6 @@ invocation does not need.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
@@ -50,6 +49,9 @@ ARROW_ARRAY_WORDS = 10
 # How long the desk sleeps at a stretch: signal handlers of the user's module run in between.
 SLICE_NS = 100_000_000
 
+# Bound before any handler can put something else in their places.
+_exit, _close, _fstat, _pread = os._exit, os.close, os.fstat, os.pread
+
 # No timeout (debugging) is a deadline that no clock of ours reaches.
 NEVER_NS = 2**62
 
@@ -64,6 +66,10 @@ class State(NamedTuple):
     judge: str | None = None  # what a response means; see `_outcomes`
     limited: bool = False  # whether a MemoryError means that the function's memory is used up
     columns: bool = False  # whether the handler takes record batches
+
+
+class Unreachable(Exception):
+    """A batch's segments cannot be had any more."""
 
 
 class RequestIdFilter(logging.Filter):
@@ -196,14 +202,14 @@ class Segments(dict[int, _events.Segment]):
         """
         while segment_id not in self and segment_id not in self.documents and segment_id not in self.events:
             received_id, header, descriptor = self._seat.receive_segment()
-            size = os.fstat(descriptor).st_size
+            size = _fstat(descriptor).st_size
             if header in (DOCUMENT_HEADER, EVENT_HEADER):
                 kept = self.documents if header == DOCUMENT_HEADER else self.events
-                kept[received_id] = os.pread(descriptor, size, 0)
-                os.close(descriptor)
+                kept[received_id] = _pread(descriptor, size, 0)
+                _close(descriptor)
                 continue
             address = lib.sf_map(descriptor, size)
-            os.close(descriptor)
+            _close(descriptor)
             if not address:
                 raise OSError(ffi.errno, f"cannot map segment {received_id} of {size} bytes")
             where = int(ffi.cast("uintptr_t", address))
@@ -230,22 +236,23 @@ def main(state: State, seat: Seat) -> NoReturn:
     build, build_selected = _columns(work) if state.columns else (_events.build, _build_selected(work))
     if state.judge == "window":
         build, build_selected = _with_document(build, segments), _with_document(build_selected, segments)
+    seat.watch()
     invoke = _invoker(state, seat, segments, context_type, build)
     invoke_selected = _invoker(state, seat, segments, context_type, build_selected)
     while True:
         kind = next_entry(desk, work, SLICE_NS)
         if kind == 0:  # SF_NEXT_INVOKE
             if not invoke(work):
-                os._exit(1)
+                _exit(1)
         elif kind == 4:  # SF_NEXT_SELECTED
             if not invoke_selected(work):
-                os._exit(1)
+                _exit(1)
         elif kind == 1:  # SF_NEXT_RETIRE
             segments.retire(work.segment_id)
             if not lib.sf_desk_retired(desk):
-                os._exit(1)
+                _exit(1)
         elif kind == 3:  # SF_NEXT_LOST: the handler closed our descriptors; nothing may be written any more
-            os._exit(1)
+            _exit(1)
 
 
 def _rebind_logging() -> None:
@@ -300,7 +307,7 @@ def _invoker(
     """One invocation as a closure over everything that does not change between two of them."""
     handler, timeout_ns, base = state.handler, state.timeout_ns, state.request_base
     assert not isinstance(handler, Instance), "the worker has not begun"
-    desk, finish, flush = seat.desk, lib.sf_desk_finish, seat.flush_stdio
+    desk, finish, give_back, flush = seat.desk, lib.sf_desk_finish, lib.sf_desk_return, seat.flush_stdio
     identify, outcome_of, limited = RequestIdFilter, _outcomes(state.judge), state.limited
 
     def invoke(work: Any) -> bool:
@@ -311,7 +318,12 @@ def _invoker(
         try:
             event = build(extents, count, segments)
         except KeyError as missing:
-            event = _event_after_receiving(missing.args[0], extents, count, segments, build)
+            try:
+                event = _event_after_receiving(missing.args[0], extents, count, segments, build)
+            except Unreachable as lost:  # what earlier handlers have done to this process is not this batch's fault
+                seat.log(f"streamfn: this worker gets no segments any more, and ends: {lost}\n")
+                give_back(desk)
+                return False
         try:
             result = handler(event, context_type(invocation, work.started_ns + timeout_ns))
             answer = marshal(result)
@@ -324,23 +336,23 @@ def _invoker(
         except SystemExit:
             raise
         except BaseException as error:  # KeyboardInterrupt, CancelledError: they end the process, as in Lambda
-            _log_fault(document.from_exception(error, invocation))
+            _log_fault(seat, document.from_exception(error, invocation))
             raise SystemExit(1) from None
         else:
             if seat.forked:
                 seat.leave_fork()
             if len(answer) <= RESPONSE_BYTES_MAX:
-                flush()
-                return bool(finish(desk, 0 if outcome_of is None else outcome_of(answer), answer, len(answer)))
+                sound = flush()
+                return finish(desk, 0 if outcome_of is None else outcome_of(answer), answer, len(answer)) and sound
             fault = document.too_large(RESPONSE_BYTES_MAX)
         if seat.forked:
             seat.leave_fork()
         if fault is None:
             del event  # with the exception and its frames it is most of what there is to be let go
             _run_out(seat, invocation)
-        flush()
-        _log_fault(fault)
-        return bool(finish(desk, 1, fault.document, len(fault.document)))
+        sound = flush()
+        _log_fault(seat, fault)
+        return finish(desk, 1, fault.document, len(fault.document)) and sound
 
     return invoke
 
@@ -351,7 +363,7 @@ def _run_out(seat: Seat, invocation: str) -> NoReturn:
     fault = document.out_of_memory(invocation)
     seat.flush_stdio()
     lib.sf_desk_finish(seat.desk, 1, fault.document, len(fault.document))
-    os._exit(1)
+    _exit(1)
 
 
 def _outcomes(judge: str | None) -> Callable[[bytes], int] | None:
@@ -372,7 +384,10 @@ def _outcomes(judge: str | None) -> Callable[[bytes], int] | None:
 def _event_after_receiving(segment_id: int, extents: int, count: int, segments: Segments, build: Build) -> Any:
     """Build an event whose segments have not all been mapped yet, or that has come as it is (and is no batch's)."""
     while True:
-        segments.receive(segment_id)
+        try:
+            segments.receive(segment_id)
+        except Exception as error:
+            raise Unreachable(repr(error)) from error
         whole = segments.events.get(segment_id)
         if whole is not None:
             return json.loads(whole)
@@ -382,8 +397,7 @@ def _event_after_receiving(segment_id: int, extents: int, count: int, segments: 
             segment_id = missing.args[0]
 
 
-def _log_fault(fault: Fault) -> None:
+def _log_fault(seat: Seat, fault: Fault) -> None:
     """The error in the log, in Lambda's form."""
-    text = document.log_text(fault.error_type, fault.message, orjson.loads(fault.document).get("stackTrace") or [])
-    with contextlib.suppress(OSError):  # a handler that closed its standard error has no log
-        os.write(2, text.encode("utf-8", "backslashreplace"))
+    frames = orjson.loads(fault.document).get("stackTrace") or []
+    seat.log(document.log_text(fault.error_type, fault.message, frames))

@@ -11,7 +11,6 @@ what it has to know (`Birth`) comes in a memfd.  Nothing here imports more than 
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import json
 import os
@@ -19,6 +18,7 @@ import random
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
 
@@ -26,6 +26,9 @@ from streamfn.pool import boot, linux, protocol
 from streamfn.pool.confine import cgroup, rlimits
 from streamfn.pool.confine.limits import Limits
 from streamfn.pool.seat import Seat
+
+# Bound before any handler can put something else in its place.
+_exit = os._exit
 
 
 class Birth(NamedTuple):
@@ -78,7 +81,22 @@ def live(birth: Birth, fds: Sequence[int], find: Callable[[], ModuleType], initi
         return 1
     if not initialised or initialised[1] is not None:
         seat.report({"op": "ready"})
-    module.main(state, seat)
+    return _serve_rings(module, state, seat)
+
+
+def _serve_rings(module: ModuleType, state: object, seat: Seat) -> int:
+    """Run the main, and say why it ended where that can be read, whatever a handler has made of the streams."""
+    try:
+        module.main(state, seat)
+    except SystemExit as leave:
+        code, text = _ending(leave)
+        seat.flush_stdio()
+        seat.log(text)
+        return code
+    except BaseException:  # the boundary
+        seat.flush_stdio()
+        seat.log(traceback.format_exc())
+        return 1
     return 0
 
 
@@ -86,14 +104,16 @@ def end_with(run: Callable[[], int]) -> NoReturn:
     """Run a child's life and end the process: nothing may unwind into the loop that forked it."""
     code = 1
     try:
-        code = run()
-    except SystemExit as leave:
-        code = _exit_code(leave)
-    except BaseException:  # the boundary
-        traceback.print_exc()
-    finally:
+        try:
+            code = run()
+        except SystemExit as leave:
+            code, text = _ending(leave)
+            sys.stderr.write(text)
+        except BaseException:  # the boundary
+            traceback.print_exc()
         flush()
-        os._exit(code)
+    finally:
+        _exit(code)
 
 
 def become_fresh(birth: Birth, fds: Sequence[int]) -> NoReturn:
@@ -122,9 +142,9 @@ def serve(note: int) -> NoReturn:
 
 def flush() -> None:
     """Write out what is buffered, or each worker would write it again."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            stream.flush()
+    for name in ("stdout", "stderr"):
+        with suppress(Exception):  # a handler may have put anything in their place
+            getattr(sys, name).flush()
 
 
 def document_of(error: BaseException) -> str:
@@ -142,15 +162,14 @@ def _tidy_interpreter() -> None:
         numpy_random.seed()
     for stream in (sys.stdout, sys.stderr):
         # A line that has been printed must survive the worker's being killed.
-        with contextlib.suppress(OSError, ValueError, AttributeError):
+        with suppress(OSError, ValueError, AttributeError):
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
 
 
-def _exit_code(leave: SystemExit) -> int:
-    """What the interpreter would make of it."""
+def _ending(leave: SystemExit) -> tuple[int, str]:
+    """What the interpreter would make of it: an exit code, and what it would print."""
     if leave.code is None:
-        return 0
+        return 0, ""
     if isinstance(leave.code, int):
-        return leave.code & 0xFF
-    print(leave.code, file=sys.stderr)
-    return 1
+        return leave.code & 0xFF, ""
+    return 1, f"{leave.code}\n"

@@ -12,6 +12,7 @@ import resource
 import socket
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 from streamfn._native import ffi, lib
@@ -19,6 +20,8 @@ from streamfn.pool import protocol
 
 SEGMENT_HEADER_BYTES_MAX = 64 * 1024
 _ID_BYTES = 8
+# Bound before any handler can put something else in their places: a worker must be able to write and to end.
+_exit, _fstat, _write = os._exit, os.fstat, os.write
 
 
 class Vacated(Exception):
@@ -54,7 +57,12 @@ class Seat:
                 os.dup2(null.fileno(), 0)
             os.dup2(log, 1)
             os.dup2(log, 2)
+        self._streams = {"stdout": sys.stdout, "stderr": sys.stderr}
         os.register_at_fork(after_in_child=self._forked)
+
+    def watch(self) -> None:
+        """Have the desk notice from now on when a handler leaves the process unfit for others; see `sf_desk_watch`."""
+        lib.sf_desk_watch(self.desk, self.control)
 
     def _forked(self) -> None:
         self.forked = True
@@ -62,16 +70,41 @@ class Seat:
     def leave_fork(self) -> None:
         """End a process that a handler forked and that came back from the handler."""
         self.flush_stdio()
-        os._exit(0)
+        _exit(0)
 
-    def flush_stdio(self) -> None:
+    def flush_stdio(self) -> bool:
         """Write out what was printed, so that it counts for the invocation that printed it.
 
-        A stream that the handler has closed or replaced by something that fails is the handler's business.
+        A stream that the handler has replaced is flushed instead; one that cannot be (deleted, closed, or whatever
+        stands there raises) gives way to the worker's own.  False if that has been closed as well: what comes next
+        could not print, and the worker should exit when it has answered.
         """
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError, AttributeError):
-                stream.flush()
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except Exception:  # foreign code
+            return self._restore_streams()
+        return True
+
+    def _restore_streams(self) -> bool:
+        for name, own in self._streams.items():
+            try:
+                getattr(sys, name).flush()
+            except Exception:  # foreign code
+                setattr(sys, name, own)
+        return not any(own.closed for own in self._streams.values())
+
+    def log(self, text: str) -> None:
+        """Write to the worker's log (the terminal in debug mode), wherever its standard output leads by now.
+
+        A handler may have closed every descriptor and opened a file, which then is number 2; that file is its own.
+        """
+        data = text.encode("utf-8", "backslashreplace")
+        if self.debug:
+            with suppress(OSError):
+                _write(2, data)
+        else:
+            lib.sf_desk_log(self.desk, data, len(data))
 
     def receive_segment(self) -> tuple[int, bytes, int]:
         """Wait for the next segment: its id, its JSON header, its descriptor (the caller closes it).
@@ -113,7 +146,7 @@ def _move_up(fds: Sequence[int]) -> list[int]:
 
 
 def _identity(fd: int) -> tuple[int, int]:
-    status = os.fstat(fd)
+    status = _fstat(fd)
     return status.st_dev, status.st_ino
 
 

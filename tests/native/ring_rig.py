@@ -36,6 +36,7 @@ class Rig:
         self.doorbell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.log = os.memfd_create("log") if log else -1
         self.side = os.memfd_create("side")
+        self.control = -1
         self.port = lib.sf_port_open(self.memfd, capacity, arena_bytes)
         assert self.port, os.strerror(ffi.errno)
         self.memory = mmap.mmap(self.memfd, 0)

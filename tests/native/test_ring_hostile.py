@@ -5,11 +5,12 @@ from __future__ import annotations
 import faulthandler
 import os
 import random
+import resource
 import signal
 import struct
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -84,6 +85,15 @@ def test_what_was_never_published_comes_back(rig: Rig) -> None:
     first = ffi.new("sf_extent *")
     lib.sf_port_submit_run(rig.port, 0, 0, first, 1, 2, 50, 0, ffi.NULL, ffi.NULL)
     assert [(a.outcome, a.first_invocation) for a in rig.orphans()] == [(SKIPPED, 50), (SKIPPED, 51)]
+
+
+def test_a_batch_that_could_not_begin_comes_back_and_is_charged_with_nothing(rig: Rig) -> None:
+    rig.submit(3)
+    assert rig.next() == lib.SF_NEXT_INVOKE
+    assert lib.sf_desk_return(rig.desk)
+    assert not lib.sf_desk_return(rig.desk), "nothing is claimed any more"
+    assert outcomes(rig.reap()) == [SKIPPED, BROKEN], "and the worker is not gone on with"
+    assert outcomes(rig.orphans()) == [SKIPPED, SKIPPED]
 
 
 # ---- a handler that writes into the rings
@@ -190,9 +200,7 @@ def test_a_dead_worker_is_not_charged_with_a_batch_behind_a_failed_one(rig: Rig)
 
 
 @pytest.mark.parametrize("claimed", [[1], [0, 1], [2], [0, 2]])
-def test_what_is_revoked_is_the_newest_of_a_lane_whatever_the_state_words_say(
-    rig: Rig, claimed: list[int]
-) -> None:
+def test_what_is_revoked_is_the_newest_of_a_lane_whatever_the_state_words_say(rig: Rig, claimed: list[int]) -> None:
     rig.submit(4, lane=1)
     for slot in claimed:
         rig.poke(rig.state_at(slot), 2, "I")
@@ -245,9 +253,7 @@ def test_a_log_that_shrank_counts_as_unchanged(rig: Rig) -> None:
     [(SQ_TAIL, CAPACITY + 1, "Q"), (4096 + 8, 2**31, "I"), (4096 + 4, 9, "I"), (4096, 0, "I")],
     ids=["sq_tail", "lane", "kind", "state"],
 )
-def test_a_worker_whose_submissions_make_no_sense_gives_up(
-    rig: Rig, offset: int, value: int, kind: str
-) -> None:
+def test_a_worker_whose_submissions_make_no_sense_gives_up(rig: Rig, offset: int, value: int, kind: str) -> None:
     rig.submit()
     assert rig.desk
     rig.poke(offset, value, kind)
@@ -255,12 +261,8 @@ def test_a_worker_whose_submissions_make_no_sense_gives_up(
     assert rig.next() == lib.SF_NEXT_LOST
 
 
-@pytest.mark.parametrize(
-    ("offset", "value", "kind"), [(16, 2**32 - 1, "I"), (48, 2**64 - 8, "Q"), (48, 80, "Q")]
-)
-def test_a_worker_does_not_follow_extents_out_of_the_arena(
-    rig: Rig, offset: int, value: int, kind: str
-) -> None:
+@pytest.mark.parametrize(("offset", "value", "kind"), [(16, 2**32 - 1, "I"), (48, 2**64 - 8, "Q"), (48, 80, "Q")])
+def test_a_worker_does_not_follow_extents_out_of_the_arena(rig: Rig, offset: int, value: int, kind: str) -> None:
     assert rig.submit_extents(16)
     rig.poke(4096 + offset, value, kind)
     assert rig.next() == lib.SF_NEXT_LOST
@@ -320,6 +322,59 @@ def test_a_file_in_the_logs_place_ends_the_worker_and_the_answer_stands(rig: Rig
     answer = rig.reap()[0]
     assert (answer.outcome, answer.printed, answer.log_end) == (OK, 0, 0)
     assert rig.next() == lib.SF_NEXT_LOST
+
+
+def test_a_worker_writes_to_its_log_wherever_its_standard_output_leads(rig: Rig) -> None:
+    assert lib.sf_desk_log(rig.desk, b"text", 4)
+    assert os.pread(rig.log, 100, 0) == b"text"
+    kept = os.dup(rig.log)
+    with unharmed_file(rig.log) as file:
+        assert not lib.sf_desk_log(rig.desk, b"text", 4)
+        assert os.pread(file.fileno(), 100, 0) == b"precious"
+    assert os.fstat(kept).st_size == 4
+    os.close(kept)
+
+
+def lower_a_limit(rig: Rig) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft - 1, hard))
+
+
+def block_a_signal(rig: Rig) -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])
+
+
+def lose_the_control(rig: Rig) -> None:
+    os.dup2(rig.side, rig.control)
+
+
+def raise_a_limit(rig: Rig) -> None:
+    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) is not None
+
+
+@pytest.mark.parametrize(
+    ("change", "goes_on"),
+    [(lower_a_limit, False), (block_a_signal, False), (lose_the_control, False), (raise_a_limit, True)],
+)
+def test_a_process_that_a_handler_has_spoilt_answers_and_takes_nothing_more(
+    rig: Rig, change: Callable[[Rig], None], goes_on: bool
+) -> None:
+    def work_on(desk: Any) -> int:
+        assert lib.sf_desk_watch(desk, rig.control)
+        assert lib.sf_desk_next(desk, rig.work, SECOND) == lib.SF_NEXT_INVOKE
+        change(rig)
+        assert lib.sf_desk_finish(desk, OK, b"", 0) == goes_on
+        return int(lib.sf_desk_next(desk, rig.work, 0))
+
+    rig.control = os.dup(rig.doorbell)
+    rig.submit(2)
+    rig.fork(work_on)
+    assert rig.wait() == (lib.SF_NEXT_INVOKE if goes_on else lib.SF_NEXT_LOST)
+    assert outcomes(rig.reap()) == [OK]
+    assert outcomes(rig.orphans()) == [ERROR if goes_on else SKIPPED]
+    os.close(rig.control)
 
 
 def test_a_file_in_the_side_files_place_is_not_written_to(rig: Rig) -> None:

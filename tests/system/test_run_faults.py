@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from run_rig import FUNCTIONS, report_blocks, until
-from witness import deliveries
+from witness import deliveries, strays
 
 RECORDS = 60
 
@@ -22,19 +22,6 @@ def ready(place):
 def check_all(place):
     """Every record was delivered to a handler that came that far, once, in the order of the log."""
     assert deliveries(place.seen) == place.log()
-
-
-def strays(marker):
-    """Processes whose environment has the marker."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                if marker.encode() in (entry / "environ").read_bytes():
-                    found.append(int(entry.name))
-            except OSError:
-                continue
-    return found
 
 
 EXITED = "RequestId: {id} Error: Runtime exited "

@@ -31,3 +31,16 @@ def first_deliveries(numbers):
 def repeats(path):
     """How many deliveries were not the first of their record."""
     return sum(len(numbers) - len(set(numbers)) for numbers in deliveries(path).values())
+
+
+def strays(marker):
+    """Processes whose environment has the marker."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if marker.encode() in (entry / "environ").read_bytes():
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+    return found

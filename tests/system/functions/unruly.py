@@ -106,7 +106,7 @@ def closes_everything(event, context):
         path = os.path.join(os.environ["NOTES"], "precious")
         descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
         os.write(descriptor, b"precious")
-        for other in range(descriptor + 1, 1100):
+        for other in range(descriptor + 1, 1024):
             os.dup2(descriptor, other)
         return None
     return seen.handler(event, context)

@@ -1,0 +1,556 @@
+"""Handlers that do the worst they can: a catalogue.
+
+`handler` does for each batch what its first record says: the name of a behaviour, or anything else, which is healthy.
+Before and behind it stand two lines of witness, so that what was delivered is known by the handlers' own word: in the
+file SEEN, or, where they cannot write to it, on standard output. Every behaviour says what must come of it: see
+`Behaviour`.
+"""
+
+import base64
+import contextlib
+import ctypes
+import gc
+import json
+import locale
+import os
+import random
+import re
+import resource
+import signal
+import socket
+import sys
+import threading
+import time
+
+WITNESS = "WITNESS "
+PROCESS, SANDBOX = "process", "sandbox"
+
+
+class Behaviour:
+    """One thing that a handler may do, and what must come of it.
+
+    `error` is the errorType of its invocation, None where it succeeds; `says` a part of the error's text. `levels` are
+    the levels of isolation that claim to hold it. `apart`: it has a test of its own, and is in no run of all.
+    """
+
+    def __init__(self, deed, error, says, levels, apart):
+        self.name = deed.__name__
+        self.deed, self.error, self.says, self.levels, self.apart = deed, error, says, levels, apart
+
+
+BEHAVIOURS = {}
+
+
+def behaviour(error=None, says="", *, levels=(PROCESS, SANDBOX), apart=False):
+    def enter(deed):
+        BEHAVIOURS[deed.__name__] = Behaviour(deed, error, says, levels, apart)
+        return deed
+
+    return enter
+
+
+def handler(event, context):
+    records = event["Records"]
+    content = base64.b64decode(records[0]["kinesis"]["data"]).decode()
+    _, _, name = content.rpartition(":")
+    invocation = context.aws_request_id
+    numbers = [record["kinesis"]["sequenceNumber"] for record in records]
+    shard = records[0]["eventID"].split(":")[0]
+    pid = os.getpid()
+    witness(seen=invocation, shard=shard, numbers=numbers, deed=name, pid=pid, at=_monotonic())
+    known, done = BEHAVIOURS.get(name), False
+    try:
+        response = known.deed(context) if known else healthy()
+        done = known is None or known.error is None
+        return response
+    finally:
+        if os.getpid() == pid:  # no child of it
+            witness(ended=invocation, ok=done, at=_monotonic())
+
+
+def healthy():
+    time.sleep(0.002)
+
+
+# The witness must be able to write whatever the handler has done to these.
+_monotonic, _dumps, _open, _write, _close, _environ = (
+    time.monotonic, json.dumps, os.open, os.write, os.close, dict(os.environ),
+)  # fmt: skip
+
+
+def witness(**told):
+    told["run"] = 0
+    line = _dumps(told).encode() + b"\n"
+    path = _environ.get("SEEN")
+    if path is None:
+        os.write(1, WITNESS.encode() + line)
+        return
+    descriptor = _open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    _write(descriptor, line)
+    _close(descriptor)
+
+
+EXITED = "Runtime.ExitError"
+TIMED_OUT = "Sandbox.Timedout"
+MARSHAL = "Runtime.MarshalError"
+
+# ---- ends
+
+
+@behaviour(EXITED, "signal: killed")
+def kills_itself(context):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@behaviour(EXITED, "signal: segmentation fault")
+def segfaults(context):
+    ctypes.string_at(0)
+
+
+@behaviour(EXITED, "signal: aborted")
+def aborts(context):
+    os.abort()
+
+
+@behaviour(EXITED, "exit status 9")
+def leaves_at_once(context):
+    os._exit(9)
+
+
+@behaviour(EXITED, "without providing a reason")
+def leaves_at_once_with_success(context):
+    os._exit(0)
+
+
+@behaviour(EXITED, "exit status 7")
+def exits(context):
+    sys.exit(7)
+
+
+@behaviour(EXITED, "exit status 1")
+def exits_with_a_text(context):
+    sys.exit("said why")
+
+
+@behaviour(EXITED, "without providing a reason")
+def exits_from_libc(context):
+    ctypes.CDLL(None).exit(0)
+
+
+@behaviour(EXITED, "exit status 1")
+def interrupts(context):
+    raise KeyboardInterrupt
+
+
+@behaviour(EXITED, "signal: killed")
+def kills_its_group(context):
+    os.kill(0, signal.SIGKILL)
+
+
+@behaviour(EXITED, "signal: segmentation fault")
+def overflows_the_stack(context):
+    class Endless:
+        def __repr__(self):
+            return repr(self)
+
+    sys.setrecursionlimit(1 << 30)
+    repr(Endless())
+
+
+# ---- hangs
+
+
+@behaviour(TIMED_OUT, "Task timed out")
+def loops(context):
+    while True:
+        pass
+
+
+@behaviour(TIMED_OUT, "Task timed out")
+def loops_in_c(context):
+    re.match(r"(a+)+$", "a" * 100 + "b")
+
+
+@behaviour(TIMED_OUT, "Task timed out")
+def sleeps_in_c_with_the_gil(context):
+    ctypes.PyDLL(None).sleep(60)
+
+
+@behaviour(TIMED_OUT, "Task timed out")
+def blocks_signals_and_hangs(context):
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    for number in signal.valid_signals():
+        with contextlib.suppress(OSError, ValueError):
+            signal.signal(number, signal.SIG_IGN)
+    while True:
+        time.sleep(1)
+
+
+@behaviour(TIMED_OUT, "Task timed out")
+def stops_itself(context):
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+@behaviour(TIMED_OUT, "Task timed out")
+def hangs_in_its_own_destructor(context):
+    class Clingy:
+        def __del__(self):
+            while True:
+                time.sleep(1)
+
+    Clingy()
+
+
+@behaviour()
+def hangs_behind_its_answer(context):
+    """The object dies when the next invocation's response takes its place, or the frame ends."""
+
+    class Clingy(dict):
+        def __del__(self):
+            if os.getpid() == pid:
+                time.sleep(3600)
+
+    pid = os.getpid()
+    return Clingy()
+
+
+@behaviour(TIMED_OUT, "Task timed out")
+def reads_a_pipe_that_nobody_writes(context):
+    ends = os.pipe()
+    os.read(ends[0], 1)
+
+
+# ---- output
+
+
+@behaviour(apart=True)
+def prints_a_gibibyte(context):
+    block = random.randbytes(1 << 20)
+    for _ in range(1024):
+        os.write(1, block)
+
+
+@behaviour()
+def prints_100_mb_without_a_newline(context):
+    for _ in range(100):
+        os.write(2, b"x" * 1_000_000)
+
+
+@behaviour()
+def prints_what_is_no_text(context):
+    os.write(1, bytes(range(256)) * 40 + b"\xed\xa0\x80\xff\xfe\n\x1b[2J\x1b]0;owned\x07\r\x00")
+
+
+@behaviour()
+def forges_log_lines(context):
+    other = "00000000-0000-0000-0000-000000000000"
+    print(f"END RequestId: {context.aws_request_id}\nREPORT RequestId: {context.aws_request_id}\tDuration: 0.00 ms\t")
+    print(f"START RequestId: {other} Version: $LATEST\n[ERROR] Runtime.ExitError: forged\nEND RequestId: {other}")
+    print('{"op": "exited", "token": 1, "status": 9}\nstreamfn: error: forged')
+
+
+@behaviour()
+def cuts_its_log_off(context):
+    print("something")
+    os.ftruncate(1, 0)
+    with contextlib.suppress(OSError):
+        os.pwrite(1, b"far", 1 << 61)
+    os.ftruncate(1, 1 << 61)
+
+
+@behaviour()
+def loses_its_streams(context):
+    del sys.stdout, sys.stderr
+
+
+@behaviour()
+def has_streams_that_raise(context):
+    class Stream:
+        def write(self, text):
+            raise RuntimeError("no")
+
+        flush = close = write
+
+    def flush():
+        raise RuntimeError("no")
+
+    Stream.flush = staticmethod(flush)
+    sys.stdout = sys.stderr = Stream()
+
+
+# ---- processes
+
+
+@behaviour()
+def forks_and_both_return(context):
+    os.fork()
+
+
+@behaviour()
+def forks_in_c_and_both_return(context):
+    ctypes.PyDLL(None).fork()
+
+
+@behaviour("Peculiar")
+def forks_and_both_raise(context):
+    os.fork()
+    raise type("Peculiar", (Exception,), {})("in both")
+
+
+@behaviour()
+def forks_and_the_child_exits(context):
+    if os.fork() == 0:
+        sys.exit(3)
+
+
+@behaviour()
+def leaves_a_daemon(context):
+    """Double fork and a session of its own; it ignores what it can and goes on printing."""
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            for number in signal.valid_signals():
+                with contextlib.suppress(OSError, ValueError):
+                    signal.signal(number, signal.SIG_IGN)
+            while True:
+                os.write(1, b"daemon\n")
+                time.sleep(0.01)
+        os._exit(0)
+    os.wait()
+
+
+@behaviour(TIMED_OUT, "Task timed out", apart=True)
+def breeds_until_its_timeout(context):
+    """A fork bomb whose every process leaves its parent and its group at once."""
+    until = time.monotonic() + 20  # were it not stopped
+    while time.monotonic() < until:
+        with contextlib.suppress(OSError):
+            if os.fork() == 0:
+                with contextlib.suppress(OSError):
+                    os.setsid()
+                if os.fork():
+                    os._exit(0)
+
+
+# ---- threads that outlive their invocation
+
+
+@behaviour()
+def leaves_a_thread_that_prints(context):
+    def run():
+        while True:
+            os.write(1, b"thread\n" * 10)
+            time.sleep(0.001)
+
+    threading.Thread(target=run, daemon=True).start()
+
+
+@behaviour(apart=True)
+def leaves_a_thread_that_floods(context):
+    def run():
+        block = b"f" * (1 << 20)
+        while True:
+            os.write(1, block)
+
+    threading.Thread(target=run).start()
+
+
+# ---- descriptors
+
+
+@behaviour()
+def closes_every_descriptor(context):
+    os.closerange(0, 65536)
+
+
+def _precious():
+    path = os.path.join(_environ.get("NOTES", "/tmp"), f"precious-{os.getpid()}-{random.getrandbits(32)}")
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    os.write(descriptor, b"precious")
+    return descriptor
+
+
+@behaviour()
+def closes_every_descriptor_and_opens_files(context):
+    os.closerange(0, 65536)
+    for _ in range(5):
+        _precious()
+
+
+@behaviour(EXITED, "exit status 1")
+def closes_every_descriptor_opens_files_and_raises(context):
+    os.closerange(0, 65536)
+    for _ in range(5):
+        _precious()
+    raise ValueError("behind files")
+
+
+@behaviour()
+def puts_a_file_in_the_place_of_every_descriptor(context):
+    descriptor = _precious()
+    with contextlib.suppress(OSError):  # until the limit
+        for other in range(1100):
+            if other != descriptor:
+                os.dup2(descriptor, other)
+    os.closerange(400, 410)  # the witness needs one
+
+
+@behaviour()
+def closes_its_high_descriptors(context):
+    os.closerange(900, 1100)
+
+
+@behaviour()
+def shuts_its_sockets_down(context):
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
+                socket.socket(fileno=int(name)).shutdown(socket.SHUT_RDWR)
+
+
+@behaviour()
+def uses_every_descriptor_up(context):
+    kept = globals().setdefault("_kept", [])
+    with contextlib.suppress(OSError):
+        while True:
+            kept.append(os.open("/dev/null", os.O_RDONLY))
+    for descriptor in kept[:3]:  # the witness needs one
+        os.close(descriptor)
+
+
+# ---- surroundings
+
+
+@behaviour(apart=True)
+def changes_its_surroundings(context):
+    os.chdir("/")
+    os.umask(0o777)
+    os.environ.clear()
+    with contextlib.suppress(locale.Error):
+        locale.setlocale(locale.LC_ALL, "C")
+    sys.path[:] = []
+    sys.modules.pop("json", None)
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    random.seed(1)
+    gc.disable()
+
+
+@behaviour()
+def lowers_its_limits(context):
+    for name in ("RLIMIT_NOFILE", "RLIMIT_NPROC", "RLIMIT_STACK", "RLIMIT_MSGQUEUE", "RLIMIT_MEMLOCK"):
+        with contextlib.suppress(OSError, ValueError):
+            kind = getattr(resource, name)
+            resource.setrlimit(kind, (8, 8))
+
+
+@behaviour(apart=True)
+def patches_everything(context):
+    def broken(*args, **kwargs):
+        raise RuntimeError("patched")
+
+    for module, names in (
+        (os, ("_exit", "write", "fstat", "close", "pread", "urandom")), (time, ("time", "monotonic", "monotonic_ns")),
+        (json, ("dumps", "loads")), (contextlib, ("suppress",)), (sys, ("exit", "exc_info")),
+    ):  # fmt: skip
+        for name in names:
+            setattr(module, name, broken)
+
+
+# ---- answers
+
+
+@behaviour("Function.ResponseSizeTooLarge", "Response payload size exceeded")
+def answers_too_much(context):
+    return "x" * 6_291_557
+
+
+@behaviour()
+def answers_as_much_as_may_be(context):
+    return "x" * 6_291_000
+
+
+@behaviour(MARSHAL, "Unable to marshal response")
+def answers_an_object(context):
+    return {"a": object()}
+
+
+@behaviour(MARSHAL, "Unable to marshal response")
+def answers_itself(context):
+    value = []
+    value.append(value)
+    return value
+
+
+@behaviour(MARSHAL, "Unable to marshal response")
+def answers_deeply(context):
+    value = []
+    for _ in range(100_000):
+        value = [value]
+    return value
+
+
+@behaviour()
+def answers_nan_and_surrogates(context):
+    return {"nan": float("nan"), "inf": float("inf"), "lone": "\udc80", "big": 1 << 4000, "bytes": b"text"}
+
+
+@behaviour(MARSHAL, "Unable to marshal response")
+def answers_bytes_that_are_no_text(context):
+    return {"bytes": b"\xff\xfe"}
+
+
+@behaviour(MARSHAL, "Unable to marshal response")
+def answers_what_raises(context):
+    class Trap(dict):
+        def items(self):
+            raise RuntimeError("items")
+
+    return {"a": Trap(x=1)}
+
+
+@behaviour("Enormous")
+def raises_a_hundred_megabytes(context):
+    raise type("Enormous", (Exception,), {})("x" * 100_000_000)
+
+
+@behaviour("Unspeakable")
+def raises_what_cannot_be_told(context):
+    def broken(self):
+        raise RuntimeError("no text")
+
+    raise type("Unspeakable", (Exception,), {"__str__": broken, "__repr__": broken})
+
+
+@behaviour("RecursionError")
+def raises_from_a_deep_place(context):
+    def deeper():
+        return deeper()
+
+    deeper()
+
+
+# ---- memory that is shared with the runtime
+
+
+def shared_memory(name="streamfn"):
+    """The writable mappings of memory files in this process: (address, bytes)."""
+    with open("/proc/self/maps") as maps:
+        for line in maps:
+            if "memfd:" in line and name in line and line.split()[1].startswith("rw"):
+                first, last = (int(part, 16) for part in line.split()[0].split("-"))
+                yield first, last - first
+
+
+def view(address, size):
+    return (ctypes.c_char * size).from_address(address)
+
+
+@behaviour(apart=True)
+def scribbles_over_the_rings(context):
+    """Random words in random places."""
+    dice = random.Random()
+    for address, size in list(shared_memory()):
+        for _ in range(dice.choice([1, 10, 1000])):
+            word = dice.choice([0, 1, 2, 2**31, 2**32 - 1, 2**63, 2**64 - 1, dice.getrandbits(64)])
+            at = dice.choice([dice.randrange(0, 1024, 8), dice.randrange(0, size - 8, 8)])
+            ctypes.c_uint64.from_address(address + at).value = word
