@@ -29,8 +29,10 @@ EXIT_DISCARDED = 3
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def execute(options: RunOptions, data_dir: Path, json_output: bool) -> int:
+def execute(options: RunOptions, data_dir: Path, json_output: bool, code_dir: Path | None = None) -> int:
     """Run a mapping as `streamfn run` does, and return the exit code of contract and help.
+
+    `code_dir` is where the handler's code is; None: in the current directory.
 
     Raises:
         StreamfnError: it could not be started, or a shard is damaged; the exit code is the error's.
@@ -40,7 +42,7 @@ def execute(options: RunOptions, data_dir: Path, json_output: bool) -> int:
     display = LiveDisplay(enabled=not options.debug)
     try:
         with display, closing(LogWriter(display.write)) as writer:
-            run = Run(options, data, writer, display)
+            run = Run(options, data, writer, display, code_dir)
             trio.run(run.main)
     except* StreamfnError:
         run.tell(json_output)  # what it did until then
@@ -51,8 +53,16 @@ def execute(options: RunOptions, data_dir: Path, json_output: bool) -> int:
 class Run:
     """One run: `main` is its Trio main, `end` what is said afterwards."""
 
-    def __init__(self, options: RunOptions, data: DataDir, writer: LogWriter, display: LiveDisplay) -> None:
+    def __init__(
+        self,
+        options: RunOptions,
+        data: DataDir,
+        writer: LogWriter,
+        display: LiveDisplay,
+        code_dir: Path | None = None,
+    ) -> None:
         self._options = options
+        self._code_dir = code_dir
         self._data = data
         self._writer = writer
         self._display = display
@@ -73,7 +83,7 @@ class Run:
 
     async def _serve(self, runtime: Runtime) -> None:
         options = self._options
-        mapping = self.mapping = await runtime.mapping(options)
+        mapping = self.mapping = await runtime.mapping(options, code_dir=self._code_dir)
         # Twice what the shards need now: they may be split while this runs.
         allow_open_files(2 * _FILES_A_SHARD * len(mapping.stream.open_shards))
         self.begun(mapping)

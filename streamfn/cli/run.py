@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -16,7 +17,8 @@ from streamfn.cli.features import Features, feature_options
 from streamfn.cli.function_options import NAMES, FunctionFlags, function_options
 from streamfn.cli.options import Settings, common_options
 from streamfn.errors import RefusedError
-from streamfn.mapping.options import LOGS, ON_DAMAGE, RunOptions, validate
+from streamfn.functions.naming import is_stored_name
+from streamfn.mapping.options import LOGS, ON_DAMAGE, RunOptions, check_not_throttled, of_function, validate
 
 _EPILOG = """\b
 Examples:
@@ -27,11 +29,13 @@ Examples:
       --bisect-batch-on-function-error --on-failure orders-failed
   streamfn run app.handler --stream orders --parallelization-factor 4
   streamfn run app.handler --stream orders --debug --limit 1     (breakpoint() works)
-  streamfn run                       (all mappings that `mapping create` made)
+  streamfn run orders --stream orders    (the function that `function create` stored)
+  streamfn run                           (all mappings that `mapping create` made)
 
 \b
 HANDLER is module.function as in Lambda, or module:function, from the current
-directory. The mapping remembers how far it is under its name (default
+directory; NAME is a stored function, with its own options where none are said. A change
+of the code is picked up at the edge of a batch. The mapping remembers how far it is under its name (default
 HANDLER@STREAM): run it again and it goes on from there, whatever the starting
 position. Ctrl-C ends it at the edge of a batch; a second one at once.
 
@@ -53,7 +57,7 @@ discarded or lost, 130 and 143 interrupted before it was done.
 
 
 @click.command(epilog=_EPILOG)
-@click.argument("handler", required=False)
+@click.argument("handler", metavar="HANDLER|NAME", required=False)
 @click.option("--stream", metavar="S", help="Read this stream.")
 @click.option("--name", metavar="NAME", default="", help="The mapping's name.  [default: HANDLER@STREAM]")
 @click.option(
@@ -88,7 +92,7 @@ discarded or lost, 130 and 143 interrupted before it was done.
     "--timeout",
     type=int,
     metavar="S",
-    help=f"Of one invocation.  [default: {limits.FUNCTION_TIMEOUT_S_DEFAULT}]",
+    help=f"Of one invocation.  [default: {limits.FUNCTION_TIMEOUT_S_DEFAULT}, or the stored function's]",
 )
 @function_options
 @click.option("--until-caught-up", is_flag=True, help="End when what is there now has been handled.")
@@ -136,38 +140,60 @@ def run(
     on_damage: str,
     debug: bool,
 ) -> int:
-    """Run the Lambda handler HANDLER on the records of a stream, or all mappings made by `mapping create`."""
+    """Run the Lambda handler HANDLER, or the stored function NAME, on the records of a stream.
+
+    Without either: all mappings made by `mapping create`.
+    """
     if handler is None:
         return _run_managed(settings, flags, workers, timeout, until_caught_up, environment, logs, on_damage)
     if stream is None:
         raise click.UsageError("a handler needs a --stream to run on")
     if debug and (workers not in (None, 1) or timeout is not None):
         raise RefusedError("--debug means one worker and no timeout: leave --workers and --timeout out")
+    function, code_dir = _function(settings, handler, workers, parse_environment(environment))
+    function.update(flags)
+    if workers is not None or debug:
+        function["workers"] = 1 if debug else workers
+    if timeout is not None or debug:
+        function["timeout_s"] = None if debug else timeout
     options = RunOptions(
-        handler=handler,
         stream=stream,
         name=name,
         batch_size=batch_size,
         maximum_batching_window_in_seconds=maximum_batching_window_in_seconds,
         starting_position=starting_position,
         starting_position_timestamp=parse_timestamp(starting_position_timestamp),
-        workers=1 if debug else default_workers() if workers is None else workers,
-        timeout_s=None if debug else limits.FUNCTION_TIMEOUT_S_DEFAULT if timeout is None else timeout,
         until_caught_up=until_caught_up,
         limit=limit,
-        environment=parse_environment(environment),
         logs=logs,
         on_damage=on_damage,
         debug=debug,
+        **function,
         **features,
-        **flags,
     )
     validate(options, now_ms=time.time_ns() // 1_000_000)
     if debug and not sys.stdin.isatty():
         raise RefusedError("--debug needs a terminal as standard input")
     from streamfn.cli.execute import execute
 
-    return execute(options, settings.data_dir, settings.json_output)
+    return execute(options, settings.data_dir, settings.json_output, code_dir)
+
+
+def _function(
+    settings: Settings, handler: str, workers: int | None, environment: dict[str, str]
+) -> tuple[dict[str, Any], Path | None]:
+    """What is run, as fields of `RunOptions`, and where its code is if that is not the current directory."""
+    if not is_stored_name(handler):
+        return {"handler": handler, "workers": default_workers(), "environment": environment}, None
+    from streamfn.cli.functions import configuration_of
+    from streamfn.functions.managing import GET
+
+    stored = configuration_of(settings, GET, handler)
+    check_not_throttled(stored)
+    fields = of_function(stored, default_workers())
+    if workers is not None:  # so many, and as many of them warm as is provisioned
+        fields["provisioned_concurrency"] = stored.provisioned_concurrency
+    return {**fields, "environment": {**stored.environment, **environment}}, Path(stored.code_dir)
 
 
 # What a run of all mappings is told; everything else is theirs.

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from streamfn import limits
+from streamfn.functions.naming import is_stored_name
 from streamfn.mapping.options import RunOptions
 
 # Lambda's parameters that are one plain value, and our field for each.
@@ -57,6 +58,11 @@ def run_options(configuration: Mapping[str, Any], **ours: Any) -> RunOptions:
         on_failure=failure.get("Destination") or "",
         **ours,
     )
+
+
+def target(handler: str) -> dict[str, str]:
+    """What `run_options` is told of a mapping's function, as the store has it: a handler's name or a function's."""
+    return {"handler": "", "function": handler} if is_stored_name(handler) else {"handler": handler}
 
 
 def merged(configuration: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, Any]:

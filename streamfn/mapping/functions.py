@@ -21,6 +21,7 @@ class _Key(NamedTuple):
     region: str
     function_arn: str
     judge: str | None
+    configuration: str
 
 
 @dataclass
@@ -47,7 +48,8 @@ class Functions:
         Raises:
             HandlerImportError: the handler cannot be loaded.
         """
-        key = _Key(options.handler, str(code_dir), region, function_arn, judge_of(options))
+        configuration = repr(options.configuration(str(code_dir)))
+        key = _Key(options.handler, str(code_dir), region, function_arn, judge_of(options), configuration)
         async with self._turn:
             started = self._started.get(key)
             fresh = started is None

@@ -22,6 +22,7 @@ from streamfn.core.filter import check as check_filters
 from streamfn.errors import BusyError, Fenced, RefusedError
 from streamfn.functions.configuration import function_arn, function_name_of
 from streamfn.functions.finding import handler_exists
+from streamfn.functions.naming import is_stored_name, split_qualifier
 from streamfn.functions.refusals import invalid, violation
 from streamfn.functions.shapes import check
 from streamfn.log.catalog.datadir import DataDir
@@ -87,7 +88,8 @@ class Mappings:
         given = configuration.merged({}, asked)
         given.update(EventSourceArn=source if source.startswith("arn:") else stream.arn)
         given.update(FunctionArn=_function_arn(stream.arn, handler) + suffix)
-        options = configuration.run_options(given, handler=handler, stream=stream.name, name=asked.get("Name", uuid))
+        named = asked.get("Name", uuid)
+        options = configuration.run_options(given, **configuration.target(handler), stream=stream.name, name=named)
         self._check_meaning(CREATE, options, stream, self._code_dir)
         enabled = bool(asked.get("Enabled", True))
         now_ms = self._clock.unix_ms()
@@ -167,7 +169,7 @@ class Mappings:
                 after = before._replace(handler=handler, code_dir=str(self._code_dir))
                 self._check_others(UPDATE, after, self._store.all_managed())
             options = configuration.run_options(
-                given, handler=after.handler, stream=before.stream_name, name=before.name
+                given, **configuration.target(after.handler), stream=before.stream_name, name=before.name
             )
             self._check_meaning(UPDATE, options, stream, Path(after.code_dir))
             after = after._replace(options={**configuration.stored(options), **configuration.kept(given)})
@@ -254,10 +256,24 @@ class Mappings:
     def _function(self, operation: str, given: str) -> tuple[str, str]:
         """The handler that is meant, and what its ARN ends in where a version was named."""
         handler, suffix = (given.removesuffix(_LATEST), _LATEST) if given.endswith(_LATEST) else (given, "")
+        if is_stored_name(handler):
+            return self._stored_function(operation, handler), suffix
         if not handler_exists(handler, self._code_dir):
             more = f"{handler!r} is no handler, module.function, that can be found from {self._code_dir}"
             raise invalid(operation, "Function does not exist", more)
         return handler, suffix
+
+    def _stored_function(self, operation: str, given: str) -> str:
+        """The name of the stored function that a name or an ARN means."""
+        named = split_qualifier(given)
+        name, version = (given, None) if named is None else named
+        if version is not None:
+            more = f"only {_LATEST[1:]} is there: the code of version {version} is not kept"
+            raise invalid(operation, "Function does not exist", more)
+        if not self._data.state_path.exists() or self._store.functions.get(name) is None:
+            more = f"{name!r} is no stored function (streamfn function create), and no handler, module.function"
+            raise invalid(operation, "Function does not exist", more)
+        return name
 
     def _check_others(
         self, operation: str, mapping: StoredMapping, others: list[tuple[StoredMapping, Managed]]

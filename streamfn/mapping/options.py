@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from streamfn import limits
 from streamfn.core.filter import check as check_filters
@@ -38,8 +39,9 @@ class RunOptions:
 
     Attributes:
         handler: `module.function`, `dir/module.function` or `module:function`.
+        function: the name of the stored function that is run; empty: the handler is none that is stored.
         stream: the stream's name.
-        name: the mapping's name; `HANDLER@STREAM` where none is given.
+        name: the mapping's name; `HANDLER@STREAM`, or `FUNCTION@STREAM`, where none is given.
         batch_size: records in a batch, at most.
         maximum_batching_window_in_seconds: how long a batch may wait to become full.
         starting_position: one of STARTING_POSITIONS; only a mapping's first run looks at it.
@@ -73,6 +75,7 @@ class RunOptions:
 
     handler: str
     stream: str
+    function: str = ""
     name: str = ""
     batch_size: int = limits.BATCH_SIZE_DEFAULT
     maximum_batching_window_in_seconds: int = 0
@@ -106,12 +109,17 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         if not self.name:
-            object.__setattr__(self, "name", f"{self.handler}@{self.stream}")
+            object.__setattr__(self, "name", f"{self.target}@{self.stream}")
 
-    def function(self, code_dir: str) -> Configuration:
+    @property
+    def target(self) -> str:
+        """What is run, by the name that a mapping keeps: the stored function's, or the handler's."""
+        return self.function or self.handler
+
+    def configuration(self, code_dir: str) -> Configuration:
         """The function that is run, with its code in an absolute directory."""
         return Configuration(
-            name=function_name_of(self.handler),
+            name=self.function or function_name_of(self.handler),
             handler=self.handler,
             code_dir=code_dir,
             timeout_s=self.timeout_s,
@@ -139,6 +147,39 @@ class RunOptions:
         if not abs(seconds) < _SECONDS_FAR:  # JSON as Python reads it has NaN and infinities
             raise RefusedError(f"starting position timestamp {seconds} is not between 1970 and now")
         return round(seconds * 1000)
+
+
+def of_function(configuration: Configuration, workers: int) -> dict[str, Any]:
+    """What a run of a stored function is told of it, as fields of `RunOptions`.
+
+    `workers` is how many there would be of another one. Reserved concurrency is how many there may be; of those, as
+    many are kept warm as is provisioned, or as there would be otherwise.
+    """
+    most = configuration.reserved_concurrency or max(workers, configuration.provisioned_concurrency or 1)
+    return {
+        "handler": configuration.handler,
+        "function": configuration.name,
+        "timeout_s": configuration.timeout_s,
+        "memory_size": configuration.memory_size,
+        "ephemeral_storage": configuration.ephemeral_storage,
+        "layers": configuration.layers,
+        "isolation": configuration.isolation,
+        "allow_network": configuration.allow_network,
+        "environment": configuration.environment,
+        "start_method": configuration.start_method,
+        "workers": most,
+        "provisioned_concurrency": configuration.provisioned_concurrency or min(most, workers),
+        "reserved_concurrency": configuration.reserved_concurrency,
+    }
+
+
+def check_not_throttled(configuration: Configuration) -> None:
+    """Raise RefusedError for a function that is not to run at all."""
+    if configuration.reserved_concurrency == 0:
+        raise RefusedError(
+            f"the function {configuration.name!r} has a reserved concurrency of 0: nothing runs it. "
+            f"streamfn function update {configuration.name} --reserved-concurrency none"
+        )
 
 
 def validate(options: RunOptions, *, now_ms: int) -> None:
@@ -218,7 +259,8 @@ def _response_types(types: tuple[str, ...]) -> Iterator[str]:
 def _check_names(options: RunOptions) -> None:
     if not re.fullmatch(limits.STREAM_NAME_PATTERN, options.stream):
         raise RefusedError(f"stream name {options.stream!r} is not valid: it must match {limits.STREAM_NAME_PATTERN}")
-    check_handler(options.handler)
+    if not options.function:  # that of a stored function was checked when it was stored
+        check_handler(options.handler)
     if not 1 <= len(options.name) <= NAME_CHARS_MAX or not options.name.isprintable():
         raise RefusedError(f"mapping name {options.name!r} is not valid: 1 to {NAME_CHARS_MAX} printable characters")
 

@@ -270,7 +270,7 @@ class Runtime:
             name,
             stream_id=stream.id,
             stream_name=stream.name,
-            handler=options.handler,
+            handler=options.target,
             code_dir=directory,
             options=configuration.stored(options),
             starts=starts,
@@ -296,7 +296,7 @@ class Runtime:
             HandlerImportError: the handler cannot be loaded.
             RefusedError: a layer is no directory; or the callable cannot be run in a process forked from this one.
         """
-        configuration = options.function(str((code_dir or Path.cwd()).resolve()))
+        configuration = options.configuration(str((code_dir or Path.cwd()).resolve()))
         config = await trio.to_thread.run_sync(
             lambda: function_config(
                 configuration,

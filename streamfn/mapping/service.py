@@ -20,10 +20,12 @@ from typing import Any
 import trio
 
 from streamfn.errors import StreamfnError
+from streamfn.functions.managing import GET, StoredFunctions
+from streamfn.functions.naming import is_stored_name
 from streamfn.mapping import bell, configuration, lifecycle
 from streamfn.mapping.functions import Functions
 from streamfn.mapping.mapping import EventSourceMapping
-from streamfn.mapping.options import RunOptions
+from streamfn.mapping.options import RunOptions, of_function
 from streamfn.mapping.result import RunResult
 from streamfn.mapping.runtime import Runtime
 from streamfn.state.managed import Managed
@@ -54,7 +56,8 @@ class Serving:
     last_ns: int = 0
     remaining: int = 0
     error: StreamfnError | None = None
-    stale: bool = False  # the store has a later revision than the one that runs
+    stale: bool = False  # the store has a later revision than the one that runs, or another function
+    function: dict[str, Any] | None = None  # as it was stored when the mapping was opened; None: it is not stored
 
     def now(self) -> RunResult:
         """What was done so far, by the run that is going on as well."""
@@ -143,7 +146,9 @@ class Service:
         for mapping, wanted in await self._runtime.disk(self._runtime.store.all_managed):
             serving = self.served.get(mapping.uuid)
             if serving is not None and mapping.uuid in self._running:
-                if wanted.revision != serving.revision and not serving.stale:
+                function = await self._runtime.disk(self._function_of, mapping)
+                later = wanted.revision != serving.revision or function != serving.function
+                if later and not serving.stale:
                     serving.stale = True
                     if serving.mapping is not None:
                         serving.mapping.drain(0 if wanted.state == lifecycle.DELETING else LEVEL_S)
@@ -212,11 +217,16 @@ class Service:
             await runtime.disk(runtime.store.settle, serving.uuid, wanted.revision, state)
         return mapping
 
-    async def _start(self, serving: Serving, stored: StoredMapping) -> EventSourceMapping:
-        options = self.options(stored)
+    async def _start(self, serving: Serving, stored: StoredMapping) -> EventSourceMapping | None:
+        """Open a mapping that is to run; None if its function is not to, as a reserved concurrency of 0 says."""
+        serving.function = await self._runtime.disk(self._function_of, stored)
+        options, code_dir = await self._runtime.disk(self.options, stored)
+        if options.reserved_concurrency == 0:
+            self._runtime.say(f"{serving.name} waits: its function has a reserved concurrency of 0")
+            return None
         stream = await self._runtime.disk(self._runtime.data.stream, stored.stream_name)
         arn = str(stored.options.get("FunctionArn") or "")
-        function, fresh = await self.functions.take(options, Path(stored.code_dir), stream.region, arn)
+        function, fresh = await self.functions.take(options, Path(code_dir), stream.region, arn)
         try:
             mapping = await self._runtime.managed(
                 stored._replace(name=serving.name), serving.ownership.share(), options, function, init_log=fresh
@@ -226,11 +236,28 @@ class Service:
             raise
         return mapping
 
-    def options(self, stored: StoredMapping) -> RunOptions:
-        """What a run of the stored mapping is told."""
-        return configuration.run_options(
-            stored.options, handler=stored.handler, stream=stored.stream_name, name=stored.name, **self._ours
-        )
+    def options(self, stored: StoredMapping) -> tuple[RunOptions, str]:
+        """What a run of the stored mapping is told, and its function's code directory. Reads the store.
+
+        Raises:
+            RefusedError: its function was deleted.
+        """
+        ours, code_dir = {**self._ours, "handler": stored.handler}, stored.code_dir
+        if is_stored_name(stored.handler):
+            configuration_now = self._functions().configuration(GET, stored.handler)
+            ours.update(of_function(configuration_now, self._ours["workers"]))
+            ours["environment"] = {**configuration_now.environment, **self._ours["environment"]}
+            code_dir = configuration_now.code_dir
+        options = configuration.run_options(stored.options, stream=stored.stream_name, name=stored.name, **ours)
+        return options, code_dir
+
+    def _function_of(self, stored: StoredMapping) -> dict[str, Any] | None:
+        """What the store has of a mapping's function; None if that is not stored."""
+        found = self._runtime.store.functions.get(stored.handler) if is_stored_name(stored.handler) else None
+        return None if found is None else found.configuration
+
+    def _functions(self) -> StoredFunctions:
+        return StoredFunctions(lambda: self._runtime.store, Path.cwd())
 
     def _look_up(self, uuid: str) -> tuple[StoredMapping, Managed] | None:
         stored, wanted = self._runtime.store.find(uuid), self._runtime.store.managed(uuid)
