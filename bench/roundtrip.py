@@ -15,7 +15,7 @@ from statistics import median
 import trio
 
 from streamfn._native import ffi
-from streamfn.pool.function import FunctionConfig
+from streamfn.pool.config import FunctionConfig
 from streamfn.pool.pool import open_pool
 
 TRIPS = 2000

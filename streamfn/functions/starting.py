@@ -11,9 +11,9 @@ from typing import Any
 from streamfn.errors import HandlerImportError, RefusedError
 from streamfn.functions.configuration import Configuration, function_arn
 from streamfn.functions.environment import function_environment
+from streamfn.pool.config import FunctionConfig
 from streamfn.pool.confine.isolation import SANDBOX, Isolation, inherited
 from streamfn.pool.confine.limits import Limits
-from streamfn.pool.function import FunctionConfig
 
 WORKER_MAIN = "streamfn.mapping.worker"
 REGION_DEFAULT = "us-east-1"

@@ -129,12 +129,14 @@ class ShardLane:
 
     def take_back(self) -> None:
         """Have what no worker has started come back."""
+        self._owner.function.forget(self)
         if self.seat is not None:
             self.recalled()
             self.seat.revoke()
 
     def close(self) -> None:
         """Let everything go; the lane is drained, or the pool has stopped, or a killed worker is long in dying."""
+        self._owner.function.forget(self)
         if self.seat is not None:
             if self.seat.in_flight == 0:
                 self._stand()
@@ -158,7 +160,9 @@ class ShardLane:
         seat = self.seat
         if seat is not None and self._should_move(seat.worker):
             return False
-        worker = seat.worker if seat is not None else self._owner.choose_worker()
+        if seat is None and not self._due():
+            return True
+        worker = seat.worker if seat is not None else self._owner.choose_worker(self)
         if worker is None:
             self._owner.runtime.queue(self)
             return False
@@ -168,7 +172,7 @@ class ShardLane:
                 return True  # nothing is kept out by that; the feed may have something to read
             self._owner.runtime.queue(self)
             return False
-        if seat is None and (not self._due() or self._holds_back()):
+        if seat is None and self._holds_back():
             return True
         if seat is None and not self._sit(worker):
             self._owner.runtime.queue(self)
@@ -194,9 +198,9 @@ class ShardLane:
 
     def _due(self) -> bool:
         """Whether it is worth taking a seat: something may go now. (What the limit cuts is known only by taking.)"""
-        now = self._owner.now_ns()
-        due = self.machine.wake_at(now)
-        return (due is not None and due <= now) or self._owner.budget is not None
+        now, machine = self._owner.now_ns(), self.machine
+        due = machine.wake_at(now)
+        return (due is not None and due <= now) or (self._owner.budget is not None and machine.buffered_records > 0)
 
     def _holds_back(self) -> bool:
         """Whether what is due waits for more: as long as it takes to read that, and not so long for the filters."""

@@ -313,12 +313,9 @@ class EventSourceMapping:
         """The present that the age of a record is counted to; None where nobody asks for it."""
         return self.time_ms() if self.dated else None
 
-    def choose_worker(self) -> Worker | None:
-        """The ready worker with the fewest lanes, then the least in flight; None while there is none."""
-        workers = self.function.workers
-        if not workers:
-            return None
-        return min(workers, key=lambda worker: (worker.lanes, worker.in_flight))
+    def choose_worker(self, lane: ShardLane) -> Worker | None:
+        """A ready worker for the lane; None while there is none: see `Function.choose`."""
+        return self.function.choose(lane)
 
     def fewest_lanes(self) -> int:
         """Of all ready workers, the number of lanes on the one with the fewest."""

@@ -26,7 +26,8 @@ from streamfn.core.filter.expression import DATA_FIELDS, Filters, compile_filter
 from streamfn.limits import FILTERS_MAX
 from streamfn.log.segment.scan import Message
 from streamfn.mapping.filtering import constants
-from streamfn.pool.function import Function, FunctionConfig
+from streamfn.pool.config import FunctionConfig
+from streamfn.pool.function import Function
 
 if TYPE_CHECKING:
     from streamfn.log.segment.segment import Segment
@@ -461,6 +462,7 @@ async def open_selector(
         environment=dict(os.environ),
         minimum=scanners,
         maximum=scanners,
+        counted=False,
         timeout_s=TIMEOUT_S,
     )
     function = await pool.start(config)

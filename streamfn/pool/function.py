@@ -1,67 +1,32 @@
-"""A function: its zygote and its workers, kept alive until it is stopped.
+"""A function: its workers, and the generations they are made from, kept alive until it is stopped.
 
-One generation is one zygote and the workers forked from it.  A dead worker is replaced by its zygote, a
-dead zygote by a new generation; both with a pause that grows while nothing comes of it.
+Which workers there are to be is decided for the whole pool at once (`core.scaling`, `pool.scaler`): this is what it
+looks at, and what carries it out.  A zygote that dies is replaced by a new generation; what cannot be made is tried
+again with a pause that grows while nothing comes of it.
 """
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import json
-import os
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
 
 import trio
 
 from streamfn import limits
-from streamfn.errors import FailedError, HandlerImportError, RefusedError, StreamfnError
-from streamfn.pool import linux, protocol
-from streamfn.pool.confine.environment import Environment, Keeper
-from streamfn.pool.confine.isolation import Isolation
-from streamfn.pool.confine.limits import Limits
-from streamfn.pool.fork import FORK_INIT_S, fork_zygote
-from streamfn.pool.lane import FailureKind
-from streamfn.pool.launch import launch
-from streamfn.pool.link import ZygoteLink
-from streamfn.pool.logs import INVOCATION_BYTES_MAX
-from streamfn.pool.reaper import TICK_S, Reaper
-from streamfn.pool.worker import Worker
+from streamfn.core.scaling import ATTEMPTS_AHEAD, STARTING_MAX, Bounds, Held, Seen, Share
+from streamfn.errors import FailedError, StreamfnError
+from streamfn.pool import protocol
+from streamfn.pool.config import FunctionConfig
+from streamfn.pool.confine.environment import Keeper
+from streamfn.pool.fork import FORK_INIT_S
+from streamfn.pool.generation import Generation
+from streamfn.pool.reaper import Reaper
+from streamfn.pool.scaler import Scaler
+from streamfn.pool.worker import State, Worker
 
-_PAUSE_S = 0.05
-_PAUSE_S_MAX = 5.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class FunctionConfig:
-    """What a function is.
-
-    `main` names the module that workers run: it has `init(settings) -> state`, which may raise
-    `protocol.InitFailed`, and `main(state, seat)`.  `settings` must be JSON-able.  `environment` is the
-    complete environment of the workers.  `timeout_s` None: never.  `debug`: workers inherit the terminal.
-    `minimum` workers are kept ready, and there are never more than `maximum`.  `start_method` "fork": Init is done once
-    and workers are forked from there; "spawn": each worker does Init itself, as it also is where Init leaves something
-    behind that does not survive a fork.  `limits` and `isolation` are those of every execution environment.
-    `callable`: a function without an importable name; its zygote is forked from this process, and `init`
-    finds it as `settings["callable"]`.
-    """
-
-    name: str
-    main: str
-    settings: Mapping[str, object]
-    code_dir: str
-    environment: Mapping[str, str]
-    minimum: int
-    maximum: int
-    timeout_s: float | None
-    start_method: Literal["fork", "spawn"] = "fork"
-    limits: Limits = field(default_factory=Limits)
-    isolation: Isolation = field(default_factory=Isolation)
-    debug: bool = False
-    callable: Callable[..., object] | None = None
+# Lambda gives Init 10 s; where it is done ahead of need, as long as the function may run, and at least this.
+INIT_PROVISIONED_S = 130.0
+# A worker that does Init itself may take a core for seconds: of these there are few at a time.
+STARTING_INITS_MAX = 4
 
 
 class Function:
@@ -71,39 +36,50 @@ class Function:
     again and again.  `init_log` is what the last Init has printed (at most 1 MiB; not in debug mode).
     """
 
-    def __init__(self, config: FunctionConfig, reaper: Reaper, keeper: Keeper, *, fold: bool) -> None:
+    def __init__(self, config: FunctionConfig, reaper: Reaper, keeper: Keeper, scaler: Scaler, *, fold: bool) -> None:
         self.config = config
         self.workers: list[Worker] = []
-        self.zygote_pid: int | None = None
         self.fault: StreamfnError | None = None
         self.init_log = b""
+        self.share = Share(_bounds(config, protocol.ZYGOTE))
         self._reaper = reaper
         self._keeper = keeper
+        self._scaler = scaler
         self._fold = fold
         self._scope = trio.CancelScope()
-        self._settled = trio.Event()  # the first generation stands, or has failed
+        self._settled = trio.Event()  # the first workers are there, or have failed
         self._ended = trio.Event()
-        self._unforkable = False
-        self._begins: str | None = None  # what each forked worker does before it is ready: see `protocol`
-        self._tokens = 0
+        self._moved = trio.Event()
+        self._nursery: trio.Nursery | None = None
+        self._generation: Generation | None = None
+        self._turn = trio.Lock()  # one generation is made at a time
+        self._alive: set[Worker] = set()
+        self._waiting: set[object] = set()
+        self._numbers = _Numbers()
+        self._numbered: set[Worker] = set()  # those that hold their number
         self._hatched = 0
+        self._unforkable = ""
+        self._slow = False  # Init took longer than it may at first
+
+    # ---- from the start to the end
 
     async def run(self) -> None:
         """Keep the function alive until it is stopped; a task of the pool's."""
         try:
             with self._scope:
-                barren = 0
-                while True:
-                    born = self._hatched
-                    await self._generation()
-                    barren = 0 if self._hatched > born else barren + 1
-                    await trio.sleep(_pause_s(barren))
+                async with trio.open_nursery() as nursery:
+                    self._nursery = nursery
+                    while True:
+                        await self._succeed()
+                        while self._generation is not None:
+                            await self.wait_moved()
         finally:
+            self._scaler.remove(self)
             self._ended.set()
             self._settled.set()
 
     async def wait_started(self) -> None:
-        """Wait until every worker is ready.
+        """Wait until every worker is ready that is to be kept so, and Init has been done once.
 
         Raises HandlerImportError, FailedError or RefusedError (a callable that cannot be forked) if the
         first Init failed; the function is stopped then.
@@ -123,218 +99,228 @@ class Function:
         """Whether there will be no more workers."""
         return self._ended.is_set()
 
-    @property
-    def _is_started(self) -> bool:
-        return self._hatched >= self.config.minimum
+    async def renew(self, config: FunctionConfig) -> None:
+        """Go over to another configuration, or the same one with Init done anew (of code that has changed).
 
-    def _fail(self, error: StreamfnError) -> None:
-        """Note that no worker could be made.  At the start that is the end; later it is tried again."""
-        self.fault = error
-        if self._is_started:
-            self._reaper.tell()
-        else:
-            self._scope.cancel()
+        The next generation is brought up beside this one.  When as many of its workers are ready as there are now (at
+        least the minimum), the old ones retire, each at the edge of a batch, and the new ones take their places: never
+        more than the maximum are at work.  Lanes go on where they are.
 
-    # ---- a generation ----
+        Cancellation: the old generation goes on.
 
-    async def _generation(self) -> None:
-        with contextlib.ExitStack() as files:
-            log: int | None = None
+        Raises:
+            HandlerImportError, FailedError, RefusedError: the next generation could not be brought up.  The old one
+                goes on, if there is one; else the new configuration is tried again and again.
+            RefusedError: the pool's concurrency is not enough for the new bounds; then nothing has changed.
+        """
+        assert self._nursery is not None, "a function is renewed when it has been started"
+        self._scaler.check(config.name, _bounds(config, protocol.ZYGOTE), instead_of=self)
+        async with self._turn:
+            slow, unforkable = self._slow, self._unforkable
+            self._slow, self._unforkable = False, ""
             try:
-                if not self.config.debug:
-                    log = linux.growing_memfd("streamfn-init", append=True)
-                    files.callback(os.close, log)
-                link = self._launch(log)
-            except StreamfnError as error:
-                return self._fail(error)
-            except OSError as error:
-                return self._fail(self._without_means(error))
-            try:
-                environment = self._keeper.zygote(self.config.limits, self.config.maximum)
-                files.callback(environment.close)
-                await self._serve(link, environment, log)
-            except OSError as error:
-                self._fail(self._without_means(error))
-            finally:
-                self.zygote_pid = None
-                await link.close()
+                after = await self._bring_up(config)
+            except BaseException as error:
+                if self._generation is not None:
+                    self._slow, self._unforkable = slow, unforkable
+                elif isinstance(error, StreamfnError):
+                    self._adopt(config)
+                raise
+            before, self._generation = self._generation, after
+            self._adopt(config)
+            if before is not None:
+                before.leave("a new generation is there")
+            self._tell()
 
-    async def _serve(self, link: ZygoteLink, environment: Environment, log: int | None) -> None:
-        """Have a zygote do Init, and keep its workers until it is gone."""
-        self.zygote_pid = link.process.pid
-        if not await self._initialise(link, environment, log):
-            return
-        async with trio.open_nursery() as nursery:
-            for index in range(self.config.minimum):
-                nursery.start_soon(self._keep_worker, link, index)
-            await link.run()
-        if not self._is_started:
-            self._fail(FailedError(f"the zygote of {self.config.name} ended while it started workers"))
-
-    def _without_means(self, error: OSError) -> FailedError:
-        return FailedError(f"cannot make workers for {self.config.name}: {error}")
-
-    def _launch(self, log: int | None) -> ZygoteLink:
-        config = self.config
-        if config.callable is not None and config.start_method == "spawn":
-            raise RefusedError(
-                f"{_named(config.callable)} cannot be imported by a process that is spawned, because it has no "
-                "importable name; put it into a module and name it, or use the start method fork"
-            )
-        if config.callable is not None and config.isolation.is_sandbox:
-            raise RefusedError(
-                f"{_named(config.callable)} cannot be run in a sandbox, because it has no importable name and would "
-                "bring the memory of this process along; put it into a module and name it"
-            )
-        near, far = protocol.pair()
+    async def _bring_up(self, config: FunctionConfig) -> Generation:
+        """Make the next generation, with as many workers standing by as there are now."""
+        assert self._nursery is not None
+        before = self._generation
+        after = await self._beget(config)
+        if after.error is not None:
+            raise after.error
+        wanted = 0
+        if before is not None:
+            wanted = min(config.maximum, max(config.minimum, len(self.workers)))
+        if wanted == 0 and after.where != protocol.ZYGOTE:
+            wanted = min(1, config.maximum)  # or nothing of the new code would have been tried
+        most = _bounds(config, after.where).starting_max
+        made = 0
         try:
-            if config.callable is not None:
-                process = fork_zygote(
-                    far.fileno(),
-                    config.callable,
-                    code_dir=config.code_dir,
-                    environment=config.environment,
-                    log=log,
-                )
-            else:
-                process = launch(
-                    far.fileno(),
-                    name=config.name,
-                    code_dir=config.code_dir,
-                    environment=config.environment,
-                    log=log,
-                    isolation=config.isolation,
-                    storage_bytes=config.limits.storage_bytes,
-                )
+            while after.standing < wanted:
+                while made < wanted and made - after.standing < most:
+                    after.make()
+                    made += 1
+                await self.wait_moved()
+                if after.error is not None:
+                    raise after.error
+                if after.pid is None:
+                    raise FailedError(f"the zygote of {config.name} ended while it started workers")
         except BaseException:
-            near.close()
+            after.leave("it could not be brought up")
             raise
-        finally:
-            far.close()
-        return ZygoteLink(process, near)
+        return after
 
-    async def _initialise(self, link: ZygoteLink, environment: Environment, log: int | None) -> bool:
-        """Have Init done.  False if there will be no workers of this zygote."""
-        config = self.config
-        fields = {
-            "op": "init",
-            "main": config.main,
-            "settings": dict(config.settings),
-            "runtime_pid": os.getpid(),
-            "code_dir": config.code_dir,
-            "debug": config.debug,
-            "init": self._where_init_is_done,
-            "limits": config.limits.to_json(),
-            "isolation": config.isolation.to_json(),
-            "holding": self._keeper.holding(config.limits)._asdict(),
-            "workers": config.maximum,
-        }
-        error: StreamfnError | None
-        message: protocol.Message | None = None
-        try:
-            environment.born(link.process.pid)
-            async with self._watched(environment, link.process.kill):
-                message = await link.initialise(fields, self._init_limit_s, environment.doors)
-            environment.entered()
-        except trio.TooSlowError:
-            error = self._too_slow()
-        except OSError as refusal:
-            error = self._without_means(refusal)
-        else:
-            error = await self._judge(link, environment, message)
-        if log is not None:
-            self.init_log = os.pread(log, INVOCATION_BYTES_MAX, 0)
-        if error is not None:
-            if isinstance(error, HandlerImportError):
-                error.log = self.init_log
-            self._fail(error)
-            return False
-        return message is not None and message.fields["op"] == "ready"
+    def _adopt(self, config: FunctionConfig) -> None:
+        self.config = config
+        self.share.bounds = _bounds(config, self._where(config))
+        self.share.prospered()
+        self.fault = None
+
+    # ---- generations
+
+    async def _succeed(self) -> None:
+        """Make a generation, after the pause that is due."""
+        share = self.share
+        while (left_ns := share.resume_ns - time.monotonic_ns()) > 0 or self._is_given_up:
+            with trio.move_on_after(max(0, left_ns) / 1e9 if left_ns > 0 else float("inf")):
+                await self.wait_moved()
+            if self._generation is not None:
+                return
+        async with self._turn:
+            if self._generation is not None:  # it was renewed meanwhile
+                return
+            generation = await self._beget(self.config)
+            self.init_log = generation.init_log
+            if generation.error is not None:
+                self._fail(generation.error)
+            elif generation.pid is not None:
+                self._generation = generation
+                self._settle()
+                self._tell()
+            else:
+                self._fail(FailedError(f"the zygote of {self.config.name} ended before it made a worker"))
 
     @property
-    def _where_init_is_done(self) -> str:
-        if self.config.start_method == "spawn":
+    def _is_given_up(self) -> bool:
+        """Whether nothing is tried any more ahead of need, because it failed so often."""
+        return self.share.failures >= ATTEMPTS_AHEAD and not self._waiting
+
+    async def _beget(self, config: FunctionConfig) -> Generation:
+        """Make a generation, and another one if the first shows that Init must be done otherwise.
+
+        `error` of it says if there is none.  What is made runs as a task of the function.
+        """
+        assert self._nursery is not None
+        while True:
+            where, limit_s = self._where(config), self._init_limit_s(config)
+            generation = Generation(config, self, self._keeper, where=where, limit_s=limit_s)
+            if await generation.begin():
+                self.share.bounds = _bounds(self.config, where)
+                self._nursery.start_soon(self._run, generation)
+                while not generation.can_make and generation.pid is not None:
+                    await self.wait_moved()
+                return generation
+            if generation.unforkable and not self._unforkable:
+                self._unforkable = generation.unforkable
+                continue
+            if generation.timed_out and not self._slow:
+                self._slow = True
+                if self._init_limit_s(config) > limit_s:
+                    continue
+            return generation
+
+    async def _run(self, generation: Generation) -> None:
+        await generation.run()
+        if self._generation is generation:
+            self._generation = None
+            if not self._is_started:
+                self._fail(FailedError(f"the zygote of {self.config.name} ended while it started workers"))
+            elif not generation.hatched:
+                self.share.failed(time.monotonic_ns())
+            self._tell()
+
+    def _where(self, config: FunctionConfig) -> str:
+        """Where Init is done."""
+        if config.start_method == "spawn":
             return protocol.FRESH
         return protocol.WORKER if self._unforkable else protocol.ZYGOTE
 
-    @property
-    def _init_limit_s(self) -> float:
-        if self.config.debug:
+    def _init_limit_s(self, config: FunctionConfig) -> float:
+        """How long Init may take: 10 s, then, done again for the first invocation, as long as that; see aws's docs."""
+        if config.debug:
             return float("inf")
-        return FORK_INIT_S if self.config.callable is not None else limits.INIT_TIMEOUT_S
+        if config.callable is not None:
+            return FORK_INIT_S
+        timeout_s = config.timeout_s or 0.0
+        if config.provisioned:
+            return max(INIT_PROVISIONED_S, timeout_s)
+        return max(limits.INIT_TIMEOUT_S, timeout_s) if self._slow else limits.INIT_TIMEOUT_S
 
-    @contextlib.asynccontextmanager
-    async def _watched(self, environment: Environment, kill: Callable[[], None]) -> AsyncIterator[None]:
-        """Kill a process that uses more memory than it may, for as long as the block lasts: that of an Init."""
+    @property
+    def zygote_pid(self) -> int | None:
+        """The pid of the zygote that makes workers now; None while there is none."""
+        return None if self._generation is None else self._generation.pid
 
-        async def watch() -> None:
-            while True:
-                await trio.sleep(TICK_S)
-                if environment.is_over():
-                    return kill()
+    @property
+    def unforkable(self) -> str:
+        """Why each worker does its own Init although it was not asked for; empty where that is not so."""
+        return self._unforkable
 
-        if self.config.limits.memory_mb is None:
-            yield
-            return
-        error: Exception | None = None
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(watch)
-            try:
-                yield
-            except Exception as raised:  # it comes out as it is, in no exception group
-                error = raised
-            nursery.cancel_scope.cancel()
-        if error is not None:
-            raise error
+    # ---- what lanes ask
 
-    async def _judge(
-        self, link: ZygoteLink, environment: Environment, message: protocol.Message | None
-    ) -> StreamfnError | None:
-        if message is None:
-            await trio.lowlevel.wait_readable(link.process.pidfd)
-            return exited_in_init(link.process.exit_detail(), out_of_memory=environment.ran_out())
-        if message.fields["op"] == "failed":
-            return import_error(message.fields["document"])
-        if message.fields["op"] == "unwalled":
-            return RefusedError(
-                f"isolation 'sandbox' cannot be had for {self.config.name}: {message.fields['reason']}; "
-                "`streamfn doctor` says what this machine allows"
-            )
-        # Not forkable as it is: the next zygote leaves Init to its workers.
-        self._unforkable = self._unforkable or message.fields["op"] == "unforkable"
-        begins = message.fields.get("begins")
-        self._begins = None if begins is None else str(begins)
-        return None
+    def choose(self, client: object) -> Worker | None:
+        """The ready worker with the fewest lanes, then the least in flight, for a lane that wants to sit down now.
 
-    def _too_slow(self) -> StreamfnError:
-        if self.config.callable is not None:
-            return RefusedError(
-                f"{_named(self.config.callable)} cannot be run in worker processes: a process forked from this one did "
-                f"not come up within {FORK_INIT_S:g} s (another thread held a lock, perhaps); put it into a module and "
-                f"name it"
-            )
-        text = f"Task timed out after {limits.INIT_TIMEOUT_S:.2f} seconds"
-        return HandlerImportError(f"Init: {text}", {"errorType": "Sandbox.Timedout", "errorMessage": text})
+        None while there is none: then `client` waits, which makes the function grow, until it has asked again and got
+        one, or `forget` is called.
+        """
+        workers = self.workers
+        if not workers:
+            if client not in self._waiting:
+                self._waiting.add(client)
+                self._tell()
+            return None
+        if self._waiting:
+            self._waiting.discard(client)
+        chosen = min(workers, key=_load)
+        if len(workers) < self.config.maximum and not any(w.lanes == 0 for w in workers if w is not chosen):
+            self._scaler.nudge()
+        return chosen
 
-    # ---- one place for a worker ----
+    def forget(self, client: object) -> None:
+        """A lane does not wait for a worker any more."""
+        self._waiting.discard(client)
 
-    async def _keep_worker(self, link: ZygoteLink, index: int) -> None:
-        barren = 0
-        while not link.is_gone:
-            try:
-                fruitful = await self._one_worker(link, index)
-            except OSError as error:
-                fruitful = False
-                self._fail(self._without_means(error))
-            barren = 0 if fruitful else barren + 1
-            with trio.move_on_after(_pause_s(barren)):
-                await link.wait_gone()
+    # ---- what the scaler sees and does
 
-    async def _one_worker(self, link: ZygoteLink, index: int) -> bool:
-        """Make a worker, wait for its end, answer what it left.  True if it had done anything."""
-        config = self.config
-        environment = self._keeper.worker(config.limits)
+    def seen(self) -> Seen:
+        """What there is, for `core.scaling`."""
+        share, generation = self.share, self._generation
+        if share.failures and any(worker.fruitful for worker in self.workers):
+            share.prospered()
+        demand, retiring, held = len(self._waiting), 0, []
+        for worker in self.workers:
+            demand += worker.lanes
+            held.append(Held(worker.since_ns, worker.idle_since_ns if not worker.lanes else None))
+        for worker in self._alive:
+            if worker.state is State.RETIRING:
+                demand += worker.lanes
+                retiring += 1
+        if not self._is_started:
+            demand += not self._hatched and self._where(self.config) != protocol.ZYGOTE
+        coming = 0 if generation is None else generation.coming
+        return Seen(demand, coming, retiring, held, generation is not None and generation.can_make)
+
+    def grow(self, count: int) -> None:
+        """Make workers; `seen` has just said that they can be made."""
+        assert self._generation is not None
+        for _ in range(count):
+            self._generation.make()
+
+    def retire(self, numbers: list[int], reason: str) -> None:
+        """Retire some of `workers`, named by their indices as they are now."""
+        for worker in [self.workers[number] for number in numbers]:
+            worker.retire(reason)
+
+    # ---- what generations ask and tell
+
+    def make_worker(self, config: FunctionConfig) -> tuple[Worker, bool]:
+        """See `Home`."""
+        index, fresh = self._numbers.take()
+        environment = None
         try:
+            environment = self._keeper.worker(config.limits)
             worker = Worker(
                 self._reaper,
                 self.workers,
@@ -343,103 +329,137 @@ class Function:
                 timeout_s=config.timeout_s,
                 debug=config.debug,
                 fold=self._fold,
+                left=self._left,
             )
-        except OSError:
-            environment.close()
+        except BaseException:
+            if environment is not None:
+                environment.close()
+            self._numbers.give(index, died=False)
             raise
-        self._tokens += 1
-        token = self._tokens
-        try:
-            asked_ns = time.monotonic_ns()
-            born = await link.spawn(token, index, worker.birth_fds)
-            if born is None:
-                return False
-            worker.born(*born)
-            if self._where_init_is_done != protocol.ZYGOTE or self._begins is not None:
-                if not await self._finish_init(worker, link, token):
-                    return False
-                if self._where_init_is_done != protocol.ZYGOTE:
-                    self.init_log = worker.take_log().text
-                elif self._begins == protocol.RESTORE:
-                    worker.restore_ns = time.monotonic_ns() - asked_ns
-            worker.environment.initialised()
-            self._enlist(worker)
-            await self._wait_ended(worker, link)
-            worker.bury(await link.exit_detail(token))
-            return worker.fruitful or bool(worker.retired_for)
-        finally:
-            worker.close()
-            link.forget(token)
+        self._alive.add(worker)
+        self._numbered.add(worker)
+        return worker, fresh
 
-    def _enlist(self, worker: Worker) -> None:
-        worker.enlist()
+    def has_room(self, generation: Generation) -> bool:
+        """See `Home`."""
+        if generation is not self._generation:
+            return False
+        retiring = sum(worker.state is State.RETIRING for worker in self._alive)
+        return len(self.workers) + retiring < self.config.maximum
+
+    async def wait_moved(self) -> None:
+        """See `Home`."""
+        await self._moved.wait()
+
+    def moved(self) -> None:
+        """See `Home`."""
+        self._tell()
+
+    def enlisted(self, worker: Worker) -> None:
+        """See `Home`."""
         self.fault = None
         self._hatched += 1
+        if self._generation is not None:
+            self.init_log = self._generation.init_log
+        self._settle()
+        self._tell()
+
+    def ended(self, worker: Worker, *, with_zygote: bool) -> None:
+        """See `Home`."""
+        self._alive.discard(worker)
+        if worker in self._numbered:
+            self._numbered.discard(worker)
+            self._numbers.give(worker.index, died=False)
+        if worker.since_ns and not with_zygote:
+            if worker.fruitful or worker.retired_for:
+                self.share.prospered()
+            else:
+                self.share.failed(time.monotonic_ns())
+        self._tell()
+
+    def fail(self, generation: Generation, error: StreamfnError) -> None:
+        """See `Home`."""
+        if generation.timed_out and not self._slow:
+            self._slow = True
+            limit_s = self._init_limit_s(generation.config)
+            if limit_s > generation.limit_s:  # it is given a second try
+                generation.limit_s = limit_s
+                self._tell()
+                return
+        if generation is self._generation:
+            self._fail(error)
+        else:
+            generation.error = error
+        self._tell()
+
+    def _fail(self, error: StreamfnError) -> None:
+        """Note that no worker could be made.  At the start that is the end; later it is tried again."""
+        self.fault = error
+        self.share.failed(time.monotonic_ns())
         if self._is_started:
+            self._reaper.tell()
+        else:
+            self._scope.cancel()
+
+    @property
+    def _is_started(self) -> bool:
+        return self._settled.is_set() and not self._ended.is_set()
+
+    def _settle(self) -> None:
+        """Say that the function stands, if it does."""
+        config, generation = self.config, self._generation
+        if generation is None or self._hatched < config.minimum:
+            return
+        if self._hatched or generation.where == protocol.ZYGOTE or not config.maximum:
             self._settled.set()
 
-    async def _wait_ended(self, worker: Worker, link: ZygoteLink) -> None:
-        async def follow_zygote() -> None:
-            await link.wait_gone()
-            worker.kill()
+    def _left(self, worker: Worker) -> None:
+        """A worker takes nothing more.  If it dies, whoever replaces it goes on under its number."""
+        if not worker.retired_for:
+            self._numbered.discard(worker)
+            self._numbers.give(worker.index, died=True)
+        self._tell()
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(follow_zygote)
-            await worker.wait_ended()
-            nursery.cancel_scope.cancel()
+    def _tell(self) -> None:
+        self._moved.set()
+        self._moved = trio.Event()
+        self._scaler.stir()
 
-    async def _finish_init(self, worker: Worker, link: ZygoteLink, token: int) -> bool:
-        """Wait for the Init that a worker does itself, or what it begins with.  False, and noted, if it failed."""
-        message: protocol.Message | None = None
-        out_of_memory = functools.partial(worker.kill, FailureKind.OUT_OF_MEMORY)
-        with trio.move_on_after(self._init_limit_s) as scope:
-            async with self._watched(worker.environment, out_of_memory):
-                await trio.lowlevel.wait_readable(worker.control.fileno())
-            try:
-                message = protocol.receive(worker.control, protocol.OF_ITSELF)
-            except (protocol.Garbled, BlockingIOError):
-                worker.kill()
-        if scope.cancelled_caught:
-            error = self._too_slow()
-        elif message is None:
-            await self._wait_ended(worker, link)
-            error = exited_in_init(await link.exit_detail(token), out_of_memory=worker.environment.ran_out())
-        elif message.fields.get("op") == "ready":
-            return True
+
+class _Numbers:
+    """The numbers of workers, small ones first: a process that died is replaced under its own."""
+
+    def __init__(self) -> None:
+        self._taken: set[int] = set()
+        self._orphaned: set[int] = set()
+
+    def take(self) -> tuple[int, bool]:
+        """A number that is free, and whether it begins anew with it."""
+        if self._orphaned:
+            number, fresh = min(self._orphaned), False
+            self._orphaned.discard(number)
         else:
-            error = import_error(str(message.fields.get("document")))
-        log = worker.take_log().text
-        if isinstance(error, HandlerImportError):
-            error.log = log
-        self._fail(error)
-        return False
+            number = next(n for n in range(len(self._taken) + 1) if n not in self._taken)
+            fresh = True
+        self._taken.add(number)
+        return number, fresh
+
+    def give(self, number: int, *, died: bool) -> None:
+        """The number's process is gone; if it died, its environment may go on."""
+        self._taken.discard(number)
+        if died:
+            self._orphaned.add(number)
 
 
-def _named(function: Callable[..., object]) -> str:
-    return str(getattr(function, "__qualname__", repr(function)))
+def _load(worker: Worker) -> tuple[int, int]:
+    return worker.lanes, worker.in_flight
 
 
-def import_error(text: str) -> HandlerImportError:
-    """Make the exception of an error document."""
-    document: Any
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
-        document = None
-    if not isinstance(document, dict):
-        document = {"errorMessage": text}
-    message = document.get("errorMessage")
-    return HandlerImportError(message if isinstance(message, str) else "", document)
-
-
-def exited_in_init(detail: str, *, out_of_memory: bool) -> HandlerImportError:
-    """Make the exception for a process that ended in Init, in Lambda's words."""
-    reason = "without providing a reason" if detail == "exit status 0" else f"with error: {detail}"
-    text = f"Runtime exited {reason}"
-    kind = "Runtime.OutOfMemory" if out_of_memory else "Runtime.ExitError"
-    return HandlerImportError(f"Init: {text}", {"errorType": kind, "errorMessage": text})
-
-
-def _pause_s(barren: int) -> float:
-    """Give the pause after `barren` attempts in a row of which nothing came."""
-    return min(_PAUSE_S_MAX, _PAUSE_S * 2.0 ** (barren - 1)) if barren else 0.0
+def _bounds(config: FunctionConfig, where: str) -> Bounds:
+    return Bounds(
+        minimum=config.minimum,
+        maximum=config.maximum,
+        reserved=config.reserved,
+        idle_ns=round(config.idle_s * 1e9),
+        starting_max=STARTING_MAX if where == protocol.ZYGOTE else STARTING_INITS_MAX,
+    )

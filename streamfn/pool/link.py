@@ -133,14 +133,16 @@ class ZygoteLink:
             return None
         return pid
 
-    async def spawn(self, token: int, index: int, fds: Sequence[int]) -> tuple[int, int] | None:
+    async def spawn(self, token: int, index: int, fds: Sequence[int], *, fresh: bool) -> tuple[int, int] | None:
         """Fork a worker with these descriptors: its pid and (the caller's) pidfd.  None: the zygote is gone.
+
+        `fresh` says whether the execution environment `index` begins with it, or goes on after its process has died.
 
         OSError if the system refuses the fork.  `forget` the token in the end, whatever happens.
         """
         expected = self._expected[token] = _Expected()
         try:
-            await self._send({"op": "spawn", "token": token, "index": index}, fds)
+            await self._send({"op": "spawn", "token": token, "index": index, "fresh": fresh}, fds)
             with trio.move_on_after(_SPAWN_S) as scope:
                 await expected.spawned.wait()
         except BaseException:
@@ -152,6 +154,10 @@ class ZygoteLink:
         if expected.error:
             raise OSError(expected.error)
         return (expected.pid, expected.pidfd) if expected.pid else None
+
+    async def wipe(self, index: int) -> None:
+        """Tell the zygote that the execution environment `index` is over: what it kept for it goes."""
+        await self._send({"op": "wipe", "index": index}, [])
 
     async def exit_detail(self, token: int) -> str:
         """Say how a worker ended, once it has."""

@@ -9,9 +9,11 @@ import trio
 
 from streamfn.errors import PoolClosed
 from streamfn.pool import request_id
+from streamfn.pool.config import FunctionConfig
 from streamfn.pool.confine.environment import Keeper
-from streamfn.pool.function import Function, FunctionConfig
+from streamfn.pool.function import Function
 from streamfn.pool.reaper import Reaper
+from streamfn.pool.scaler import Scaler
 
 
 class Pool:
@@ -20,12 +22,13 @@ class Pool:
     `request_base` goes to the workers with the settings: both sides make the same request id of it.
     """
 
-    def __init__(self, nursery: trio.Nursery, reaper: Reaper, keeper: Keeper, *, fold: bool) -> None:
+    def __init__(self, nursery: trio.Nursery, reaper: Reaper, keeper: Keeper, scaler: Scaler, *, fold: bool) -> None:
         self.functions: list[Function] = []
         self.request_base = request_id.new_base()
         self._nursery = nursery
         self._reaper = reaper
         self._keeper = keeper
+        self._scaler = scaler
         self._fold = fold
         self._closed = False
 
@@ -41,19 +44,33 @@ class Pool:
     def on_round(self, callback: Callable[[], None]) -> None:
         self._reaper.on_round = callback
 
+    @property
+    def concurrency(self) -> int | None:
+        """How many workers all functions may have together, None: as many as each may have.
+
+        Functions share what is not reserved or provisioned: see `core.scaling`.  Set it before they are started.
+        """
+        return self._scaler.concurrency
+
+    @concurrency.setter
+    def concurrency(self, concurrency: int | None) -> None:
+        self._scaler.concurrency = concurrency
+
     def request_id(self, invocation: int) -> str:
         """Give the request id of an invocation of this pool."""
         return request_id.request_id(self.request_base, invocation)
 
     async def start(self, config: FunctionConfig) -> Function:
-        """Start a function and wait until all its workers are ready.
+        """Start a function and wait until as many workers are ready as are to be at least.
 
-        Raises HandlerImportError if its Init fails or takes over 10 s, FailedError if processes cannot be
-        made, RefusedError for a callable that cannot be forked, PoolClosed.  Cancelled, it leaves nothing.
+        Raises HandlerImportError if its Init fails or takes too long (10 s, and then once more for as long as the
+        timeout), FailedError if processes cannot be made, RefusedError for a callable that cannot be forked and where
+        the pool's concurrency is not enough, PoolClosed.  Cancelled, it leaves nothing.
         """
         if self._closed:
             raise PoolClosed("the pool is closed")
-        function = Function(config, self._reaper, self._keeper, fold=self._fold)
+        function = Function(config, self._reaper, self._keeper, self._scaler, fold=self._fold)
+        self._scaler.add(function)
         self._nursery.start_soon(function.run, name=f"function {config.name}")
         self.functions.append(function)
         try:
@@ -80,12 +97,12 @@ async def open_pool(*, fold: bool = True) -> AsyncIterator[Pool]:
     With `fold` false every success is told by `LaneClient.completed`, with its response.
     What the body raises comes out as it is, in no exception group.
     """
-    reaper = Reaper()
-    keeper = Keeper()
+    reaper, keeper, scaler = Reaper(), Keeper(), Scaler()
     error: BaseException | None = None
     try:
         async with trio.open_nursery() as nursery:
-            pool = Pool(nursery, reaper, keeper, fold=fold)
+            pool = Pool(nursery, reaper, keeper, scaler, fold=fold)
+            nursery.start_soon(scaler.run)
             nursery.start_soon(reaper.run)
             nursery.start_soon(reaper.tick)
             try:

@@ -3,7 +3,8 @@
     runtime -> zygote   {"op": "init", "main", "settings", "runtime_pid", "code_dir", "debug", "init",
                          "limits", "isolation", "holding", "workers", "folder"}
                                                              [the runtime's pidfd, doors of a control group...]
-                        {"op": "spawn", "token", "index"}    [ring memfd, doorbell, log, side, control, doors...]
+                        {"op": "spawn", "token", "index", "fresh"}
+                                                             [ring memfd, doorbell, log, side, control, doors...]
                         {"op": "wipe", "index"}              the environment of that number is over, its files go
     zygote -> runtime   {"op": "ready", "begins", "no_tmp"}  what each worker does before it is ready (below), or null;
                                                              why its files are in a directory of `folder`, or null

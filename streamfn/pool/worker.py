@@ -14,6 +14,7 @@ import os
 import signal
 import time
 from collections import deque
+from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -51,10 +52,15 @@ class State(Enum):
     DEAD = "dead"
 
 
+def _nobody(worker: Worker) -> None:
+    return None
+
+
 class Worker:
     """A worker process and what we keep for it.
 
-    `roster` is the list of ready workers it enters and leaves.  All of it belongs to the Trio thread.
+    `roster` is the list of ready workers it enters and leaves; of its leaving, `left` is told.  All of it belongs
+    to the Trio thread.
     """
 
     def __init__(
@@ -67,6 +73,7 @@ class Worker:
         timeout_s: float | None,
         debug: bool,
         fold: bool,
+        left: Callable[[Worker], None] = _nobody,
     ) -> None:
         """Make the rings and files.  OSError when there is no memory or no descriptor for them.
 
@@ -84,7 +91,10 @@ class Worker:
         self.armed = False
         self.rings = 0  # since its last answer
         self.fold = fold
-        self.fruitful = False  # it has answered an invocation
+        self.fruitful = False  # it has begun an invocation
+        self.since_ns = 0  # when it became ready
+        self.idle_since_ns = 0  # when the last lane stood up
+        self.init_ns = 0  # how long its Init took
         self.retired_for = ""  # why it was retired
         self.restore_ns: int | None = None  # from asking for its fork to the end of the hooks behind it; None: no hooks
         self.staged: deque[list[Any]] = deque()  # [seat, first invocation, count], oldest first
@@ -97,6 +107,7 @@ class Worker:
         self._detail = ""
         self._reaper = reaper
         self._roster = roster
+        self._left = left
         self._timeout_ns = None if timeout_s is None else round(timeout_s * 1e9)
         self._printed_ns = 0
         self._pidfd = -1
@@ -133,12 +144,15 @@ class Worker:
         self.environment.born(pid)
         self.environment.entered()
         self._forget_far_ends()
+        if self.state is not State.STARTING:  # it was killed before it was there
+            self._send_kill()
 
     def enlist(self) -> None:
         """Begin to take entries."""
         assert self.state is State.STARTING, self.state
         self.state = State.READY
         self.ready = True
+        self.since_ns = self.idle_since_ns = time.monotonic_ns()
         self._roster.append(self)
         self._reaper.admit(self)
 
@@ -174,6 +188,8 @@ class Worker:
             self.seats[slot] = None
             self._free.append(slot)
             self.lanes -= 1
+            if not self.lanes:
+                self.idle_since_ns = time.monotonic_ns()
 
     def knows(self, segment_id: int) -> bool:
         """Whether the segment has been introduced and not retired since."""
@@ -304,6 +320,9 @@ class Worker:
         self._leave_roster()
         self.state = State.DRAINING
         self.environment.peak_mb()  # later there is nothing to be seen any more
+        self._send_kill()
+
+    def _send_kill(self) -> None:
         if self._pidfd >= 0:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
@@ -330,6 +349,7 @@ class Worker:
             assert seat is not None
             self.answered(seat, 1)
             if entry.outcome == lib.SF_ERROR:
+                self.fruitful = True
                 output = self.take_log()
                 answer = Answer(
                     invocation=entry.first_invocation,
@@ -387,6 +407,7 @@ class Worker:
             self.ready = False
             self._roster.remove(self)
             self._reaper.tell()
+            self._left(self)
 
     def _forget_far_ends(self) -> None:
         self._far.close()

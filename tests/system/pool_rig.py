@@ -13,7 +13,8 @@ import toy_worker as toy
 import trio
 
 from streamfn._native import ffi
-from streamfn.pool.function import Function, FunctionConfig
+from streamfn.pool.config import FunctionConfig
+from streamfn.pool.function import Function
 from streamfn.pool.lane import Answer, FailureKind, LaneSeat
 from streamfn.pool.worker import Worker
 

@@ -47,7 +47,7 @@ async def test_an_idle_mapping_costs_no_cpu(tmp_path, monkeypatch):
 
 @trio_test
 async def test_every_retired_segment_is_unmapped_although_the_ring_is_full(tmp_path, monkeypatch):
-    opened, retire, owed, retired = ShardWriter.open.__func__, Worker.retire, 0, 0
+    opened, retire, owed, retired = ShardWriter.open.__func__, Worker.let_go, 0, 0
 
     def small(cls, shard, **options):
         return opened(cls, shard, **{**options, "segment_bytes": 1 << 19})
@@ -59,7 +59,7 @@ async def test_every_retired_segment_is_unmapped_although_the_ring_is_full(tmp_p
         owed += self.owes
 
     monkeypatch.setattr(ShardWriter, "open", classmethod(small))
-    monkeypatch.setattr(Worker, "retire", counted)
+    monkeypatch.setattr(Worker, "let_go", counted)
     monkeypatch.setattr(ShardLane, "_room", lambda self, worker: worker.room)
     async with one_mapping(tmp_path, "noop", batch_size=1) as (session, mapping):
         for _ in range(12):

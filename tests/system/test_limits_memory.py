@@ -13,9 +13,9 @@ from pool_rig import Lane, config, replaced
 from trio.testing import trio_test
 
 from streamfn.errors import HandlerImportError
+from streamfn.pool.config import FunctionConfig
 from streamfn.pool.confine import cgroup
 from streamfn.pool.confine.limits import Limits
-from streamfn.pool.function import FunctionConfig
 from streamfn.pool.lane import FailureKind
 from streamfn.pool.pool import open_pool
 

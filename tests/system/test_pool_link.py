@@ -36,7 +36,7 @@ class Scene:
 
     async def spawn(self, token: int = 1) -> tuple[int, int] | None:
         try:
-            return await self.link.spawn(token, 0, [])
+            return await self.link.spawn(token, 0, [], fresh=True)
         finally:
             self.link.forget(token)
 
@@ -131,7 +131,7 @@ async def test_a_second_process_for_one_worker_ends_the_zygote() -> None:
             pidfd = os.pidfd_open(member)
             stage.say([pidfd], op="spawned", token=1, pid=member)
             os.close(pidfd)
-        born = await stage.link.spawn(1, 0, [])
+        born = await stage.link.spawn(1, 0, [], fresh=True)
         await stage.link.wait_gone()
         assert born is not None
         os.close(born[1])
@@ -146,7 +146,7 @@ async def test_an_end_that_no_process_has_ends_the_zygote(status: int) -> None:
         pidfd = os.pidfd_open(stage.family[0])
         stage.say([pidfd], op="spawned", token=1, pid=stage.family[0])
         os.close(pidfd)
-        born = await stage.link.spawn(1, 0, [])
+        born = await stage.link.spawn(1, 0, [], fresh=True)
         assert born is not None
         os.close(born[1])
         stage.far.sendall(json.dumps({"op": "exited", "token": 1, "status": status}).encode())

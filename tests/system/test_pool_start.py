@@ -23,7 +23,7 @@ from streamfn import limits
 from streamfn.errors import FailedError, HandlerImportError, RefusedError
 from streamfn.pool import function as function_module
 from streamfn.pool import linux, protocol
-from streamfn.pool.function import FunctionConfig
+from streamfn.pool.config import FunctionConfig
 from streamfn.pool.pool import open_pool
 
 
@@ -70,7 +70,7 @@ async def test_a_main_that_raises_or_is_not_there_is_told_with_its_trace() -> No
 @trio_test
 async def test_an_init_that_takes_too_long_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "INIT_TIMEOUT_S", 0.3)
-    error = await refused(config(settings={"init": "hang"}))
+    error = await refused(config(timeout_s=0.2, settings={"init": "hang"}))
     assert error.document["errorType"] == "Sandbox.Timedout"
 
 
@@ -140,7 +140,7 @@ async def test_an_init_that_fails_in_the_worker_fails_the_start(
     how: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "INIT_TIMEOUT_S", 0.5)
-    error = await refused(config(settings={"init": how, "count": str(tmp_path / "count")}))
+    error = await refused(config(timeout_s=0.3, settings={"init": how, "count": str(tmp_path / "count")}))
     assert str(error) == text
     assert error.log == b"init prints\n"
 
