@@ -64,6 +64,7 @@ COMMANDS = {
     "verify": _Entry("verify", "verify", "Check every byte of the log; repair nothing."),
     "repair": _Entry("verify", "repair", "Do what verify proposes, after a backup."),
     "delete": _Entry("deleting", "delete", "Delete a stream with all its records."),
+    "doctor": _Entry("doctor", "doctor", "Say what this machine allows: isolation levels, limits."),
 }
 
 _EPILOG = """\b

@@ -81,7 +81,12 @@ class Shape(NamedTuple):
 Shapes = Mapping[str, Shape]
 _FAILED = Shape({"document": str}, 0)
 # By `op`: what a zygote may say of its Init, what it may say then, and what a worker may say of its own Init.
-OF_INIT: Shapes = {"ready": Shape({}, 0), "failed": _FAILED, "unforkable": Shape({"reason": str}, 0)}
+OF_INIT: Shapes = {
+    "ready": Shape({}, 0),
+    "failed": _FAILED,
+    "unwalled": Shape({"reason": str}, 0),
+    "unforkable": Shape({"reason": str}, 0),
+}
 OF_WORKERS: Shapes = {
     "spawned": Shape({"token": int, "pid": int}, 1),
     "refused": Shape({"token": int, "reason": str}, 0),

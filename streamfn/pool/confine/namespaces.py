@@ -28,7 +28,7 @@ from streamfn.pool.confine.privileges import (
     unshare_mapping_all,
 )
 
-_OUTER = linux.CLONE_NEWUSER | linux.CLONE_NEWNS | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
+_OUTER = linux.CLONE_NEWNS | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
 
 
 class Keeper:
@@ -65,20 +65,24 @@ class Keeper:
 
 
 def enter_outer(*, network: bool) -> Keeper:
-    """Put this process into the outer namespaces, its next children into their PID namespace.  OSError.
-
-    All user ids of the machine stay what they are if root asks, its own id if somebody else does.
-    """
-    flags = _OUTER | (0 if network else linux.CLONE_NEWNET)
-    if os.geteuid() == 0:
-        unshare_mapping_all(flags)
-    else:
-        uid, gid = os.geteuid(), os.getegid()
-        linux.unshare(flags)
-        map_ids("self", f"{uid} {uid} 1", f"{gid} {gid} 1")
+    """Put this process into the outer namespaces, its next children into their PID namespace.  OSError."""
+    enter_user(_OUTER | (0 if network else linux.CLONE_NEWNET))
     keeper = Keeper()
     _live_with(keeper)
     return keeper
+
+
+def enter_user(flags: int = 0) -> None:
+    """Enter a new user namespace, and with it those that `flags` name.  OSError.
+
+    All user ids of the machine stay what they are if root asks, its own id if somebody else does.
+    """
+    if os.geteuid() == 0:
+        unshare_mapping_all(linux.CLONE_NEWUSER | flags)
+    else:
+        uid, gid = os.geteuid(), os.getegid()
+        linux.unshare(linux.CLONE_NEWUSER | flags)
+        map_ids("self", f"{uid} {uid} 1", f"{gid} {gid} 1")
 
 
 def _live_with(keeper: Keeper) -> None:

@@ -15,10 +15,10 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from streamfn.pool import linux
-from streamfn.pool.confine import seccomp
+from streamfn.pool.confine import idmap, seccomp
 
 _SYSTEM = (
     "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store",
@@ -45,16 +45,29 @@ _RDONLY, _NOSUID, _NODEV = 1, 2, 4
 DEFAULT_STORAGE_BYTES = 512 * 1024 * 1024  # Lambda's EphemeralStorage where nothing is said
 
 
+def set_read_only(target: str) -> None:
+    """Make a mount, and those below it, read only, without devices and setuid."""
+    _set_attributes(target, _RDONLY | _NOSUID | _NODEV)
+
+
 class Unshowable(Exception):
     """A path cannot be shown; the text says which and why."""
 
 
-def build(readable: Iterable[str], hidden: Iterable[str], *, network: bool, storage_bytes: int | None) -> None:
+def build(
+    readable: Iterable[str],
+    hidden: Iterable[str],
+    mounts: Mapping[str, int],
+    *,
+    network: bool,
+    storage_bytes: int | None,
+) -> None:
     """Make the view, and make it the root of this process, in a mount namespace of its own.
 
     `readable` are absolute paths; those that do not exist are left out.  `hidden` are directories that are empty in
-    it.  The process needs CAP_SYS_ADMIN over its mount namespace, and to be in the PID namespace that /proc is to show.
-    OSError names the path of what is refused; Unshowable.
+    it.  `mounts` are what to show of some of them instead of what is there: see `idmap`.  The process needs
+    CAP_SYS_ADMIN over its mount namespace, and to be in the PID namespace that /proc is to show.  OSError names the
+    path of what is refused; Unshowable.
     """
     os.umask(0o022)
     uid, gid = sandbox_ids()  # as /proc says, which is covered in a moment
@@ -65,7 +78,7 @@ def build(readable: Iterable[str], hidden: Iterable[str], *, network: bool, stor
     _pivot(_BASE, _BASE + _OLD)
     os.chdir("/")
     linux.mount("tmpfs", _NEW, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=755,size=16m")
-    view = _View()
+    view = _View(mounts)
     for name in ("/proc", "/dev", "/etc", "/tmp"):
         os.mkdir(_NEW + name)
     mount_tmp(_NEW + "/tmp", storage_bytes)
@@ -97,7 +110,8 @@ def mount_tmp(target: str, storage_bytes: int | None) -> None:
 class _View:
     """The new root while it is being made: `_OLD` and `_NEW` are the old one and the new one."""
 
-    def __init__(self) -> None:
+    def __init__(self, mounts: Mapping[str, int]) -> None:
+        self._mounts = mounts
         self._shown: list[str] = []
 
     def show(self, path: str) -> None:
@@ -115,8 +129,11 @@ class _View:
             os.makedirs(target, exist_ok=True)
         else:
             self._make_file(real, b"")
-        linux.mount(_OLD + real, target, flags=linux.MS_BIND | linux.MS_REC)
-        _set_attributes(target, _RDONLY | _NOSUID | _NODEV)
+        if real in self._mounts:
+            idmap.attach(self._mounts[real], target)
+        else:
+            linux.mount(_OLD + real, target, flags=linux.MS_BIND | linux.MS_REC)
+        set_read_only(target)
         self._shown.append(real)
 
     def copy(self, path: str) -> None:

@@ -11,6 +11,7 @@ ends, as the zygote did.  It ends the zygote when the runtime ends, and is itsel
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import select
@@ -18,13 +19,13 @@ import signal
 import site
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 import streamfn
 from streamfn.pool import boot, linux, protocol
-from streamfn.pool.confine import landlock, namespaces, seccomp, view
+from streamfn.pool.confine import idmap, landlock, namespaces, seccomp, view
 from streamfn.pool.confine.isolation import Isolation
 
 _KEYCTL_JOIN_SESSION_KEYRING = 1
@@ -76,16 +77,14 @@ def _stand(fields: Mapping[str, Any], control: int) -> int:
         os._exit(1)
     readable = [*isolation.readable, *python_paths(fields["environment"])]
     warden = os.pidfd_open(os.getpid())
-    if landlock.abi() == 0:
-        raise Unwalled("this kernel has no landlock")
-    if seccomp.machine() is None:
-        raise Unwalled(f"no seccomp filter is known for {os.uname().machine}")
-    with _step("namespaces of its own"):
-        keeper = namespaces.enter_outer(network=isolation.network)
+    user, _ = view.sandbox_ids()
+    mounts = idmap.swapped(readable, user) if os.geteuid() == 0 and user else {}
+    keeper = enter(network=isolation.network)
     pid = os.fork()
     if pid == 0:
-        _become_zygote(fields, isolation, readable, control, warden)
-    os.close(control)
+        _become_zygote(fields, isolation, readable, mounts, control, warden)
+    for fd in (control, *mounts.values()):
+        os.close(fd)
     linux.prctl(linux.PR_SET_DUMPABLE, 0)
     zygote = os.pidfd_open(pid)
     poller = select.poll()
@@ -99,22 +98,18 @@ def _stand(fields: Mapping[str, Any], control: int) -> int:
 
 
 def _become_zygote(
-    fields: Mapping[str, Any], isolation: Isolation, readable: list[str], control: int, warden: int
+    fields: Mapping[str, Any],
+    isolation: Isolation,
+    readable: list[str],
+    mounts: Mapping[str, int],
+    control: int,
+    warden: int,
 ) -> NoReturn:
     try:
         _die_with(warden)
-        with _step("its own view of the file system"):
-            view.build(readable, isolation.hidden, network=isolation.network, storage_bytes=fields["storage_bytes"])
-        keyctl = seccomp.number("keyctl")
-        with contextlib.suppress(OSError):  # a kernel without keys
-            linux.syscall(keyctl or 0, _KEYCTL_JOIN_SESSION_KEYRING, None)
-        with _step("giving up what its user may do"):
-            namespaces.become_unprivileged()
+        raise_wall(isolation, readable, mounts, storage_bytes=fields["storage_bytes"])
         _die_with(warden)  # it has been forgotten with the capabilities
         os.close(warden)
-        with _step("a seccomp filter"):
-            truncate = landlock.abi() >= landlock.ABI_TRUNCATE
-            seccomp.install(seccomp.outer(network=isolation.network, truncate=truncate))
         code_dir = fields["code_dir"]
         try:
             os.chdir(code_dir)
@@ -132,6 +127,31 @@ def _become_zygote(
         _refuse(control, f"the Python interpreter {sys.executable} cannot be started in it: {error}")
     finally:
         os._exit(1)
+
+
+def raise_wall(
+    isolation: Isolation, readable: Iterable[str], mounts: Mapping[str, int], *, storage_bytes: int | None
+) -> None:
+    """In the first child behind `namespaces.enter_outer`: everything else of the outer wall.  Unwalled, Unshowable."""
+    with _step("a view of the file system of its own"):
+        view.build(readable, isolation.hidden, mounts, network=isolation.network, storage_bytes=storage_bytes)
+    with contextlib.suppress(OSError):  # a kernel without keys
+        linux.syscall(seccomp.number("keyctl") or 0, _KEYCTL_JOIN_SESSION_KEYRING, None)
+    with _step("giving up what its user may do"):
+        namespaces.become_unprivileged()
+    with _step("a seccomp filter"):
+        seccomp.install(seccomp.outer(network=isolation.network, truncate=landlock.abi() >= landlock.ABI_TRUNCATE))
+
+
+def enter(*, network: bool) -> namespaces.Keeper:
+    """See `namespaces.enter_outer`; Unwalled says what this machine lacks."""
+    if landlock.abi() == 0:
+        raise Unwalled("this kernel has no landlock")
+    if seccomp.machine() is None:
+        raise Unwalled(f"no seccomp filter is known for {os.uname().machine}")
+    os.chdir("/")  # the keeper is seen from inside, and what it stands in should lead nowhere
+    with _step("namespaces of its own"):
+        return namespaces.enter_outer(network=network)
 
 
 def _unreadable(code_dir: str, error: OSError) -> str:
@@ -153,8 +173,14 @@ def _step(name: str) -> Any:
     try:
         yield
     except OSError as error:
-        place = f" ({os.fsdecode(error.filename)})" if error.filename else ""
-        raise Unwalled(f"this machine does not allow {name}: {error.strerror}{place}") from error
+        raise Unwalled(f"this machine does not allow {name}: {words(error)}") from error
+
+
+def words(error: OSError) -> str:
+    """What the system said, and of which file."""
+    # Of namespaces the kernel's text for ENOSPC, "No space left on device", speaks of disks.
+    text = "no more may be made (/proc/sys/user/max_*)" if error.errno == errno.ENOSPC else error.strerror
+    return f"{text or error}{f' ({os.fsdecode(error.filename)})' if error.filename else ''}"
 
 
 def _refuse(control: int, reason: str) -> None:
