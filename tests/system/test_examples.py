@@ -16,6 +16,8 @@ SAYS = {
     "trio_pipeline.py": r"last request id: [0-9a-f-]{36}\n\{'/\d': \d+, .*\}\n",
     "beside_asyncio.py": r"put 30 records, the last one as \d{56}\n30 records; the loop was free for \d+ ticks\n",
     "windows.py": r"12:00 \{.*\}\n12:01 \{.*\}\n12:02 \{'south': 2335, 'north': 4700\}\n",
+    "enrich.py": r"(ann \(NO\), bob \(CH\) after 2 look-ups\n){2}eve \(PT\), ann \(NO\) after 3 look-ups\n",
+    "columns.py": r"(1000 \{('sensor-\d': \d+\.\d+(, )?){3}\}\n){3}",
     "notebook_callable.py": r"(\d words, long ones: .*\n){3}5 records in all\n",
 }
 
@@ -29,7 +31,7 @@ def run(*command, cwd):
 
 
 def test_every_example_is_run_here():
-    assert {path.name for path in EXAMPLES.glob("*.py")} == {*SAYS, "app.py", "test_app.py"}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {*SAYS, "app.py", "test_app.py", "test_forms.py"}
     assert all(name in (EXAMPLES / "README.md").read_text() for name in SAYS)
 
 
@@ -50,10 +52,11 @@ def test_the_script_delivers_only_what_is_new_when_it_is_run_again(tmp_path):
         assert done.stdout.startswith("1000 records in "), done.stderr
 
 
-def test_the_plain_handler_s_own_tests_pass(tmp_path):
-    done = run("-m", "pytest", "-q", "-p", "no:cacheprovider", EXAMPLES / "test_app.py", cwd=tmp_path)
+def test_the_handlers_own_tests_pass(tmp_path):
+    files = sorted(EXAMPLES.glob("test_*.py"))
+    done = run("-m", "pytest", "-q", "-p", "no:cacheprovider", *files, cwd=tmp_path)
     assert done.returncode == 0, done.stdout
-    assert "4 passed" in done.stdout
+    assert "6 passed" in done.stdout
 
 
 def test_the_plain_handler_runs_by_the_commands_in_its_docstring(tmp_path):
