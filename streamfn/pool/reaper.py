@@ -23,6 +23,8 @@ from streamfn.pool.logs import NO_OUTPUT, Output
 from streamfn.pool.worker import Worker
 
 TICK_S = 0.02
+# How often a pool without work looks at what its workers have printed: once for all of them.
+IDLE_TICK_S = 0.32
 # With fewer staged than this the runtime is woken by each answer.
 DEEP = 4
 # A worker rings once for an answer, and that may have been taken already; one that rings so often for nothing wants
@@ -116,6 +118,8 @@ class Reaper:
                 self.reap(worker)
             if worker.owes:
                 worker.pay()
+            if worker.is_cut_off:
+                worker.retire("its handler has closed our socket")
         if self._news:
             self._news = False
             self.on_round()
@@ -187,12 +191,25 @@ class Reaper:
     async def tick(self) -> NoReturn:
         """Look after what is in flight, every TICK_S, until cancelled."""
         while True:
-            await self._tick_wanted.wait()
+            await self._idle()
             while any(worker.in_flight or worker.chores for worker in self._workers):
                 await trio.sleep(TICK_S)
                 self._look()
             self._ticking = False
             self._tick_wanted = trio.Event()
+
+    async def _idle(self) -> None:
+        """Wait until something is in flight.
+
+        Threads and children that handlers have left behind may print meanwhile: whoever does is looked at as often as
+        when it runs, and whoever does not is looked at now and then.
+        """
+        pause_s = TICK_S
+        while not self._tick_wanted.is_set():
+            with trio.move_on_after(pause_s):
+                await self._tick_wanted.wait()
+            printed = [worker.shed_log() for worker in self._workers]
+            pause_s = TICK_S if any(printed) else min(2 * pause_s, IDLE_TICK_S)
 
     def _look(self) -> None:
         now_ns = time.monotonic_ns()

@@ -91,6 +91,7 @@ class Worker:
         self.armed = False
         self.rings = 0  # since its last answer
         self.fold = fold
+        self.is_cut_off = False  # its socket is closed: the reaper retires it
         self.fruitful = False  # it has begun an invocation
         self.since_ns = 0  # when it became ready
         self.idle_since_ns = 0  # when the last lane stood up
@@ -110,6 +111,7 @@ class Worker:
         self._left = left
         self._timeout_ns = None if timeout_s is None else round(timeout_s * 1e9)
         self._printed_ns = 0
+        self._log_seen = 0
         self._pidfd = -1
         with contextlib.ExitStack() as undo:
             size = lib.sf_ring_bytes(limits.RING_CAPACITY, limits.ARENA_BYTES)
@@ -204,7 +206,11 @@ class Worker:
             raise trio.WouldBlock
         try:
             protocol.send_bytes(self.control, segment_message(segment_id, header), [fd])
-        except OSError as error:  # full, gone, or the kernel is short of memory or of descriptors in flight
+        except (BrokenPipeError, ConnectionResetError) as error:  # a handler has closed it
+            self.is_cut_off = True
+            self._reaper.tell()
+            raise trio.WouldBlock from error
+        except OSError as error:  # full, or the kernel is short of memory or of descriptors in flight
             raise trio.WouldBlock from error
         self._known.add(segment_id)
 
@@ -278,6 +284,14 @@ class Worker:
             if text:
                 self._printed_ns = now_ns
                 seat.client.printed(invocation, text)
+
+    def shed_log(self) -> bool:
+        """Bound what is kept of output that nobody reads.  True if anything was printed since the last time."""
+        if self.log is None:
+            return False
+        self.log.shed()
+        seen, self._log_seen = self._log_seen, self.log.size()
+        return self._log_seen != seen
 
     def take_log(self, end: int | None = None) -> Output:
         """Give the output of the invocation that was answered with this `log_end` (None: all there is)."""

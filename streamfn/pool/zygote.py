@@ -62,6 +62,7 @@ class Zygote:
         self._no_tmp: str | None = None  # why it is a directory
         self._initialised: tuple[object, ...] = ()  # what Init left, if it was done here, and `_begins`
         self._restore: dict[int, Any] = {}  # signal handlers as Init left them
+        self._hunting = False  # a worker has ended, and what it left behind may be there
 
     def run(self) -> None:
         """Do Init, then serve until the runtime is gone; return when every descendant is gone too."""
@@ -163,10 +164,10 @@ class Zygote:
     def _serve(self) -> None:
         wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._own = [self._control.fileno(), self._runtime, wake_read, wake_write]
-        signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        self._restore = {number: signal.signal(number, signal.SIG_IGN) for number in signals}
         self._restore[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda number, frame: None)
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        # We end with the runtime.  A signal comes from a terminal, or from a handler that means us or everybody.
+        signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals() - {signal.SIGCHLD})
         poller = select.poll()
         for fd in (self._control.fileno(), self._runtime, wake_read):
             poller.register(fd, select.POLLIN)
@@ -240,12 +241,26 @@ class Zygote:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(pid, signal.SIGKILL)
                 self._reply({"op": "exited", "token": token, "status": status})
-        if ended:
-            # What is our child and no worker was orphaned by one.  Whose it was is not known any more, so a
-            # process that a handler daemonised lives at most until the next worker's end.
-            for pid in linux.children():
-                if pid not in self._tokens and pid not in self._keepers and pid not in self._spared:
-                    os.kill(pid, signal.SIGKILL)
+        self._hunting = self._hunting or ended
+        if self._hunting:
+            self._hunting = self._kill_strays()
+
+    def _kill_strays(self) -> bool:
+        """Kill what workers that ended have orphaned.  False when nothing is left; each death brings us back here.
+
+        What is our child and no worker was orphaned by one.  Whose it was shows only where workers have control groups:
+        elsewhere a process that a handler daemonised lives at most until the next worker's end.
+        """
+        known = self._tokens.keys() | self._keepers.keys() | self._spared
+        strays = [pid for pid in linux.children() if pid not in known]
+        if not strays:
+            return False
+        living = {cgroup.of(pid) for pid in self._tokens} - {cgroup.of(self._pid)}
+        strays = [pid for pid in strays if cgroup.of(pid) not in living]
+        for pid in strays:
+            with contextlib.suppress(PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        return bool(strays)
 
     def _end_keeper(self, pid: int) -> None:
         """Kill a worker's keeper, and with it whatever else lives in the worker's PID namespace."""

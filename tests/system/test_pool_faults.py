@@ -15,6 +15,7 @@ from trio.testing import trio_test
 
 from streamfn._native import lib
 from streamfn.pool import linux
+from streamfn.pool.confine import cgroup
 from streamfn.pool.lane import FailureKind
 from streamfn.pool.pool import open_pool
 from streamfn.pool.worker import State, Worker
@@ -167,6 +168,82 @@ async def test_a_worker_that_breaks_the_rings_protocol_is_killed() -> None:
         await lane.answered()
         assert lane.failures[0][0] in (CRASHED, FailureKind.HANDLER)
         await replaced(function, worker.pid)
+
+
+@trio_test
+async def test_a_handler_that_shuts_its_socket_costs_its_worker_only() -> None:
+    async with open_pool() as pool:
+        function = await pool.start(config())
+        worker = function.workers[0]
+        lane = Lane(worker)
+        assert await lane.ask(toy.SHUT) == ("succeeded", 1)
+        with open(os.devnull, "rb") as segment, pytest.raises(trio.WouldBlock):
+            worker.introduce(1, segment.fileno(), b"{}")
+        lane.seat.leave()
+        assert await Lane(await replaced(function, worker.pid)).ask(toy.OK) == ("succeeded", 1)
+
+
+@trio_test
+async def test_a_thread_that_prints_while_nothing_runs_does_not_fill_the_memory() -> None:
+    async with open_pool() as pool:
+        function = await pool.start(config())
+        worker = function.workers[0]
+        assert await Lane(worker).ask(toy.FLOOD) == ("succeeded", 1)
+        most = 0
+        for _ in range(50):
+            await trio.sleep(0.02)
+            most = max(most, os.fstat(worker._log_fd).st_blocks * 512)
+        assert os.fstat(worker._log_fd).st_size > 2 * most, "what was printed is given back while it goes on"
+
+
+@trio_test
+async def test_a_zygote_ends_by_no_signal_of_its_workers_that_can_be_caught() -> None:
+    async with open_pool() as pool:
+        function = await pool.start(config(workers=2))
+        zygote, worker = function.zygote_pid, function.workers[0]
+        bystander = Lane(function.workers[1])
+        bystander.order(toy.SLEEP_MS, 200)
+        assert await Lane(worker).ask(toy.SIGNAL_PARENT) == ("succeeded", 1)
+        await bystander.answered()
+        assert bystander.heard == [("succeeded", 1)]
+        os.kill(worker.pid, signal.SIGKILL)
+        new = await replaced(function, worker.pid)
+        assert await Lane(new).ask(toy.OK) == ("succeeded", 1)
+        assert function.zygote_pid == zygote
+
+
+@pytest.mark.parametrize("held", [True, False], ids=["as it is", "no control groups"])
+@trio_test
+async def test_what_breeds_faster_than_it_is_killed_ends_with_its_worker(
+    tmp_path: Path, held: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not held:
+        lacking = dict.fromkeys(cgroup.CONTROLLERS, "it is a test")
+        monkeypatch.setattr(cgroup, "survey", lambda: cgroup.Hierarchies([], lacking))
+    before = {entry.pid for entry in linux.processes()}
+    stop = tmp_path / "written"
+    try:
+        async with open_pool() as pool:
+            function = await pool.start(config(tmp_path))
+            worker = function.workers[0]
+            assert await Lane(worker).ask(toy.BREED, 20) == ("succeeded", 1)
+            os.kill(worker.pid, signal.SIGKILL)
+            new = await replaced(function, worker.pid)
+            ours = {function.zygote_pid, new.pid}
+            zygote = f"{function.zygote_pid}"
+
+            def strays() -> list[int]:
+                return [
+                    entry.pid
+                    for entry in linux.processes()
+                    if entry.pid not in before | ours and str(entry.parent) == zygote and is_alive(entry.pid)
+                ]
+
+            await until(lambda: not strays())
+            await trio.sleep(0.1)
+            assert not strays()
+    finally:
+        stop.touch()
 
 
 @trio_test

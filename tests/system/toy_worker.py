@@ -26,6 +26,7 @@ from streamfn.pool.seat import Seat
 OK, FAIL, SPIN, EXIT, HARD_EXIT, PRINT, PRINT_MUCH, USURP, FORK, LONG, SLEEP_MS, CLOSE_ALL, ORPHAN = range(13)
 SEGMENT, CHATTER, SEGFAULT, FORK_RETURN, STOP_SELF, LOSE, CALL, MARK, CHILD, TELL, ASK_USER, SAY_PARTLY = range(13, 25)
 FILL_BELL, RING, BELL_IDS = range(25, 28)
+SHUT, FLOOD, BREED, SIGNAL_PARENT = range(28, 32)
 
 
 def init(settings: dict[str, Any]) -> dict[str, Any]:
@@ -77,6 +78,17 @@ def bell_ids() -> list[str]:
 def spin() -> None:
     while True:
         pass
+
+
+def breed(stop: str, chains: int) -> None:
+    """Each chain is a process that forks the next one and ends."""
+    for _ in range(chains):
+        if os.fork() == 0:
+            while not os.path.exists(stop):
+                os.setsid()
+                if os.fork():
+                    os._exit(0)
+            os._exit(0)
 
 
 def deed(state: dict[str, Any], seat: Seat, what: int, number: int, work: Any) -> bytes:
@@ -167,6 +179,18 @@ def deed(state: dict[str, Any], seat: Seat, what: int, number: int, work: Any) -
                 os.eventfd_write(bell, 1 if what == RING else 2**64 - 2)
     elif what == BELL_IDS:
         return json.dumps(bell_ids()).encode()
+    elif what == SHUT:  # our socket
+        for fd in linux.open_fds():
+            if os.readlink(f"/proc/self/fd/{fd}").startswith("socket:"):
+                socket.socket(fileno=os.dup(fd)).shutdown(socket.SHUT_RDWR)
+    elif what == FLOOD:  # in a thread that goes on
+        block = b"f" * (1 << 20)
+        threading.Thread(target=lambda: [os.write(1, block) for _ in iter(int, 1)], daemon=True).start()
+    elif what == BREED:  # processes that leave their group and their parent, until a file is there
+        breed(state["path"], number)
+    elif what == SIGNAL_PARENT:
+        for each in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+            os.kill(os.getppid(), each)
     elif what == LOSE:  # ask for the next before this is answered
         assert lib.sf_desk_next(seat.desk, ffi.new("sf_work *"), 0) == lib.SF_NEXT_LOST
     return b"%d" % work.records
