@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from run_rig import FUNCTIONS, Place, until
+from run_rig import FUNCTIONS, Place, Process, until
 
 from streamfn.pool.confine import probe, seccomp
 
@@ -28,7 +28,8 @@ TIMED = {name: number for name in ("clock_settime", "clock_adjtime") if (number 
 class Walled:
     """One run of the handler, and what it printed of each deed."""
 
-    def __init__(self, root, *flags, isolation="sandbox", cwd=None, at_init=None, environment=None):
+    def __init__(self, root, *flags, cwd=None, at_init=None, module=None, as_user=None):
+        """`as_user`: the id of another user, an interpreter for them, and its path."""
         root.mkdir()
         self.place = Place(root)
         self.place.stream()
@@ -38,13 +39,22 @@ class Walled:
         self.code.mkdir(mode=0o700, exist_ok=True)
         shutil.copy(FUNCTIONS / "walled.py", self.code)
         os.chmod(self.code / "walled.py", 0o600)
+        if module is not None:
+            (self.code / "other.py").write_text(module)
         orders = {name: [deed, list(arguments)] for name, (deed, *arguments) in (at_init or {}).items()}
-        self.process = self.place.start(
-            "run", "walled.handler", "--stream", "s", "--batch-size", "1", "--maximum-retry-attempts", "0",
-            "--logs", "all", "--workers", "2", "--timeout", "30",
-            "--isolation", isolation, "--env", f"AT_INIT={json.dumps(orders)}", "--env", "GIVEN=1", *flags,
-            cwd=self.code, env={"MY_PASSWORD": SECRET, **(environment or {})},
+        command = self.place.command(
+            "run", "walled.handler" if module is None else "other.handler", "--stream", "s", "--batch-size", "1",
+            "--maximum-retry-attempts", "0", "--logs", "all", "--workers", "2", "--timeout", "30",
+            "--isolation", "sandbox", "--env", f"AT_INIT={json.dumps(orders)}", "--env", "GIVEN=1", *flags,
         )  # fmt: skip
+        environment = {**self.place.environment, "MY_PASSWORD": SECRET}
+        options = {}
+        if as_user is not None:
+            uid, command[0], environment["PYTHONPATH"] = as_user
+            options = {"user": uid, "group": uid, "extra_groups": []}
+            for path in (root, *root.rglob("*")):
+                os.chown(path, uid, uid)
+        self.process = Process(command, environment, root, self.code, **options)
 
     def attempt(self, **deeds):
         """What came of each deed, in the order given."""

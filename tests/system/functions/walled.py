@@ -79,6 +79,26 @@ def pair():
         return other.recv(1).decode()
 
 
+def connect(port):
+    socket.create_connection(("127.0.0.1", port), 5).close()
+    return "connected"
+
+
+def resolved(name):
+    return sorted({found[4][0] for found in socket.getaddrinfo(name, 80)})
+
+
+def daemonise():
+    """Leave a process behind that is nobody's child."""
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            time.sleep(600)
+        os._exit(0)
+    os.wait()
+    return "left"
+
+
 def environment(name):
     return os.environ.get(name)
 
