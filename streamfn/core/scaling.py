@@ -297,19 +297,17 @@ class _Case:
         """Retire what is beyond the most, and what has been idle for long."""
         while self.supply > self.bounds.maximum and len(self.gone) < len(self.ready):
             self.take_one()
-        surplus = self.supply - self.wanted
-        if surplus <= 0:
-            return
-        for i in self._idle()[:surplus]:
+        for i in self._idle():
+            if self.supply <= self.wanted:
+                break
             idle_since = self.ready[i].idle_since_ns
             assert idle_since is not None
             if idle_since + self.bounds.idle_ns > self.now_ns:
                 self.wake.append(idle_since + self.bounds.idle_ns)
-                return
+                break
             self.gone.add(i)
             self.supply -= 1
-            surplus -= 1
-        if surplus:
+        if self.supply > self.bounds.minimum:  # what is busy may end its work without anybody's telling
             self.wake.append(self.now_ns + self.bounds.idle_ns)
 
     def yields(self, other: _Case) -> int | None:
