@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import AsyncIterator
@@ -281,7 +282,7 @@ async def test_renewed_at_a_batch_edge_and_never_more_than_the_most_at_work(tmp_
     runs = sorted(written(tmp_path), key=lambda run: run[1])
     assert {version for version, _, _ in runs} == {"1", "2"}
     assert [version for version, _, _ in runs] == sorted(version for version, _, _ in runs)
-    for (_, _, ended), (_, began, _) in zip(runs, runs[1:], strict=False):
+    for (_, _, ended), (_, began, _) in itertools.pairwise(runs):
         assert ended <= began, "two ran at the same time, and one is the most"
 
 
