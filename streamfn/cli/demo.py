@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from streamfn.cli.demo_data import FLIGHTS, STREAM, ensure_flights
 from streamfn.cli.demo_report import DelayTable, DemoSummary, render
 from streamfn.cli.execute import Run
+from streamfn.cli.heed import Heed
 from streamfn.cli.live import LiveDisplay
 from streamfn.cli.options import Settings, common_options
 from streamfn.cli.output import print_json
@@ -67,10 +68,10 @@ def demo(settings: Settings, workers: int | None) -> int:
     stream = _flights(data, quiet=settings.json_output)
     saved = data.path / "demo" / "delays.json"
     table = _table(data, stream, saved)
-    with LiveDisplay(enabled=not settings.json_output) as display:
+    with Heed() as heed, LiveDisplay(enabled=not settings.json_output) as display:
         writer = LogWriter(display.write)
         try:
-            run = _DemoRun(options, data, writer, display, table)
+            run = _DemoRun(options, data, writer, display, heed, table)
             trio.run(run.main)
         finally:
             writer.close()
@@ -87,9 +88,15 @@ class _DemoRun(Run):
     """A run whose outcomes are added up."""
 
     def __init__(
-        self, options: RunOptions, data: DataDir, writer: LogWriter, display: LiveDisplay, table: DelayTable
+        self,
+        options: RunOptions,
+        data: DataDir,
+        writer: LogWriter,
+        display: LiveDisplay,
+        heed: Heed,
+        table: DelayTable,
     ) -> None:
-        super().__init__(options, data, writer, display)
+        super().__init__(options, data, writer, display, heed)
         self._table = table
 
     def begun(self, mapping: EventSourceMapping) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import time
 from contextlib import closing, suppress
 from dataclasses import asdict, replace
@@ -12,6 +11,7 @@ from pathlib import Path
 import click
 import trio
 
+from streamfn.cli.heed import Heed
 from streamfn.cli.live import LiveDisplay, Rate, RetryingShard, RunSummary, Snapshot, summary_text
 from streamfn.doors.openfiles import allow_open_files
 from streamfn.errors import StreamfnError
@@ -26,7 +26,6 @@ REFRESH_S = 0.2
 # A commit file, the segment that is read, and the one before it that some batch still needs.
 _FILES_A_SHARD = 4
 EXIT_DISCARDED = 3
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def execute(options: RunOptions, data_dir: Path, json_output: bool, code_dir: Path | None = None) -> int:
@@ -41,8 +40,8 @@ def execute(options: RunOptions, data_dir: Path, json_output: bool, code_dir: Pa
     data.stream(options.stream)  # refuse early, before a worker is started
     display = LiveDisplay(enabled=not options.debug)
     try:
-        with display, closing(LogWriter(display.write)) as writer:
-            run = Run(options, data, writer, display, code_dir)
+        with Heed() as heed, display, closing(LogWriter(display.write)) as writer:
+            run = Run(options, data, writer, display, heed, code_dir)
             trio.run(run.main)
     except* StreamfnError:
         run.tell(json_output)  # what it did until then
@@ -59,9 +58,11 @@ class Run:
         data: DataDir,
         writer: LogWriter,
         display: LiveDisplay,
+        heed: Heed,
         code_dir: Path | None = None,
     ) -> None:
         self._options = options
+        self._heed = heed
         self._code_dir = code_dir
         self._data = data
         self._writer = writer
@@ -75,7 +76,7 @@ class Run:
     async def main(self) -> None:
         """Open the runtime, run the mapping, drain on a first signal, stop at once on a second."""
         async with trio.open_nursery() as nursery:
-            await nursery.start(self._heed_signals)
+            nursery.start_soon(self._heed_signals)
             with self._scope:
                 async with open_runtime(self._data, self._writer) as runtime:
                     await self._serve(runtime)
@@ -103,16 +104,14 @@ class Run:
 
     # ---- signals
 
-    async def _heed_signals(self, *, task_status: trio.TaskStatus[None]) -> None:
-        with trio.open_signal_receiver(*SIGNALS) as receiver:
-            task_status.started()
-            async for number in receiver:
-                self._signals.append(number)
-                if len(self._signals) > 1 or not self.can_drain:
-                    self._scope.cancel()
-                else:
-                    self._say("stopping at the edge of a batch; again to stop at once")
-                    self.drain()
+    async def _heed_signals(self) -> None:
+        while True:
+            self._signals.append(await self._heed.next())
+            if len(self._signals) > 1 or not self.can_drain:
+                self._scope.cancel()
+            else:
+                self._say("stopping at the edge of a batch; again to stop at once")
+                self.drain()
 
     @property
     def can_drain(self) -> bool:

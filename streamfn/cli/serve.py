@@ -22,6 +22,7 @@ from streamfn.cli.execute import (
     say_summary,
     summary_of,
 )
+from streamfn.cli.heed import Heed
 from streamfn.cli.live import LiveDisplay, Rate, RunSummary, Snapshot
 from streamfn.doors.openfiles import allow_open_files
 from streamfn.errors import RefusedError, StreamfnError
@@ -47,8 +48,8 @@ def serve(data_dir: Path, json_output: bool, *, until_caught_up: bool, **ours: A
     allow_open_files(_FILES)
     display = LiveDisplay()
     try:
-        with display, closing(LogWriter(display.write)) as writer:
-            run = _ServiceRun(data, writer, display, until_caught_up, ours)
+        with Heed() as heed, display, closing(LogWriter(display.write)) as writer:
+            run = _ServiceRun(data, writer, display, heed, until_caught_up, ours)
             trio.run(run.main)
     except* StreamfnError:
         run.tell(json_output)
@@ -71,10 +72,16 @@ class _ServiceRun(Run):
     """The run of all: signals and the live line are those of a run of one."""
 
     def __init__(
-        self, data: DataDir, writer: LogWriter, display: LiveDisplay, until_caught_up: bool, ours: dict[str, Any]
+        self,
+        data: DataDir,
+        writer: LogWriter,
+        display: LiveDisplay,
+        heed: Heed,
+        until_caught_up: bool,
+        ours: dict[str, Any],
     ) -> None:
         everything = RunOptions(handler="", stream="", name="all", until_caught_up=until_caught_up)
-        super().__init__(everything, data, writer, display)
+        super().__init__(everything, data, writer, display, heed)
         self._ours = ours
         self._service: Service | None = None
 

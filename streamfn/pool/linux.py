@@ -7,7 +7,9 @@ import ctypes
 import fcntl
 import os
 import signal
-from collections.abc import Iterator
+import struct
+import sys
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 PR_SET_PDEATHSIG = 1
@@ -34,6 +36,7 @@ MS_REC = 0x4000
 MS_PRIVATE = 0x40000
 MNT_DETACH = 2
 _FALLOC_KEEP_SIZE = 1
+_SIGINFO_BYTES = 128
 _FALLOC_PUNCH_HOLE = 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -135,6 +138,26 @@ def growing_memfd(name: str, *, append: bool) -> int:
     if append:
         fcntl.fcntl(fd, fcntl.F_SETFL, os.O_APPEND)
     return fd
+
+
+def signalfd(signals: Iterable[int]) -> int:
+    """Make a descriptor to read these signals from; they must be blocked in every thread.  It never blocks."""
+    mask = sum(1 << (number - 1) for number in signals)
+    fd = int(_libc.signalfd(-1, mask.to_bytes(128, sys.byteorder), os.O_NONBLOCK | os.O_CLOEXEC))
+    if fd < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+    return fd
+
+
+def read_signals(fd: int) -> list[tuple[int, int, int]]:
+    """Read what has come to a signalfd, as far as it fits: (number, si_code, si_pid) each."""
+    try:
+        found = os.read(fd, 32 * _SIGINFO_BYTES)
+    except BlockingIOError:
+        return []
+    infos = (found[at : at + _SIGINFO_BYTES] for at in range(0, len(found), _SIGINFO_BYTES))
+    return [struct.unpack_from("=I4xiI", info) for info in infos]
 
 
 def open_fds() -> list[int]:

@@ -135,3 +135,11 @@ def test_a_closed_standard_error_does_not_stop_a_run(place):
     pipe.stderr.close()
     assert pipe.wait(15) == 0
     assert delivered(place) == 100
+
+
+def test_a_signal_that_asks_for_nothing_we_know_does_from_outside_what_it_always_does(place):
+    place.stream(contents=["one"])
+    with place.following("seen.handler") as run:
+        until(place.seen.exists, "the delivery")
+        run.signal(signal.SIGUSR1)
+        assert run.wait() == -signal.SIGUSR1

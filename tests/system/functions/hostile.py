@@ -332,6 +332,57 @@ def breeds_until_its_timeout(context):
                     os._exit(0)
 
 
+# ---- signals
+
+
+def ancestors():
+    """Zygote and runtime, as far as they can be seen."""
+    found, pid = [], os.getppid()
+    while pid > 1 and len(found) < 2:
+        found.append(pid)
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            pid = int(file.read().rpartition(b")")[2].split()[1])
+    return found
+
+
+@behaviour()
+def signals_the_runtime(context):
+    """Every signal that can be caught, three times, straight and through a child."""
+    _send(ancestors())
+    if os.fork() == 0:
+        with contextlib.suppress(OSError):
+            _send(ancestors()[1:])
+        time.sleep(0.1)
+        os._exit(0)
+
+
+def _send(pids):
+    for pid in pids:
+        for number in [*signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}, signal.SIGTERM, signal.SIGINT]:
+            os.kill(pid, number)
+
+
+def everybody():
+    return [int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) != os.getpid()]
+
+
+@behaviour(levels=[SANDBOX])
+def kills_whom_it_can(context):
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in [*everybody(), *range(1, 100), -1]:
+            if pid != os.getpid():
+                with contextlib.suppress(OSError):
+                    os.kill(pid, number)
+
+
+@behaviour(levels=[SANDBOX])
+def traces_whom_it_can(context):
+    libc = ctypes.CDLL(None)
+    for pid in [*everybody(), *range(1, 100)]:
+        if pid != os.getpid():
+            libc.ptrace(16, pid, 0, 0)  # attach: it stops
+
+
 # ---- threads that outlive their invocation
 
 
