@@ -46,10 +46,14 @@ class Keeper:
             os.close(own)
         self._stack = stack[0]
 
-    def end(self) -> None:
-        """Kill it, and with it everything in its namespace; returns when all of that is gone."""
+    def kill(self) -> None:
+        """Kill it, and with it everything in its namespace."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
+
+    def end(self) -> None:
+        """Kill it, and return when all in its namespace is gone: children of ours there must have been reaped."""
+        self.kill()
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.pid, 0)
         self.forget()

@@ -92,8 +92,9 @@ def _stand(fields: Mapping[str, Any], control: int) -> int:
     poller.register(zygote, select.POLLIN)
     poller.poll()
     ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    keeper.end()
+    keeper.kill()
     _, status = os.waitpid(pid, 0)
+    keeper.end()  # which waits for the last of them
     return status if ended is not None else signal.SIGKILL
 
 
