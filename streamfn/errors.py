@@ -45,13 +45,15 @@ class BusyError(FailedError):
 class HandlerImportError(FailedError):
     """The handler cannot be loaded.
 
-    `document` is Lambda's error document, stack trace included; `log` is what its Init has printed.
+    `document` is Lambda's error document, stack trace included; `log` is what its Init has printed, `init_ns` how long
+    it took (0: not known).
     """
 
     def __init__(self, message: str, document: dict[str, object], log: bytes = b"") -> None:
         super().__init__(message)
         self.document = document
         self.log = log
+        self.init_ns = 0
 
 
 class LogError(FailedError):

@@ -18,5 +18,7 @@ uint32_t sf_histogram_counts_len(const sf_histogram *histogram);
 const int64_t *sf_histogram_counts(const sf_histogram *histogram);
 uint64_t sf_histogram_total(const sf_histogram *histogram);
 uint64_t sf_histogram_max(const sf_histogram *histogram);
+/* The sum of all values in milliseconds, each rounded up to a whole one: as durations are billed. */
+uint64_t sf_histogram_whole_ms(const sf_histogram *histogram);
 /* cdef: end */
 #endif

@@ -17,6 +17,7 @@ enum { HALF_MAGNITUDE = 10, HALF_COUNT = 1 << HALF_MAGNITUDE, BUCKETS = 33, COUN
 struct sf_histogram {
     uint64_t total;
     uint64_t max;
+    uint64_t whole_ms;
     int64_t counts[COUNTS];
 };
 
@@ -45,6 +46,7 @@ void sf_histogram_record(sf_histogram *histogram, uint64_t value_ns)
     assert(index < COUNTS);
     histogram->counts[index] += 1;
     histogram->total += 1;
+    histogram->whole_ms += value / 1000000 + (value % 1000000 != 0);
     if (value > histogram->max)
         histogram->max = value;
 }
@@ -68,4 +70,9 @@ uint64_t sf_histogram_total(const sf_histogram *histogram)
 uint64_t sf_histogram_max(const sf_histogram *histogram)
 {
     return histogram->max;
+}
+
+uint64_t sf_histogram_whole_ms(const sf_histogram *histogram)
+{
+    return histogram->whole_ms;
 }

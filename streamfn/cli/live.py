@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from streamfn.cli.output import count_of, printable, shown_age
+from streamfn.functions import prices
 from streamfn.mapping.result import RunResult
 
 # A plain line at most so often: seldom enough for a log file, often enough to see that it lives.
@@ -127,6 +128,9 @@ class RunSummary(RunResult):
             "open_windows": dict(self.open_windows),
             "seconds": round(self.seconds, 3),
             "records_per_second": round(self.records_per_second),
+            "billed_duration_ms": self.billed_duration_ms,
+            "gb_seconds": None if self.gb_seconds is None else round(self.gb_seconds, 6),
+            "estimated_price_usd": None if self.estimated_price_usd is None else round(self.estimated_price_usd, 9),
             "remaining": self.remaining,
             "resumed": self.resumed,
         }
@@ -214,9 +218,20 @@ def summary_text(summary: RunSummary) -> str:
         text += f"\n{pending} pending: the next run carries what its destination did not take"
     if summary.open_windows:
         text += f"\nopen windows, which go on with the next run: {_ends_of(summary.open_windows)}"
+    if summary.billed_duration_ms and summary.gb_seconds is not None:
+        text += f"\n{_bill_of(summary)}"
     if summary.position_ignored:
         text += "\nthe starting position was ignored: the mapping went on from its checkpoint"
     return text
+
+
+def _bill_of(summary: RunSummary) -> str:
+    """Return what Lambda would have billed, and by which rates."""
+    rates = prices.rates()
+    return (
+        f"billed {summary.billed_duration_ms:,} ms, {summary.gb_seconds:,.3f} GB-seconds: "
+        f"about ${summary.estimated_price_usd:.6f} in Lambda ({rates.region}, {rates.architecture}, {rates.as_of})"
+    )
 
 
 def _ends_of(open_windows: Mapping[str, str]) -> str:

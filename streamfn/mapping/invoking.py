@@ -24,7 +24,7 @@ from streamfn.functions.refusals import ServiceRefused
 from streamfn.functions.starting import function_config
 from streamfn.limits import EVENT_BYTES_MAX
 from streamfn.mapping import documents
-from streamfn.mapping.logs import LogLines, peak_memory_mb
+from streamfn.mapping.logs import LogLines, Usage
 from streamfn.mapping.outcome import fault_of
 from streamfn.mapping.source import EVENT_HEADER
 from streamfn.pool.lane import FailureKind
@@ -212,7 +212,7 @@ class _Call:
                 answer.log,
                 duration_ns=max(0, answer.finished_ns - answer.started_ns),
                 fault=fault,
-                memory_mb=peak_memory_mb(self._worker.pid),
+                usage=Usage.of(self._worker, answer),
                 dropped=answer.log_dropped,
             )
         payload = answer.payload if fault is None else fault.document

@@ -22,6 +22,7 @@ from streamfn.core.verdict import Discarded
 from streamfn.events.partial import Failed, Partly, judge
 from streamfn.events.rows import aim
 from streamfn.limits import EVENT_BYTES_MAX, RING_CAPACITY
+from streamfn.mapping.billing import ENDED
 from streamfn.mapping.outcome import Outcome, fault_of, reported
 from streamfn.mapping.pieces import Piece, Span, sequence_numbers
 from streamfn.pool.lane import FailureKind
@@ -266,6 +267,7 @@ class ShardLane:
             self.seat = worker.seat_lane(self, owner.latency, owner.duration)
         except trio.WouldBlock:
             return False
+        owner.bill.initialised(self.seat.worker)
         # Other lanes on the worker may be of a mapping that is observed.
         worker.fold = not owner.observed and (worker.fold or worker.lanes == 1)
         return True
@@ -382,14 +384,14 @@ class ShardLane:
 
     def completed(self, answer: Answer) -> None:
         """The oldest in flight succeeded, and said something on the way, or is being watched."""
-        offset, attempt, pid = self.offset_of(self.machine.watermark), self.machine.attempts + 1, self._pid()
+        offset, attempt, worker = self.offset_of(self.machine.watermark), self.machine.attempts + 1, self._worker()
         self.succeeded(1, answer.finished_ns)
-        self._report(answer, offset, attempt, pid, None)
+        self._report(answer, offset, attempt, worker, None)
 
     def failed(self, answer: Answer, kind: FailureKind) -> None:
         """The oldest in flight was no certain success; the machine decides what becomes of its records."""
         machine, owner = self.machine, self._owner
-        first, attempt, pid = machine.watermark, machine.attempts + 1, self._pid()
+        first, attempt, worker = machine.watermark, machine.attempts + 1, self._worker()
         offset = self.offset_of(first)
         self._last_request = owner.request_id(answer.invocation)
         self._unhandled = kind is not FailureKind.RESPONSE
@@ -399,10 +401,12 @@ class ShardLane:
             fault, done = self._judge(answer, first)
         else:
             fault = fault_of(answer, kind, self._last_request, owner.timeout_s)
+            if kind in ENDED:
+                owner.bill.ended(answer.finished_ns - answer.started_ns)
             machine.failed(owner.now_ns(), fault, charged=kind is not FailureKind.KILLED)
         if fault is not None:
             owner.failed(self, answer.records - done)
-        self._report(answer, offset, attempt, pid, fault)
+        self._report(answer, offset, attempt, worker, fault)
         self._give_up()
         self._settle()
 
@@ -427,10 +431,10 @@ class ShardLane:
         self._owner.succeeded(1, answer.records)
         return None, answer.records
 
-    def _report(self, answer: Answer, offset: int, attempt: int, pid: int, fault: Fault | None) -> None:
+    def _report(self, answer: Answer, offset: int, attempt: int, worker: Worker, fault: Fault | None) -> None:
         request_id = self._owner.request_id(answer.invocation)
         shard_id = self.feed.shard.id
-        self._owner.report(Outcome.of(shard_id, answer, request_id, offset, attempt, fault), answer, pid)
+        self._owner.report(Outcome.of(shard_id, answer, request_id, offset, attempt, fault), answer, worker)
 
     def returned(self, batches: int) -> None:
         """The oldest `batches` in flight were not run."""
@@ -461,9 +465,9 @@ class ShardLane:
             pieces.popleft()
             self._cursor = max(0, self._cursor - 1)
 
-    def _pid(self) -> int:
+    def _worker(self) -> Worker:
         assert self.seat is not None
-        return self.seat.worker.pid
+        return self.seat.worker
 
     def _stand(self) -> None:
         if self.seat is not None:

@@ -7,24 +7,46 @@ handler up: beyond a bound lines are dropped, counted and said.
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from streamfn.errors import HandlerImportError
 from streamfn.events import document
 from streamfn.limits import LOG_LINE_BYTES_MAX, MIB
 from streamfn.types import Fault
 
+if TYPE_CHECKING:
+    from streamfn.pool.lane import Answer
+    from streamfn.pool.worker import Worker
+
 QUEUE_BYTES_MAX = 4 * MIB
 
 # Control characters are shown, not obeyed: a handler must not be able to repaint the user's terminal or to forge a
 # line break. Tab stays.
 _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(0x09), *range(0x0A, 0x20), *range(0x7F, 0xA0))}
+
+
+class Usage(NamedTuple):
+    """What an invocation's REPORT says beside its duration.
+
+    `memory_size_mb` None: no limit; `memory_used_mb` None: nobody could look. `init_ns` is that of the environment, in
+    its first invocation; `restore_ns` stands in its place where hooks have restored it from a snapshot.
+    """
+
+    memory_size_mb: int | None
+    memory_used_mb: int | None
+    init_ns: int = 0
+    restore_ns: int | None = None
+
+    @classmethod
+    def of(cls, worker: Worker, answer: Answer) -> Usage:
+        """Of the worker that has just given the answer."""
+        size, used = worker.environment.memory_mb, worker.environment.peak_mb()
+        return cls(size, used, worker.init_ns, worker.restore_ns) if answer.is_first else cls(size, used)
 
 
 class LogSink(Protocol):
@@ -51,12 +73,13 @@ class LogLines:
             self._sink.write(shown_log(log))
 
     def init_failed(self, error: HandlerImportError) -> None:
-        """An Init of the function failed, and why."""
+        """An Init of the function failed, and why: what it wrote, the error, and Lambda's INIT_REPORT."""
         if self.which != "none":
             frames = error.document.get("stackTrace")
             kind, message = (str(error.document.get(key, "")) for key in ("errorType", "errorMessage"))
             text = document.log_text(kind, message, frames if isinstance(frames, list) else [])
-            self._sink.write(shown_log(error.log) + shown_log(text.encode("utf-8", "backslashreplace")))
+            shown = shown_log(error.log) + shown_log(text.encode("utf-8", "backslashreplace"))
+            self._sink.write(shown + init_report_line(error))
 
     def partial(self, invocation: int, request_id: str, log: bytes) -> None:
         """A running invocation wrote something: its whole lines go out at once."""
@@ -80,7 +103,7 @@ class LogLines:
         *,
         duration_ns: int,
         fault: Fault | None,
-        memory_mb: int | None,
+        usage: Usage,
         dropped: int = 0,
     ) -> None:
         """An invocation is over; `log` is what `partial` has not been given, `dropped` bytes of it were skipped."""
@@ -93,15 +116,48 @@ class LogLines:
             text += f"[{dropped} more bytes]\n"
         if fault is not None:
             text += _how_it_ended(fault, request_id)
-        milliseconds = duration_ns / 1e6
-        report = (
-            f"REPORT RequestId: {request_id}\tDuration: {milliseconds:.2f} ms\t"
-            f"Billed Duration: {math.ceil(milliseconds)} ms\tMemory Size: no limit\t"
-        )
-        if memory_mb is not None:
-            report += f"Max Memory Used: {memory_mb} MB\t"
+        report = report_line(request_id, duration_ns, usage)
         head = [] if begun else [f"START RequestId: {request_id} Version: $LATEST\n"]
-        self._sink.write("".join([*head, text, f"END RequestId: {request_id}\n", report, "\n"]))
+        self._sink.write("".join([*head, text, f"END RequestId: {request_id}\n", report]))
+
+
+def report_line(request_id: str, duration_ns: int, usage: Usage) -> str:
+    """The REPORT line of an invocation.
+
+    Lambda bills the Init of an environment with its first invocation, since August 2025 for every function (AWS
+    Compute Blog, "AWS Lambda standardizes billing for INIT Phase").
+    """
+    init_ns = 0 if usage.restore_ns is not None else usage.init_ns
+    size = "no limit" if usage.memory_size_mb is None else f"{usage.memory_size_mb} MB"
+    fields = [
+        f"REPORT RequestId: {request_id}",
+        f"Duration: {duration_ns / 1e6:.2f} ms",
+        f"Billed Duration: {billed_ms(duration_ns + init_ns)} ms",
+        f"Memory Size: {size}",
+    ]
+    if usage.memory_used_mb is not None:
+        fields.append(f"Max Memory Used: {usage.memory_used_mb} MB")
+    if init_ns:
+        fields.append(f"Init Duration: {init_ns / 1e6:.2f} ms")
+    if usage.restore_ns is not None:
+        fields.append(f"Restore Duration: {usage.restore_ns / 1e6:.2f} ms")
+        fields.append(f"Billed Restore Duration: {billed_ms(usage.restore_ns)} ms")
+    return "\t".join([*fields, "\n"])
+
+
+def init_report_line(error: HandlerImportError) -> str:
+    """The INIT_REPORT line of an Init that failed; none where there was no time to measure."""
+    if not error.init_ns:
+        return ""
+    kind = str(error.document.get("errorType", ""))
+    status = "Status: timeout" if kind == document.TIMED_OUT else f"Status: error\tError Type: {kind}"
+    line = f"INIT_REPORT Init Duration: {error.init_ns / 1e6:.2f} ms\tPhase: init\t{status}"
+    return shown_log(line.encode("utf-8", "backslashreplace"))
+
+
+def billed_ms(duration_ns: int) -> int:
+    """What Lambda bills for so long: whole milliseconds, one that has begun is whole."""
+    return -(-duration_ns // 1_000_000)
 
 
 def _how_it_ended(fault: Fault, request_id: str) -> str:
@@ -138,18 +194,6 @@ def _line(line: bytes) -> str:
     if not text.isprintable():
         text = text.translate(_ESCAPES)
     return f"{text}{cut}\n"
-
-
-def peak_memory_mb(pid: int) -> int | None:
-    """The most memory a process has had resident, in MB; None when it is gone."""
-    try:
-        with open(f"/proc/{pid}/status", "rb") as status:
-            for line in status:
-                if line.startswith(b"VmHWM:"):
-                    return math.ceil(int(line.split()[1]) / 1024)
-    except (OSError, ValueError):
-        return None
-    return None
 
 
 class LogWriter:

@@ -22,13 +22,14 @@ from streamfn.events.size import fixed_bytes
 from streamfn.events.window import bound_text, room
 from streamfn.log.segment.rows import rows
 from streamfn.log.shard.gaps import TRIMMED, Gap
+from streamfn.mapping.billing import Bill
 from streamfn.mapping.delivery import Source
 from streamfn.mapping.discarding import DETAIL_CHARS_MAX, discard_of
 from streamfn.mapping.feed import ShardFeed
 from streamfn.mapping.feeds import Feeds
 from streamfn.mapping.forwarder import Forwarder
 from streamfn.mapping.histogram import new_histogram
-from streamfn.mapping.logs import LogLines, peak_memory_mb
+from streamfn.mapping.logs import LogLines, Usage
 from streamfn.mapping.options import RunOptions
 from streamfn.mapping.outcome import Outcome
 from streamfn.mapping.pace import Pace
@@ -91,6 +92,7 @@ class EventSourceMapping:
         self.tally = Tally()
         self.pace = Pace()
         self.latency, self.duration = new_histogram(), new_histogram()
+        self.bill = Bill(self.duration, function.config.limits)
         self.durable: dict[str, int] = {}
         self.budget: int | None = None
         self.damage: list[FailedError] = []
@@ -202,6 +204,7 @@ class EventSourceMapping:
             resumes_at=dict(self.durable),
             on_failure_pending=self._forwarder.left,
             open_windows={feed.shard.id: text for feed in self.feeds if (text := _open_window(feed.window))},
+            **self.bill.total()._asdict(),
         )
 
     @property
@@ -448,7 +451,7 @@ class EventSourceMapping:
         if self.tally.failed(records):
             self.runtime.checkpointer.stir(self.uuid)  # a handler that always fails moves no checkpoint
 
-    def report(self, outcome: Outcome, answer: Answer, pid: int) -> None:
+    def report(self, outcome: Outcome, answer: Answer, worker: Worker) -> None:
         """An invocation ended that printed, failed or is watched."""
         if self._deaf:
             return
@@ -459,7 +462,7 @@ class EventSourceMapping:
                 answer.log,
                 duration_ns=max(0, outcome.finished_ns - outcome.started_ns),
                 fault=outcome.fault,
-                memory_mb=peak_memory_mb(pid),
+                usage=Usage.of(worker, answer),
                 dropped=answer.log_dropped,
             )
         for watcher in self._watchers:

@@ -37,6 +37,8 @@ class RunResult:
     counts tumbling windows whose final invocation succeeded, `windows_given_up` final invocations and early
     terminations whose retries were used up; `open_windows` says of each shard whose window has not had its final
     invocation when that window ends: it goes on with the next run.
+    `billed_duration_ms` is the time of all invocations as Lambda bills it, each rounded up to a whole millisecond;
+    `gb_seconds` and `estimated_price_usd` are what that comes to (see `functions.prices`), None without a memory size.
     """
 
     records: int
@@ -53,6 +55,9 @@ class RunResult:
     windows_closed: int = 0
     windows_given_up: int = 0
     open_windows: dict[str, str] = field(default_factory=dict)
+    billed_duration_ms: int = 0
+    gb_seconds: float | None = None
+    estimated_price_usd: float | None = None
 
     @property
     def records_per_second(self) -> float:

@@ -35,7 +35,7 @@ class Answer(NamedTuple):
 
     `payload` is the response or the error document, `log` what was printed and has not been handed out by
     `printed`; `log_dropped` counts bytes of the invocation's output that were skipped.  `detail` says how
-    a process ended that ended: "exit status 1", "signal: killed".
+    a process ended that ended: "exit status 1", "signal: killed".  `is_first`: nothing had run on the worker before.
     """
 
     invocation: int
@@ -47,6 +47,7 @@ class Answer(NamedTuple):
     log: bytes
     log_dropped: int = 0
     detail: str = ""
+    is_first: bool = False
 
 
 class LaneClient(Protocol):

@@ -152,7 +152,7 @@ class Reaper:
                 worker.answered(seat, batches)
                 seat.client.succeeded(batches, entry.finished_ns)
             else:
-                self._answer_one(worker, entry)
+                self._answer_one(worker, entry, is_first=not (worker.fruitful or i))
         _release(port)
         worker.fruitful = True
         worker.rings = 0
@@ -161,7 +161,7 @@ class Reaper:
         self._news = True
         return True
 
-    def _answer_one(self, worker: Worker, entry: Any) -> None:
+    def _answer_one(self, worker: Worker, entry: Any, *, is_first: bool) -> None:
         outcome = entry.outcome
         if outcome == lib.SF_RETIRED:
             worker.chores -= 1
@@ -176,11 +176,11 @@ class Reaper:
         if outcome in (lib.SF_OK, lib.SF_ERROR, lib.SF_PARTLY):
             output = worker.take_log(entry.log_end) if entry.printed else NO_OUTPUT
             if outcome == lib.SF_ERROR:
-                seat.client.failed(_answer(worker, entry, output), FailureKind.HANDLER)
+                seat.client.failed(_answer(worker, entry, output, is_first), FailureKind.HANDLER)
             elif outcome == lib.SF_PARTLY:
-                seat.client.failed(_answer(worker, entry, output), FailureKind.RESPONSE)
+                seat.client.failed(_answer(worker, entry, output, is_first), FailureKind.RESPONSE)
             elif output.any or not worker.fold:
-                seat.client.completed(_answer(worker, entry, output))
+                seat.client.completed(_answer(worker, entry, output, is_first))
             else:  # what was printed before it (a worker's own Init) had been handed out
                 seat.client.succeeded(1, entry.finished_ns)
         else:
@@ -244,7 +244,7 @@ class Reaper:
         worker.kill(cause, detail)
 
 
-def _answer(worker: Worker, entry: Any, output: Output) -> Answer:
+def _answer(worker: Worker, entry: Any, output: Output, is_first: bool) -> Answer:
     length = entry.payload_bytes
     if entry.payload_inline:
         payload = bytes(ffi.buffer(entry.payload)[:length])
@@ -259,6 +259,7 @@ def _answer(worker: Worker, entry: Any, output: Output) -> Answer:
         payload,
         output.text,
         output.dropped,
+        is_first=is_first,
     )
 
 

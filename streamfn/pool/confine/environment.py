@@ -118,6 +118,11 @@ class Environment:
         self._look_at = 0.0
 
     @property
+    def memory_mb(self) -> int | None:
+        """The memory size, in MB; None: no limit."""
+        return self._limits.memory_mb
+
+    @property
     def doors(self) -> Sequence[int]:
         """Descriptors for `cgroup.enter`, to be sent to the process, or none."""
         return self._group.doors if self._group is not None else ()
