@@ -208,11 +208,12 @@ def _show_trace(error: HandlerImportError) -> None:
     found = error.document.get("stackTrace")
     frames = [str(frame) for frame in (found if isinstance(found, list) else ())]
     theirs = [frame for frame in frames if "<frozen importlib" not in frame and "/importlib/__init__.py" not in frame]
-    from streamfn.mapping.logs import shown_log
+    from streamfn.mapping.logs import init_report_line, shown_log
 
     text = shown_log(error.log)
     if theirs:
         text += "".join(["Traceback (most recent call last):\n", *theirs])
+    text += init_report_line(error)
     if text:
         with contextlib.suppress(OSError):
             click.echo(text.rstrip("\n"), err=True)

@@ -67,13 +67,11 @@ _OPTIONS = (
         "--memory-size",
         type=int,
         metavar="MB",
-        hidden=True,
         help="Of one worker: 128 to 10240.  [default: no limit]",
     ),
     click.option(
         "--ephemeral-storage",
         metavar="MB",
-        hidden=True,
         help="A /tmp of its own for each worker, 512 to 10240; Size=512 is the same.  [default: the machine's /tmp]",
     ),
     click.option(

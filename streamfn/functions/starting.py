@@ -110,4 +110,6 @@ def named(error: HandlerImportError, handler: str) -> HandlerImportError:
     """The error with the handler's name in its text, and the type of what its module raised."""
     kind = str(error.document.get("errorType", ""))
     text = str(error) if kind.startswith(("Runtime.", "Sandbox.")) else f"{kind}: {error}"
-    return HandlerImportError(f"cannot load handler {handler!r}: {text}", error.document, error.log)
+    found = HandlerImportError(f"cannot load handler {handler!r}: {text}", error.document, error.log)
+    found.init_ns = error.init_ns
+    return found

@@ -241,6 +241,8 @@ async def invoke_once(
         )
         try:
             function = await pool.start(config)
+            for text in function.shortcomings:
+                logs.note(text)
         except HandlerImportError as error:
             logs.init_failed(error)
             document = {"errorMessage": str(error), "errorType": "Runtime.Unknown", **error.document}

@@ -67,6 +67,11 @@ class LogLines:
         self.which = which
         self._begun: dict[int, bytes] = {}  # invocation → the unfinished last line of what was printed so far
 
+    def note(self, text: str) -> None:
+        """A line of ours among the function's."""
+        if self.which != "none":
+            self._sink.write(f"streamfn: {text}\n")
+
     def init(self, log: bytes) -> None:
         """What the function's Init wrote."""
         if self.which != "none" and log:

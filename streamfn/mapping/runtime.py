@@ -312,9 +312,12 @@ class Runtime:
             )
         )
         try:
-            return await self.pool.start(config)
+            started = await self.pool.start(config)
         except HandlerImportError as error:
             raise named(error, options.handler) from None
+        for text in started.shortcomings:
+            self.say(f"{config.name}: {text}")
+        return started
 
     # ---- rounds
 

@@ -16,7 +16,7 @@ from streamfn.core.scaling import ATTEMPTS_AHEAD, STARTING_MAX, Bounds, Held, Se
 from streamfn.errors import FailedError, StreamfnError
 from streamfn.pool import protocol
 from streamfn.pool.config import FunctionConfig
-from streamfn.pool.confine.environment import Keeper
+from streamfn.pool.confine.environment import Environments
 from streamfn.pool.fork import FORK_INIT_S
 from streamfn.pool.generation import Generation
 from streamfn.pool.reaper import Reaper
@@ -36,14 +36,16 @@ class Function:
     again and again.  `init_log` is what the last Init has printed (at most 1 MiB; not in debug mode).
     """
 
-    def __init__(self, config: FunctionConfig, reaper: Reaper, keeper: Keeper, scaler: Scaler, *, fold: bool) -> None:
+    def __init__(
+        self, config: FunctionConfig, reaper: Reaper, environments: Environments, scaler: Scaler, *, fold: bool
+    ) -> None:
         self.config = config
         self.workers: list[Worker] = []
         self.fault: StreamfnError | None = None
         self.init_log = b""
         self.share = Share(_bounds(config, protocol.ZYGOTE))
         self._reaper = reaper
-        self._keeper = keeper
+        self._environments = environments
         self._scaler = scaler
         self._fold = fold
         self._scope = trio.CancelScope()
@@ -204,7 +206,7 @@ class Function:
         assert self._nursery is not None
         while True:
             where, limit_s = self._where(config), self._init_limit_s(config)
-            generation = Generation(config, self, self._keeper, where=where, limit_s=limit_s)
+            generation = Generation(config, self, self._environments, where=where, limit_s=limit_s)
             if await generation.begin():
                 self.share.bounds = _bounds(self.config, where)
                 self._nursery.start_soon(self._run, generation)
@@ -256,6 +258,11 @@ class Function:
     def unforkable(self) -> str:
         """Why each worker does its own Init although it was not asked for; empty where that is not so."""
         return self._unforkable
+
+    @property
+    def shortcomings(self) -> list[str]:
+        """What of the limits this machine does not hold as it should, and why, a sentence each."""
+        return [] if self._generation is None else self._generation.shortcomings
 
     # ---- what lanes ask
 
@@ -320,7 +327,7 @@ class Function:
         index, fresh = self._numbers.take()
         environment = None
         try:
-            environment = self._keeper.worker(config.limits)
+            environment = self._environments.worker(config.limits)
             worker = Worker(
                 self._reaper,
                 self.workers,

@@ -11,6 +11,7 @@ import functools
 import os
 import time
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Protocol
 
 import trio
@@ -18,8 +19,8 @@ import trio
 from streamfn.errors import FailedError, HandlerImportError, RefusedError, StreamfnError
 from streamfn.pool import linux, protocol
 from streamfn.pool.config import FunctionConfig
-from streamfn.pool.confine.environment import Environment, Keeper
-from streamfn.pool.fork import FORK_INIT_S, fork_zygote
+from streamfn.pool.confine.environment import Environment, Environments
+from streamfn.pool.fork import fork_zygote
 from streamfn.pool.inits import exited_in_init, import_error, timed_out_in_init
 from streamfn.pool.lane import FailureKind
 from streamfn.pool.launch import launch
@@ -63,7 +64,9 @@ class Generation:
     that ever did.
     """
 
-    def __init__(self, config: FunctionConfig, home: Home, keeper: Keeper, *, where: str, limit_s: float) -> None:
+    def __init__(
+        self, config: FunctionConfig, home: Home, environments: Environments, *, where: str, limit_s: float
+    ) -> None:
         self.config = config
         self.where = where
         self.limit_s = limit_s
@@ -78,7 +81,7 @@ class Generation:
         self.timed_out = False  # an Init took longer than `limit_s`
         self.workers: set[Worker] = set()
         self._home = home
-        self._keeper = keeper
+        self._environments = environments
         self._link: ZygoteLink | None = None
         self._log: int | None = None
         self._files = contextlib.ExitStack()
@@ -87,6 +90,19 @@ class Generation:
         self._leaving: str | None = None  # why it is to end
         self._tokens = 0
         self._unused_init_ns = 0
+        self._folder: Path | None = None  # for files of environments without a /tmp of their own
+        self._no_tmp: str | None = None  # why they have none
+
+    @property
+    def shortcomings(self) -> list[str]:
+        """What of the function's limits this machine does not hold as it should, a sentence each."""
+        said = self._environments.shortcomings(self.config.limits)
+        if self._no_tmp is not None and self._folder is not None:
+            said.append(
+                f"each worker has a directory in {self._folder} instead of a /tmp of its own, TMPDIR names it, and its "
+                f"size is looked at every second: {self._no_tmp}"
+            )
+        return said
 
     @property
     def pid(self) -> int | None:
@@ -111,7 +127,7 @@ class Generation:
                 self._log = linux.growing_memfd("streamfn-init", append=True)
                 self._files.callback(os.close, self._log)
             self._link = self._launch()
-            environment = self._keeper.zygote(self.config.limits, self.config.maximum)
+            environment = self._environments.zygote(self.config.limits, self.config.maximum)
             self._files.callback(environment.close)
             if await self._initialise(self._link, environment):
                 self.init_ns = self._unused_init_ns = time.monotonic_ns() - began_ns
@@ -218,6 +234,9 @@ class Generation:
     async def _initialise(self, link: ZygoteLink, environment: Environment) -> bool:
         """Have Init done.  False if there will be no workers of this zygote."""
         config = self.config
+        began_ns = time.monotonic_ns()
+        # A sandbox's walls have a /tmp of their own.
+        self._folder = None if config.isolation.is_sandbox else self._environments.folder(config.limits)
         fields = {
             "op": "init",
             "main": config.main,
@@ -228,8 +247,9 @@ class Generation:
             "init": self.where,
             "limits": config.limits.to_json(),
             "isolation": config.isolation.to_json(),
-            "holding": self._keeper.holding(config.limits)._asdict(),
+            "holding": self._environments.holding(config.limits)._asdict(),
             "workers": config.maximum,
+            "folder": None if self._folder is None else str(self._folder),
         }
         message: protocol.Message | None = None
         try:
@@ -245,6 +265,7 @@ class Generation:
             self.init_log = os.pread(self._log, INVOCATION_BYTES_MAX, 0)
         if isinstance(self.error, HandlerImportError):
             self.error.log = self.init_log
+            self.error.init_ns = time.monotonic_ns() - began_ns
         return self.error is None and message is not None and message.fields["op"] == "ready"
 
     @contextlib.asynccontextmanager
@@ -286,6 +307,8 @@ class Generation:
             )
         if message.fields["op"] == "unforkable":
             self.unforkable = str(message.fields["reason"])
+        no_tmp = message.fields.get("no_tmp")
+        self._no_tmp = None if no_tmp is None else str(no_tmp)
         begins = message.fields.get("begins")
         self.begins = None if begins is None else str(begins)
         return None
@@ -294,7 +317,7 @@ class Generation:
         if self.config.callable is not None:
             return RefusedError(
                 f"{self.config.spoken} cannot be run in worker processes: a process forked from this one did not come "
-                f"up within {FORK_INIT_S:g} s (another thread held a lock, perhaps); put it into a module and name it"
+                f"up within {self.limit_s:g} s (another thread held a lock, perhaps); put it into a module and name it"
             )
         self.timed_out = True
         return timed_out_in_init(self.limit_s)
@@ -339,6 +362,8 @@ class Generation:
             if born is None:
                 return
             worker.born(*born)
+            if self._no_tmp is not None and self._folder is not None:
+                worker.environment.watch_folder(self._folder / str(worker.index))
             if self.where != protocol.ZYGOTE or self.begins is not None:
                 if not await self._finish_init(worker, link, token):
                     return
@@ -401,6 +426,7 @@ class Generation:
     async def _finish_init(self, worker: Worker, link: ZygoteLink, token: int) -> bool:
         """Wait for the Init that a worker does itself, or what it begins with.  False, and noted, if it failed."""
         message: protocol.Message | None = None
+        began_ns = time.monotonic_ns()
         out_of_memory = functools.partial(worker.kill, FailureKind.OUT_OF_MEMORY)
         with trio.move_on_after(self.limit_s) as scope:
             async with self._watched(worker.environment, out_of_memory):
@@ -422,6 +448,7 @@ class Generation:
         log = worker.take_log().text
         if isinstance(error, HandlerImportError):
             error.log = log
+            error.init_ns = time.monotonic_ns() - began_ns
         if self._leaving is None:
             self._home.fail(self, error)
         return False

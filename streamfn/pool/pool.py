@@ -10,7 +10,7 @@ import trio
 from streamfn.errors import PoolClosed
 from streamfn.pool import request_id
 from streamfn.pool.config import FunctionConfig
-from streamfn.pool.confine.environment import Keeper
+from streamfn.pool.confine.environment import Environments
 from streamfn.pool.function import Function
 from streamfn.pool.reaper import Reaper
 from streamfn.pool.scaler import Scaler
@@ -22,12 +22,14 @@ class Pool:
     `request_base` goes to the workers with the settings: both sides make the same request id of it.
     """
 
-    def __init__(self, nursery: trio.Nursery, reaper: Reaper, keeper: Keeper, scaler: Scaler, *, fold: bool) -> None:
+    def __init__(
+        self, nursery: trio.Nursery, reaper: Reaper, environments: Environments, scaler: Scaler, *, fold: bool
+    ) -> None:
         self.functions: list[Function] = []
         self.request_base = request_id.new_base()
         self._nursery = nursery
         self._reaper = reaper
-        self._keeper = keeper
+        self._environments = environments
         self._scaler = scaler
         self._fold = fold
         self._closed = False
@@ -69,7 +71,7 @@ class Pool:
         """
         if self._closed:
             raise PoolClosed("the pool is closed")
-        function = Function(config, self._reaper, self._keeper, self._scaler, fold=self._fold)
+        function = Function(config, self._reaper, self._environments, self._scaler, fold=self._fold)
         self._scaler.add(function)
         self._nursery.start_soon(function.run, name=f"function {config.name}")
         self.functions.append(function)
@@ -97,11 +99,11 @@ async def open_pool(*, fold: bool = True) -> AsyncIterator[Pool]:
     With `fold` false every success is told by `LaneClient.completed`, with its response.
     What the body raises comes out as it is, in no exception group.
     """
-    reaper, keeper, scaler = Reaper(), Keeper(), Scaler()
+    reaper, environments, scaler = Reaper(), Environments(), Scaler()
     error: BaseException | None = None
     try:
         async with trio.open_nursery() as nursery:
-            pool = Pool(nursery, reaper, keeper, scaler, fold=fold)
+            pool = Pool(nursery, reaper, environments, scaler, fold=fold)
             nursery.start_soon(scaler.run)
             nursery.start_soon(reaper.run)
             nursery.start_soon(reaper.tick)
@@ -113,7 +115,7 @@ async def open_pool(*, fold: bool = True) -> AsyncIterator[Pool]:
                 await pool.stop()
             nursery.cancel_scope.cancel()
     finally:
-        keeper.close()
+        environments.close()
         reaper.close()
     if error is not None:
         raise error

@@ -97,7 +97,6 @@ class Worker:
         self.idle_since_ns = 0  # when the last lane stood up
         self.init_ns = 0  # how long its Init took
         self.retired_for = ""  # why it was retired
-        self.init_ns = 0  # how long its Init took
         self.is_init_billed = False
         self.restore_ns: int | None = None  # from asking for its fork to the end of the hooks behind it; None: no hooks
         self.staged: deque[list[Any]] = deque()  # [seat, first invocation, count], oldest first

@@ -1,6 +1,6 @@
 """An execution environment from the runtime's side: what it is held with, what it uses, and what it ran out of.
 
-A `Keeper` knows what this machine gives: control groups for everything, or for some of it, or none.  Where there is
+`Environments` knows what this machine gives: control groups for everything, or for some of it, or none.  Where there is
 none the worker limits itself (`rlimits`) and the runtime looks at its memory every 20 ms.  With a memory group the
 runtime looks too, and the group is the wall behind that: a group also counts what is not the handler's, the pages of
 the mapped log, files in a /tmp that is memory, and what is printed, so it has room for those.
@@ -27,32 +27,31 @@ FOLDER_LOOK_S = 1.0
 MB_PER_VCPU = 1769  # Lambda Developer Guide, "Configure Lambda function memory"
 
 
-class Keeper:
+class Environments:
     """What holds the environments of one pool.  `close` it when all of them have ended."""
 
     def __init__(self) -> None:
-        self._groups: Groups | None = None
+        """Makes the directories for control groups, and sweeps away what killed runtimes have left."""
+        self._groups = Groups()
         self._count = 0
         self._folders: list[Path] = []
 
     def close(self) -> None:
         """Remove every control group, and every directory of temporary files."""
-        if self._groups is not None:
-            self._groups.close()
-            self._groups = None
+        self._groups.close()
         for folder in self._folders:
             shutil.rmtree(folder, ignore_errors=True)
         self._folders.clear()
 
     def holding(self, limits: Limits) -> Holding:
         """Give what control groups hold environments with these limits to."""
-        held = self._made.held
+        held = self._groups.held
         return Holding(memory=limits.memory_mb is not None and MEMORY in held, processes=PIDS in held)
 
     def shortcomings(self, limits: Limits) -> list[str]:
         """Say what of these limits this machine does not hold as it should, and why, a sentence each."""
         said: list[str] = []
-        lacking = self._made.lacking
+        lacking = self._groups.lacking
         if limits.memory_mb is not None:
             if MEMORY in lacking:
                 said.append(
@@ -87,22 +86,16 @@ class Keeper:
 
     def _is_each_held(self, limits: Limits) -> bool:
         # Where it takes milliseconds to enter a group, each worker has one only if it has a limit of its own.
-        return limits.memory_mb is not None or self._made.is_quick
+        return limits.memory_mb is not None or self._groups.is_quick
 
     def _environment(self, kind: str, limits: Limits, processes: int) -> Environment:
-        groups = self._made
+        groups = self._groups
         self._count += 1
         memory_bytes = None
         if limits.memory_bytes is not None:
             memory_bytes = limits.memory_bytes + (limits.storage_bytes or 0) + OURS_BYTES
         group = groups.group(f"{kind}-{self._count}", memory_bytes=memory_bytes, processes=processes)
         return Environment(limits, groups, group)
-
-    @property
-    def _made(self) -> Groups:
-        if self._groups is None:
-            self._groups = Groups()
-        return self._groups
 
 
 class Environment:
