@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -155,6 +156,43 @@ def test_the_doctor_says_the_same_and_what_there_is(place):
     said = place.run("doctor")
     assert said.code == 0
     assert "isolation sandbox   yes" in said.out
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's sandbox is another user's")
+@pytest.mark.parametrize("kind", ["ramfs", "tmpfs"])
+def test_code_that_only_root_may_read_runs_whatever_it_lies_on(place, kind):
+    """ramfs has no idmapped mounts, so what lies on it is copied; what others cannot read stays so outside."""
+    unshare = shutil.which("unshare")
+    if unshare is None:
+        pytest.skip("there is no unshare(1) to mount something in")
+    place.stream(contents=[json.dumps({"name": "who", "deed": "whoami"})])
+    code = place.root / "mounted"
+    code.mkdir()
+    script = f"""
+        mount -t {kind} none {code} && umask 077 && mkdir {code}/below && cp {FUNCTIONS}/walled.py {code}/below &&
+        chmod 700 {code} && chmod 600 {code}/below/walled.py && cd {code}/below && exec "$@"
+    """
+    ours = place.command(
+        "run",
+        "walled.handler",
+        "--stream",
+        "s",
+        "--until-caught-up",
+        "--isolation",
+        "sandbox",
+        "--logs",
+        "all",
+        "--env",
+        "AT_INIT={}",
+    )
+    done = subprocess.run(
+        [unshare, "-m", "sh", "-c", script, "sh", *ours],
+        env=place.environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    [_, who] = json.loads(re.search(r"^RESULT (.*)$", done.stderr, re.MULTILINE)[1])
+    assert who["did"]["cwd"] == f"{code}/below"
+    assert who["did"]["uid"] == 65534
 
 
 def test_code_that_lies_in_tmp_itself_is_refused(place):

@@ -2,7 +2,7 @@
 
 The sandbox of a runtime that root has started runs as nobody, who could not read the code of a root that is careful
 (a umask of 077, a temporary directory).  An idmapped mount shows the same files as nobody's own, read only, and only in
-the sandbox.  Where the file system or the kernel (before 5.12) has no such mounts, others need the right to read.
+the sandbox.  Where the file system or the kernel (before 5.12) has no such mounts, `copying` takes their place.
 """
 
 from __future__ import annotations

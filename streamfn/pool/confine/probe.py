@@ -98,7 +98,7 @@ def _of_sandbox() -> list[Means]:
     found.append(_means("seccomp filters", _filter, "", alone=True))
     if os.geteuid() == 0:
         why = _tried(_idmapped)
-        without = f"others need the right to read a function's code: {why}"
+        without = f"code that only root may read is copied instead: {why}"
         found.append(Means("idmapped mounts", "", why is None, "" if why is None else without))
     return found
 
@@ -174,7 +174,7 @@ def _whole() -> None:
     if pid == 0:
         try:
             linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
-            warden.raise_wall(Isolation(level=SANDBOX), warden.python_paths({}), {}, storage_bytes=1 << 20)
+            warden.raise_wall(Isolation(level=SANDBOX), warden.python_paths({}), None, storage_bytes=1 << 20)
             linux.prctl(linux.PR_SET_DUMPABLE, 1)  # an exec would do it
             namespaces.Nursery("/", network=False, storage_bytes=1 << 20).try_out()
         except OSError as error:

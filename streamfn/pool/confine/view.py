@@ -13,12 +13,13 @@ Nothing else has a name in it.  The old root is let go of at the end, so nothing
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import struct
 from collections.abc import Iterable, Mapping
 
 from streamfn.pool import linux
-from streamfn.pool.confine import idmap, seccomp
+from streamfn.pool.confine import copying, idmap, seccomp
 
 _SYSTEM = (
     "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store",
@@ -57,7 +58,7 @@ class Unshowable(Exception):
 def build(
     readable: Iterable[str],
     hidden: Iterable[str],
-    mounts: Mapping[str, int],
+    mounts: Mapping[str, int] | None,
     *,
     network: bool,
     storage_bytes: int | None,
@@ -65,9 +66,9 @@ def build(
     """Make the view, and make it the root of this process, in a mount namespace of its own.
 
     `readable` are absolute paths; those that do not exist are left out.  `hidden` are directories that are empty in
-    it.  `mounts` are what to show of some of them instead of what is there: see `idmap`.  The process needs
-    CAP_SYS_ADMIN over its mount namespace, and to be in the PID namespace that /proc is to show.  OSError names the
-    path of what is refused; Unshowable.
+    it.  `mounts`, if the user changes, are what to show of some of them instead of what is there (see `idmap`); of
+    the others, what the new user could not read is copied.  The process needs CAP_SYS_ADMIN over its mount namespace,
+    and to be in the PID namespace that /proc is to show.  OSError names the path of what is refused; Unshowable.
     """
     os.umask(0o022)
     uid, gid = sandbox_ids()  # as /proc says, which is covered in a moment
@@ -78,7 +79,7 @@ def build(
     _pivot(_BASE, _BASE + _OLD)
     os.chdir("/")
     linux.mount("tmpfs", _NEW, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=755,size=16m")
-    view = _View(mounts)
+    view = _View(mounts, frozenset(_OLD + path for path in hidden))
     for name in ("/proc", "/dev", "/etc", "/tmp"):
         os.mkdir(_NEW + name)
     mount_tmp(_NEW + "/tmp", storage_bytes)
@@ -110,8 +111,10 @@ def mount_tmp(target: str, storage_bytes: int | None) -> None:
 class _View:
     """The new root while it is being made: `_OLD` and `_NEW` are the old one and the new one."""
 
-    def __init__(self, mounts: Mapping[str, int]) -> None:
-        self._mounts = mounts
+    def __init__(self, mounts: Mapping[str, int] | None, hidden: frozenset[str]) -> None:
+        self._mounts = mounts or {}
+        self._copies = mounts is not None
+        self._hidden = hidden
         self._shown: list[str] = []
 
     def show(self, path: str) -> None:
@@ -131,10 +134,30 @@ class _View:
             self._make_file(real, b"")
         if real in self._mounts:
             idmap.attach(self._mounts[real], target)
+        elif self._copies and path not in _SYSTEM and not copying.is_readable_by_all(_OLD + real, self._hidden):
+            self._copy_tree(real, target)
         else:
             linux.mount(_OLD + real, target, flags=linux.MS_BIND | linux.MS_REC)
-        set_read_only(target)
+        if os.path.ismount(target):
+            set_read_only(target)
         self._shown.append(real)
+
+    def _copy_tree(self, real: str, target: str) -> None:
+        try:
+            if os.path.isdir(target):
+                size = f"mode=755,size={copying.BYTES_MAX}"
+                linux.mount("tmpfs", target, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, size)
+                copying.copy_for_all(_OLD + real, target, self._hidden)
+            else:
+                with open(_OLD + real, "rb") as source, open(target, "wb") as file:
+                    file.write(source.read())
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise Unshowable(
+                f"{real} can only be read by root, and is larger than the {copying.BYTES_MAX >> 20} MB that are copied "
+                "into a sandbox: give others the right to read it"
+            ) from None
 
     def copy(self, path: str) -> None:
         """Let `path` be there as a copy; nothing if it cannot be read."""

@@ -78,12 +78,12 @@ def _stand(fields: Mapping[str, Any], control: int) -> int:
     readable = [*isolation.readable, *python_paths(fields["environment"])]
     warden = os.pidfd_open(os.getpid())
     user, _ = view.sandbox_ids()
-    mounts = idmap.swapped(readable, user) if os.geteuid() == 0 and user else {}
+    mounts = idmap.swapped(readable, user) if user != os.geteuid() else None
     keeper = enter(network=isolation.network)
     pid = os.fork()
     if pid == 0:
         _become_zygote(fields, isolation, readable, mounts, control, warden)
-    for fd in (control, *mounts.values()):
+    for fd in (control, *(mounts or {}).values()):
         os.close(fd)
     linux.prctl(linux.PR_SET_DUMPABLE, 0)
     zygote = os.pidfd_open(pid)
@@ -102,7 +102,7 @@ def _become_zygote(
     fields: Mapping[str, Any],
     isolation: Isolation,
     readable: list[str],
-    mounts: Mapping[str, int],
+    mounts: Mapping[str, int] | None,
     control: int,
     warden: int,
 ) -> NoReturn:
@@ -131,7 +131,7 @@ def _become_zygote(
 
 
 def raise_wall(
-    isolation: Isolation, readable: Iterable[str], mounts: Mapping[str, int], *, storage_bytes: int | None
+    isolation: Isolation, readable: Iterable[str], mounts: Mapping[str, int] | None, *, storage_bytes: int | None
 ) -> None:
     """In the first child behind `namespaces.enter_outer`: everything else of the outer wall.  Unwalled, Unshowable."""
     with _step("a view of the file system of its own"):
@@ -185,7 +185,8 @@ def words(error: OSError) -> str:
 
 
 def _refuse(control: int, reason: str) -> None:
-    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(control)) as sock:
+    with contextlib.suppress(OSError, protocol.Garbled), socket.socket(fileno=os.dup(control)) as sock:
+        protocol.receive(sock)  # the runtime's first message: closed with that unread, ours would be lost
         protocol.send(sock, {"op": "unwalled", "reason": reason})
 
 
