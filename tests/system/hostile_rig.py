@@ -1,12 +1,14 @@
 """Running hostile handlers between healthy ones, and judging what came of it by what the handlers wrote themselves."""
 
+import contextlib
 import json
-import os
 import re
+import socket
+import threading
 from pathlib import Path
 
 from history_rig import History
-from hostile import BEHAVIOURS, PROCESS, WITNESS
+from hostile import BEHAVIOURS, PROCESS, began
 from pool_rig import is_alive
 from run_rig import until
 from witness import strays
@@ -39,11 +41,14 @@ class Mixed:
 
     def start(self, *arguments, workers=4, timeout_s=1, **options):
         """`streamfn run` of all of it; every batch is one record and has one attempt."""
+        walled = ()
+        if self.level != PROCESS:  # where handlers cannot write to our file, they tell us through the network
+            self.post = _Post(self.place.seen)
+            walled = ("--isolation", self.level, "--allow-network", "--env", f"PORT={self.post.port}")
         self.run = self.place.start(
             "run", "hostile.handler", "--stream", "s", "--name", NAME, "--until-caught-up", "--json",
             "--batch-size", "1", "--maximum-retry-attempts", "0", "--workers", workers, "--timeout", timeout_s,
-            *(() if self.level == PROCESS else ("--isolation", self.level, "--logs", "all")), *arguments,
-            env=dict([self.mark.split("=", 1)]), **options,
+            *walled, *arguments, env=dict([self.mark.split("=", 1)]), **options,
         )  # fmt: skip
         return self.run
 
@@ -51,17 +56,15 @@ class Mixed:
         """Wait for the run's end, taking down which checkpoints were durable when."""
 
         def ended():
-            if self.level == PROCESS:
-                self.history.look()
+            self.history.look()
             return self.run.popen.poll() is not None
 
         try:
             until(ended, "the run's end", seconds)
         finally:
             self.run.kill()
-        if self.level != PROCESS:  # they cannot write to our file; their words are in the log
-            said = re.findall(rf"^{WITNESS}(.*)$", self.err, re.M)
-            self.place.seen.write_text("".join(f"{line}\n" for line in said))
+            if self.level != PROCESS:
+                self.post.close()
         self.history.died()
 
     @property
@@ -117,6 +120,29 @@ class Mixed:
         return strays(self.mark)
 
 
+class _Post:
+    """Writes down what comes as datagrams, a line each, until it is closed."""
+
+    def __init__(self, path):
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
+        self._socket.bind(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        self._thread = threading.Thread(target=self._run, args=[path])
+        self._thread.start()
+
+    def _run(self, path):
+        with open(path, "ab", buffering=0) as file:
+            while line := self._socket.recv(65536):
+                file.write(line)
+
+    def close(self):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.sendto(b"", ("127.0.0.1", self.port))
+        self._thread.join()
+        self._socket.close()
+
+
 class _History(History):
     """One in which an invocation whose process is gone is over, whether it said so or not."""
 
@@ -137,17 +163,24 @@ class _History(History):
         self._bury(dead & self._live)
 
     def _dead(self):
-        return {live for live in self._live if not is_alive(self._began[live]["pid"])}
+        if not self._live:
+            return set()
+        lives = all_lives() if "life" in self._began[next(iter(self._live))] else None
+        return {live for live in self._live if not self._is_alive(self._began[live], lives)}
+
+    def _is_alive(self, told, lives):
+        return is_alive(told["pid"]) if lives is None else tuple(told["life"]) in lives
 
     def _bury(self, dead):
         self._live -= dead
         self._events += [Ended(invocation, ok=False) for invocation in sorted(dead)]
 
 
-def processes():
-    """Every pid there is."""
-    return {int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()}
-
-
-def is_root():
-    return os.geteuid() == 0
+def all_lives():
+    """Every process that we can see, as (PID namespace, when it began): names that hold in all namespaces."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                found.add(((entry / "ns" / "pid").stat().st_ino, began(entry.name)))
+    return found

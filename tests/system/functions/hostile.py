@@ -2,7 +2,7 @@
 
 `handler` does for each batch what its first record says: the name of a behaviour, or anything else, which is healthy.
 Before and behind it stand two lines of witness, so that what was delivered is known by the handlers' own word: in the
-file SEEN, or, where they cannot write to it, on standard output. Every behaviour says what must come of it: see
+file SEEN, or, where they cannot write to it, by a datagram to PORT. Every behaviour says what must come of it: see
 `Behaviour`.
 """
 
@@ -22,7 +22,6 @@ import sys
 import threading
 import time
 
-WITNESS = "WITNESS "
 PROCESS, SANDBOX = "process", "sandbox"
 
 
@@ -57,6 +56,9 @@ def handler(event, context):
     numbers = [record["kinesis"]["sequenceNumber"] for record in records]
     shard = records[0]["eventID"].split(":")[0]
     pid = os.getpid()
+    global _life
+    if "PORT" in _environ and _life is None:  # numbers mean nothing outside of its namespace
+        _life = [_stat("/proc/self/ns/pid").st_ino, began("self")]
     witness(seen=invocation, shard=shard, numbers=numbers, deed=name, pid=pid, at=_monotonic())
     known, done = BEHAVIOURS.get(name), False
     try:
@@ -73,20 +75,29 @@ def healthy():
 
 
 # The witness must be able to write whatever the handler has done to these.
-_monotonic, _dumps, _open, _write, _close, _environ = (
-    time.monotonic, json.dumps, os.open, os.write, os.close, dict(os.environ),
+_monotonic, _dumps, _open, _write, _close, _stat, _socket, _environ = (
+    time.monotonic, json.dumps, os.open, os.write, os.close, os.stat, socket.socket, dict(os.environ),
 )  # fmt: skip
+
+
+_life = None
+
+
+def began(pid):
+    """When a process began, in ticks since the machine's start."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return int(file.read().rpartition(b")")[2].split()[19])
 
 
 def witness(**told):
     told["run"] = 0
-    line = _dumps(told).encode() + b"\n"
-    path = _environ.get("SEEN")
-    if path is None:
-        os.write(1, WITNESS.encode() + line)
+    if "PORT" in _environ:
+        told["life"] = _life
+        with _socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.sendto(_dumps(told).encode() + b"\n", ("127.0.0.1", int(_environ["PORT"])))
         return
-    descriptor = _open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    _write(descriptor, line)
+    descriptor = _open(_environ["SEEN"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    _write(descriptor, _dumps(told).encode() + b"\n")
     _close(descriptor)
 
 
