@@ -220,7 +220,8 @@ class Reaper:
                 if worker.in_flight and worker.environment.is_over():
                     self._end(worker, FailureKind.OUT_OF_MEMORY)
                 if worker.in_flight and worker.environment.is_full():
-                    self._end(worker, FailureKind.CRASHED, "its ephemeral storage is used up")
+                    worker.retired_for = "its ephemeral storage is used up"  # whoever comes next begins with none
+                    self._end(worker, FailureKind.CRASHED, worker.retired_for)
                 if worker.in_flight:
                     worker.watch_log(now_ns)
         # A low-water mark lets plain successes lie; without a round since the last look they get one now.

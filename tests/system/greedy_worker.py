@@ -18,7 +18,9 @@ from typing import Any
 from streamfn._native import ffi, lib
 from streamfn.pool.seat import Seat
 
-TELL, PRIVATE, AT_ONCE, SHARED, CHILD, CHILDREN, MEMFD, FORK_BOMB, OPEN, WRITE_TMP, READ_TMP, SPIN_MS, CRASH = range(13)
+TELL, PRIVATE, AT_ONCE, SHARED, CHILD, CHILDREN, MEMFD, FORK_BOMB, OPEN, WRITE_TMP, READ_TMP, SPIN_MS, CRASH, MARK = (
+    range(14)
+)
 MB = 1 << 20
 _kept: list[object] = []
 
@@ -26,6 +28,8 @@ _kept: list[object] = []
 def init(settings: dict[str, Any]) -> dict[str, Any]:
     if settings.get("init_mb"):
         _kept.append(bytearray(b"x") * (settings["init_mb"] * MB))
+    if settings.get("init_file"):
+        Path(settings["init_file"]).write_text("x")
     return settings
 
 
@@ -84,18 +88,25 @@ def deed(state: dict[str, Any], what: int, number: int) -> object:
     elif what == OPEN:
         return open_all()
     elif what == WRITE_TMP:
-        return fill(Path(state.get("tmp", "/tmp")) / "filled", number)
+        return fill(place() / "filled", number)
     elif what == READ_TMP:
-        return sorted(entry.name for entry in Path("/tmp").iterdir())
+        return sorted(entry.name for entry in place().iterdir() if entry.is_file())
     elif what == SPIN_MS:
         began = time.thread_time()
         wall = time.monotonic()
         while time.monotonic() < wall + number / 1000:
             pass
         return (time.thread_time() - began) / (time.monotonic() - wall)
+    elif what == MARK:
+        Path(state["mark"]).write_text(os.getcwd())
     elif what == CRASH:
         os._exit(9)
     return None
+
+
+def place() -> Path:
+    """Where temporary files go; `tempfile` would go elsewhere as soon as that is full."""
+    return Path(os.environ.get("TMPDIR", "/tmp"))
 
 
 def bomb(most: int) -> int:

@@ -170,11 +170,15 @@ def lay_over(size_bytes: int, through: Sequence[str], *, copy: bool) -> None:
     one has, copies.
     """
     before = os.open(TMP, os.O_PATH | os.O_CLOEXEC)
-    places = [(path, os.open(path, os.O_PATH | os.O_CLOEXEC)) for path in through]
+    places: list[tuple[str, int]] = []
     try:
+        for path in through:
+            with contextlib.suppress(FileNotFoundError):  # somebody has removed it meanwhile
+                places.append((path, os.open(path, os.O_PATH | os.O_CLOEXEC)))
         linux.mount("tmpfs", TMP, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, f"mode=1777,size={size_bytes}")
         for path, place in places:
-            _show(path, f"/proc/self/fd/{place}")
+            with contextlib.suppress(FileNotFoundError):
+                _show(path, f"/proc/self/fd/{place}")
         if copy:
             _copy_missing(f"/proc/self/fd/{before}", TMP)
     finally:
