@@ -154,10 +154,9 @@ def init_report_line(error: HandlerImportError) -> str:
     """The INIT_REPORT line of an Init that failed; none where there was no time to measure."""
     if not error.init_ns:
         return ""
-    kind = str(error.document.get("errorType", ""))
+    kind = str(error.document.get("errorType", "")).translate(_ESCAPES)
     status = "Status: timeout" if kind == document.TIMED_OUT else f"Status: error\tError Type: {kind}"
-    line = f"INIT_REPORT Init Duration: {error.init_ns / 1e6:.2f} ms\tPhase: init\t{status}"
-    return shown_log(line.encode("utf-8", "backslashreplace"))
+    return f"INIT_REPORT Init Duration: {error.init_ns / 1e6:.2f} ms\tPhase: init\t{status}\n"
 
 
 def billed_ms(duration_ns: int) -> int:

@@ -166,6 +166,10 @@ class Environment:
         self._look_at = now + FOLDER_LOOK_S
         return storage.size_of(self._folder) > self._limits.storage_bytes
 
+    def processes(self) -> list[int]:
+        """List who is in its control group; empty where it has none."""
+        return [] if self._group is None else self._group.processes()
+
     def peak_mb(self) -> int | None:
         """The most memory it has used so far, in MB; None if it ended before anybody had looked."""
         if self._gauge is None:
