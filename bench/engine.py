@@ -3,6 +3,7 @@
     log ──▶ runtime ──▶ 2 workers ──▶ checkpoint        (streamfn: `run --until-caught-up`)
     ready-made JSON ──▶ orjson.loads ──▶ handler         (floor: one process, nothing else)
     ready-made JSON ──▶ ProcessPoolExecutor(2) ──▶ the same
+    mapped segments ──▶ native build ──▶ handler         (bare: two such loops side by side; see bench/bare.py)
 
 Closed loop: everything is there before the clock starts. streamfn is timed by the handlers themselves, from the first
 start of any invocation to the last end of any; its checkpoints are durable when the command returns. Sums are checked:
@@ -20,10 +21,13 @@ import time
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from statistics import median
+from typing import NamedTuple
 
 import orjson
 
 from bench import handlers
+from bench.bare import side_by_side
 from bench.records import checksum, payload, ready_events
 from streamfn.clock import SystemClock
 from streamfn.log.catalog.datadir import DataDir
@@ -110,26 +114,66 @@ def streamfn(data_dir, name, count, batch):
     return records / seconds
 
 
-CASES = [("noop", 100, 2.0), ("real", 100, 2.0), ("noop", 1, 0.35)]
+def bare(data_dir, name, count, batch):
+    """Records per second of two loops without rings, side by side."""
+    with witnessed():
+        records, total, seconds = side_by_side(data_dir, name, batch, WORKERS)
+    assert (records, total) == (count, count if name == "noop" else checksum(count)), (records, total)
+    return records / seconds
 
 
-def run(count, rounds):
-    """Medians and ratios for every case: (handler, batch, floor, pool, streamfn, ratio, bar)."""
-    from statistics import median
+class Case(NamedTuple):
+    """A handler, its batch size, and what is to be reached: times the floor, times the bare loops (None: no bar)."""
 
+    name: str
+    batch: int
+    bar: float
+    bare_bar: float | None = None
+
+
+CASES = [Case("noop", 100, 3.2), Case("real", 100, 2.2, 0.9), Case("noop", 1, 0.5)]
+
+
+class Row(NamedTuple):
+    """Medians over the rounds, in records per second; the ratios are medians of the rounds' ratios."""
+
+    case: Case
+    floor: float
+    pool: float
+    bare: float
+    streamfn: float
+    to_floor: float
+    to_bare: float
+
+
+def run(count, rounds, cases=CASES, *, pools=True):
+    """A `Row` for every case."""
     with tempfile.TemporaryDirectory(prefix="bench-log-") as directory:
         write_log(directory, count)
-        rows = []
-        for name, batch, bar in CASES:
-            handler = getattr(handlers, name)
-            floors, pools, ours = [], [], []
-            for _ in range(rounds):
-                floors.append(floor(handler, min(count, 200_000), batch))
-                pools.append(process_pool(name, min(count, 20_000 if batch > 1 else 4_000), batch))
-                ours.append(streamfn(directory, name, count, batch))
-                ratio = ours[-1] / floors[-1]
-                line = f"floor {floors[-1]:,.0f}  pool {pools[-1]:,.0f}  streamfn {ours[-1]:,.0f}  ratio {ratio:.2f}"
-                print(f"  {name} {batch}: {line}", file=sys.stderr)
-            pairs = [mine / base for mine, base in zip(ours, floors, strict=True)]
-            rows.append((name, batch, median(floors), median(pools), median(ours), median(pairs), bar))
-    return rows
+        return [_row(directory, case, count, rounds, pools) for case in cases]
+
+
+def _row(directory, case, count, rounds, pools):
+    name, batch = case.name, case.batch
+    handler = getattr(handlers, name)
+    measures = {
+        "floor": lambda: floor(handler, min(count, 200_000), batch),
+        "bare": lambda: bare(directory, name, count, batch),
+        "streamfn": lambda: streamfn(directory, name, count, batch),
+    }
+    if pools:
+        measures["pool"] = lambda: process_pool(name, min(count, 20_000 if batch > 1 else 4_000), batch)
+    found = []
+    for number in range(rounds + 1):
+        order = list(measures)
+        if number % 2:
+            order.reverse()
+        rates = {what: measures[what]() for what in order}
+        if number:  # the first round is for the page cache
+            found.append(rates)
+        line = "  ".join(f"{what} {rate:,.0f}" for what, rate in rates.items())
+        ratios = f"{rates['streamfn'] / rates['floor']:.2f} floors, {rates['streamfn'] / rates['bare']:.2f} bare"
+        print(f"  {name} {batch}: {line}: {ratios}", file=sys.stderr)
+    middle = {what: median(rates[what] for rates in found) for what in measures}
+    to_floor, to_bare = (median(rates["streamfn"] / rates[what] for rates in found) for what in ("floor", "bare"))
+    return Row(case, middle["floor"], middle.get("pool", 0), middle["bare"], middle["streamfn"], to_floor, to_bare)
