@@ -95,4 +95,5 @@ def main():
         print(f"| {role} | {first / 1024:.1f} | {highest / 1024:.1f} | {grown:.1f} | {grown / count * 1e6:.1f} |")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""`python -m bench.coldstart [--starts N] [--at-once N] [--isolation LEVEL]`: what a new execution environment costs.
+
+    runtime ──asks──▶ zygote (boto3 imported, a client made) ──fork──▶ worker ──▶ first batch answered
+            ◀───────────────────────── answer ─────────────────────────┘
+
+One start at a time: the clock runs from when the runtime asks for one until it has the answer of the new worker's
+first batch, whose segment it has mapped, on a real ring, by the real worker. *Ready* is until it may be given work.
+Beside it, in the same run, a bare fork of the same process: from `fork` until the child rings an eventfd.
+Then many at once: until every one of them has answered a batch.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+from statistics import quantiles
+
+import trio
+
+from bench.engine import write_log
+from bench.machine import machine
+from streamfn.functions.configuration import Configuration
+from streamfn.functions.starting import function_config
+from streamfn.log.catalog.datadir import DataDir
+from streamfn.log.shard.reader import ShardReader
+from streamfn.mapping.pieces import Piece
+from streamfn.mapping.source import source_header
+from streamfn.pool.function import Function
+from streamfn.pool.pool import open_pool
+
+ROOT = str(Path(__file__).resolve().parent.parent)
+ROLE = "arn:aws:iam::000000000000:role/lambda-role"
+BATCH = 10
+
+
+class Batch:
+    """One batch for any worker, and the lane client that waits for its answer."""
+
+    def __init__(self, stream, message):
+        self.header = source_header(stream, stream.shards[0], ROLE)
+        self.segment = message.segment
+        self.extent = Piece(message, message.first_offset, message.first_offset + message.rows, 0, None).aim(
+            message.first_offset, BATCH
+        )
+        self.answered = {}
+        self.news = trio.Event()
+
+    async def wait(self, count):
+        """Until so many workers have answered."""
+        with trio.fail_after(60):
+            while len(self.answered) < count:
+                await self.news.wait()
+                self.news = trio.Event()
+
+    def give(self, worker):
+        """Hand it to a worker that has had nothing yet."""
+        client = Client(self, worker.pid)
+        client.seat = worker.seat_lane(client)
+        worker.introduce(self.segment.id, self.segment.fd, self.header)
+        client.seat.submit_run(self.extent, BATCH, 1, time.monotonic_ns())
+        client.seat.publish()
+
+
+class Client:
+    def __init__(self, batch, pid):
+        self.batch, self.pid = batch, pid
+
+    def succeeded(self, batches, finished_ns):
+        self.batch.answered[self.pid] = time.monotonic_ns()
+        self.batch.news.set()
+
+    def failed(self, answer, cause):
+        raise AssertionError(f"a first batch failed: {answer}")
+
+    def _unexpected(self, *_):
+        raise AssertionError("a first batch only succeeds")
+
+    completed = returned = printed = recalled = _unexpected
+
+
+def configuration(isolation, workers):
+    name = "cold"
+    wanted = Configuration(name=name, handler="bench.cold_handler.handler", code_dir=ROOT, isolation=isolation)
+    return function_config(wanted, workers=workers, request_base="00000000-0000-0000-0000", path=())
+
+
+@contextlib.contextmanager
+def asked_for():
+    """When each worker was asked for, before anything was made for it."""
+    asked, one_worker = [], Function._one_worker
+
+    async def noted(self, *arguments, **options):
+        asked.append(time.monotonic_ns())
+        return await one_worker(self, *arguments, **options)
+
+    Function._one_worker = noted
+    try:
+        yield asked
+    finally:
+        Function._one_worker = one_worker
+
+
+async def one_at_a_time(batch, isolation, starts):
+    """(ns until ready, ns until answered) of each start."""
+    times = []
+    with asked_for() as asked:
+        async with open_pool() as pool:
+            function = await pool.start(configuration(isolation, 1))
+            seen, ready = set(), {}
+
+            def on_round():
+                for worker in function.workers:
+                    if worker.pid not in seen:
+                        seen.add(worker.pid)
+                        ready[worker.pid] = time.monotonic_ns()
+                        batch.give(worker)
+
+            pool.on_round = on_round
+            on_round()
+            for number in range(starts + 1):
+                await batch.wait(number + 1)
+                (worker,) = function.workers
+                pid = worker.pid
+                if number:  # the first one is the zygote's own start
+                    times.append((ready[pid] - asked[number], batch.answered[pid] - asked[number]))
+                worker.retire("bench")
+        assert len(times) == starts
+    return times
+
+
+async def at_once(batch, isolation, count):
+    """Seconds until so many have each answered a batch, from when their zygote was ready."""
+    batch.answered.clear()
+    with asked_for() as asked:
+        async with open_pool() as pool:
+            function = await pool.start(configuration(isolation, count))
+            assert len(function.workers) == count
+            for worker in function.workers:
+                batch.give(worker)
+            await batch.wait(count)
+    return (max(batch.answered.values()) - asked[0]) / 1e9
+
+
+def row(what, times_ns, bars=""):
+    cuts = quantiles([each / 1e6 for each in times_ns], n=100)
+    print(f"| {what} | {cuts[49]:.2f} ms | {cuts[98]:.2f} ms | {max(times_ns) / 1e6:.2f} ms | {bars} |")
+    return cuts[49]
+
+
+def main():
+    """Print the table."""
+    parser = argparse.ArgumentParser(prog="python -m bench.coldstart", description=__doc__.splitlines()[0])
+    parser.add_argument("--starts", type=int, default=200)
+    parser.add_argument("--at-once", type=int, default=200)
+    parser.add_argument("--isolation", default="process", choices=["process", "sandbox"])
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="bench-cold-") as directory, contextlib.ExitStack() as files:
+        write_log(f"{directory}/data", 1000, shards=1)
+        stream = DataDir.open(f"{directory}/data", create=False).stream("bench")
+        reader = files.enter_context(contextlib.closing(ShardReader.open(stream.shards[0], 0)))
+        batch = Batch(stream, reader.poll(1 << 30)[0])
+        forks = os.environ["BENCH_FORKS"] = f"{directory}/forks"
+        times = trio.run(one_at_a_time, batch, options.isolation, options.starts)
+        bare = json.loads(Path(forks).read_text())
+        print(f"{machine()}; isolation {options.isolation}, {options.starts} starts one after the other\n")
+        print("| | p50 | p99 | worst | bars: p50, p99 |\n|---|---|---|---|---|")
+        base = row("bare fork of the same process", bare)
+        row("until ready", [ready for ready, _ in times])
+        ours = row("until the first batch is answered", [answered for _, answered in times], "5 ms, 15 ms")
+        print(f"| : bare fork | {ours / base:.1f} | | | |")
+        del os.environ["BENCH_FORKS"]
+        if options.at_once:
+            seconds = trio.run(at_once, batch, options.isolation, options.at_once)
+            each = 1000 * seconds / options.at_once
+            print(
+                f"\n{options.at_once} at once, none failed: {seconds:.2f} s until all have answered, {each:.1f} ms each"
+            )
+
+
+if __name__ == "__main__":
+    main()
