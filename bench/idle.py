@@ -90,8 +90,8 @@ def main():
         after = [(processor_ms(pid), switches(pid)) for pid in pids]
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=120)
-    used = [(b[0] - a[0]) / (20 * IDLE_S) for a, b in zip(before, after, strict=True)]
-    woken = [(b[1] - a[1]) / (2 * IDLE_S) for a, b in zip(before, after, strict=True)]
+    used = [(a[0] - b[0]) / (20 * IDLE_S) for b, a in zip(before, after, strict=True)]
+    woken = [(a[1] - b[1]) / (2 * IDLE_S) for b, a in zip(before, after, strict=True)]
     print(f"{machine()}\n\n| {options.mappings:,} mappings, {options.workers} workers | |\n|---|---|")
     print(f"| from exec until each mapping has delivered a record | {started:.2f} s |")
     print(f"| idle: processor time of all {len(pids)} processes | {sum(used):.2f} % of a core (bar 2) |")
