@@ -34,6 +34,9 @@ from streamfn.mapping.runtime import Runtime
 from streamfn.mapping.service import Service, Serving
 from streamfn.state.store import Store
 
+# Of a core, how much goes into the line that shows how things are: with many mappings it is drawn less often.
+LOOKING_SHARE = 0.005
+
 _FILES = 4096  # mappings may come, and their streams be split, while this runs
 
 
@@ -111,12 +114,15 @@ class _ServiceRun(Run):
     async def _show_all(self, service: Service) -> None:
         began = time.monotonic()
         rate = Rate(began)
+        pause_s = REFRESH_S
         while True:
-            await trio.sleep(REFRESH_S)
-            now = time.monotonic()
-            records = sum(serving.now().records for serving in service.served.values())
+            await trio.sleep(pause_s)
+            now, looked = time.monotonic(), time.thread_time()
+            records = _so_far(service, "records")
             snapshot = self._snapshot_of(service, records, now - began, rate.update(records, now))
             self._writer.show(lambda snapshot=snapshot: self._display.update(snapshot))  # type: ignore[misc]
+            # A look at a thousand mappings takes milliseconds, and goes on while none of them does anything.
+            pause_s = max(REFRESH_S, (time.thread_time() - looked) / LOOKING_SHARE)
 
     def _snapshot_of(self, service: Service, records: int, elapsed_s: float, rate: float) -> Snapshot:
         open_now = [serving.mapping for serving in service.served.values() if serving.mapping is not None]
@@ -129,8 +135,8 @@ class _ServiceRun(Run):
             records_per_second=rate,
             lag_records=remaining,
             lag_ms=max(ages) if ages else None,
-            errors=sum(serving.now().errors for serving in service.served.values()),
-            discarded=sum(serving.now().discarded for serving in service.served.values()),
+            errors=_so_far(service, "errors"),
+            discarded=_so_far(service, "discarded"),
             workers=(
                 sum(len(function.workers) for function in functions),
                 sum(function.config.maximum for function in functions),
@@ -182,6 +188,16 @@ class _ServiceRun(Run):
             return 128 + self._signals[-1]
         served = [] if self._service is None else self._service.served.values()
         return EXIT_DISCARDED if any(gave_up(one.result) for one in served) else 0
+
+
+def _so_far(service: Service, count: str) -> int:
+    """Add up one of the counts over all mappings, the runs before a reload included."""
+    total = 0
+    for serving in service.served.values():
+        total += getattr(serving.result, count)
+        if serving.mapping is not None:
+            total += getattr(serving.mapping.counts, count)
+    return total
 
 
 def _summary(serving: Serving) -> RunSummary:
