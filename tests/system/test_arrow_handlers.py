@@ -4,10 +4,10 @@ import itertools
 import subprocess
 import sys
 
+import orjson
 import pytest
 import trio
 from library_rig import FUNCTIONS
-from run_rig import error_line
 from trio.testing import trio_test
 
 import streamfn
@@ -123,19 +123,21 @@ async def test_an_arrow_handler_may_be_a_closure(tmp_path):
     assert await results(tmp_path / "d", handler) == [30]
 
 
-def test_tumbling_windows_are_refused_for_an_arrow_handler(place):
-    place.stream(contents=["1"])
-    done = place.caught_up("columns.sums", "--tumbling-window-in-seconds", "60", "--workers", "1")
-    assert done.code == 1
-    assert "an Arrow handler cannot be used with TumblingWindowInSeconds" in error_line(done)
+@trio_test
+async def test_tumbling_windows_are_refused_for_an_arrow_handler(tmp_path):
+    write(tmp_path / "d", messages=1, rows=1)
+    with pytest.raises(streamfn.HandlerImportError, match="cannot be used with TumblingWindowInSeconds"):
+        await outcomes(tmp_path / "d", "columns.sums", tumbling_window_in_seconds=60)
 
 
-def test_an_arrow_handler_that_fails_has_its_own_frames_in_the_error(place):
-    place.stream(contents=["not a number"])
-    done = place.caught_up("columns.sums", "--workers", "1", "--maximum-retry-attempts", "0")
-    assert done.code == 3, done.err
-    assert "ArrowInvalid" in done.err
-    assert "/streamfn/" not in done.err.partition("Traceback")[2].partition("END")[0].replace(str(FUNCTIONS), "")
+@trio_test
+async def test_an_arrow_handler_that_fails_has_its_own_frames_in_the_error(tmp_path):
+    async with streamfn.open(tmp_path / "d") as session:
+        await session.put("s", b"not a number")
+    (outcome,) = await outcomes(tmp_path / "d", "columns.sums", maximum_retry_attempts=0)
+    assert outcome.fault.error_type == "ArrowInvalid"
+    frames = orjson.loads(outcome.fault.document)["stackTrace"]
+    assert [str(FUNCTIONS / "columns.py") in frame for frame in frames[:2]] == [True, True]
 
 
 @pytest.mark.parametrize("module", ["streamfn", "streamfn.events.arrow"])

@@ -9,7 +9,6 @@ import sys
 import pytest
 import trio
 from library_rig import FUNCTIONS
-from run_rig import error_line
 from trio.testing import trio_test
 
 import streamfn
@@ -254,18 +253,16 @@ async def test_workers_that_import_the_module_themselves_run_no_hooks(tmp_path, 
 
 
 @pytest.mark.parametrize(("when", "kind"), [("before", "BeforeSnapshot"), ("after", "AfterRestore")])
-def test_a_hook_that_fails_is_an_init_error_of_its_own_type(place, when, kind):
-    place.stream(contents=["one"])
-    done = place.caught_up("snapshots.handler", "--workers", "1", env={"FAILS": when})
-    assert done.code == 1, done.err
+@trio_test
+async def test_a_hook_that_fails_is_an_init_error_of_its_own_type(tmp_path, when, kind):
+    environment = {"FAILS": when, "NOTES": str(tmp_path)}
     reason = {"before": "before the snapshot", "after": "after the restore"}[when]
-    assert f"'snapshots.handler': a hook {reason} raised ZeroDivisionError: division by zero" in error_line(done)
-    assert "in <lambda>" in done.err
-    with streamfn.open_sync(place.data) as session:
-        environment = {"FAILS": when, "NOTES": str(place.notes)}
-        with pytest.raises(streamfn.HandlerImportError) as raised:
-            session.run_until_caught_up("snapshots.handler", "s", code_dir=FUNCTIONS, environment=environment)
+    with pytest.raises(streamfn.HandlerImportError) as raised:
+        await outcomes(tmp_path, "snapshots.handler", 1, environment=environment)
+    text = f"'snapshots.handler': a hook {reason} raised ZeroDivisionError: division by zero"
+    assert text in str(raised.value)
     assert raised.value.document["errorType"] == f"Runtime.{kind}Error"
+    assert "in <lambda>" in raised.value.document["stackTrace"][-1]
 
 
 @trio_test
