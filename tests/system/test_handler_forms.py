@@ -225,8 +225,13 @@ AFTER = ["first after worker", "second after worker"]
 
 @trio_test
 async def test_hooks_run_around_the_fork_in_their_orders(tmp_path, hooks):
-    assert await results(tmp_path, "snapshots.handler", 2) == [True, True]
+    found, log = await outcomes(tmp_path, "snapshots.handler", 2, logs="all")
+    assert [outcome.result for outcome in found] == [True, True]
     assert hooks() == BEFORE + AFTER
+    first, second = re.findall(r"REPORT .*", log)
+    assert re.search(r"\tRestore Duration: \d+\.\d\d ms\tBilled Restore Duration: \d+ ms\t", first)
+    assert "Init Duration" not in log
+    assert "Restore Duration" not in second
 
 
 @trio_test
