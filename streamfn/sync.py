@@ -249,9 +249,13 @@ class SyncManagedMappings:
         """See `ManagedMappings.reset_checkpoint`."""
         return self._portal.call(lambda: self._inner.reset_checkpoint(which, to))
 
-    def run(self, *, until_caught_up: bool = False, **options: Unpack[ServiceOptions]) -> dict[str, RunResult]:
+    def run(
+        self, *, until_caught_up: bool = False, concurrency: int | None = None, **options: Unpack[ServiceOptions]
+    ) -> dict[str, RunResult]:
         """See `ManagedMappings.run`; `drain`, from another thread, ends it."""
-        return self._portal.call(lambda: self._inner.run(until_caught_up=until_caught_up, **options))
+        return self._portal.call(
+            lambda: self._inner.run(until_caught_up=until_caught_up, concurrency=concurrency, **options)
+        )
 
     def drain(self) -> None:
         """See `ManagedMappings.drain`. Does not wait."""

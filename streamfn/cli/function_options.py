@@ -86,13 +86,11 @@ _OPTIONS = (
         "--provisioned-concurrency",
         type=int,
         metavar="N",
-        hidden=True,
-        help="So many workers are always warm.  [default: all]",
+        help="So many workers are always warm; others come as they are needed.  [default: all]",
     ),
     click.option(
         "--start-method",
         metavar="fork|spawn",
-        hidden=True,
         help="spawn: every worker imports the handler itself.  [default: fork]",
     ),
 )

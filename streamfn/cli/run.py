@@ -18,6 +18,7 @@ from streamfn.cli.function_options import NAMES, FunctionFlags, function_options
 from streamfn.cli.options import Settings, common_options
 from streamfn.errors import RefusedError
 from streamfn.functions.naming import is_stored_name
+from streamfn.functions.ranges import check_concurrency
 from streamfn.mapping.options import LOGS, ON_DAMAGE, RunOptions, check_not_throttled, of_function, validate
 
 _EPILOG = """\b
@@ -87,7 +88,13 @@ discarded or lost, 130 and 143 interrupted before it was done.
     "--starting-position-timestamp", metavar="TIME", help="With AT_TIMESTAMP: ISO 8601 or seconds since 1970."
 )
 @feature_options
-@click.option("--workers", type=int, metavar="N", help="Worker processes.  [default: one per processor]")
+@click.option("--workers", type=int, metavar="N", help="Worker processes, at most.  [default: one per processor]")
+@click.option(
+    "--concurrency",
+    type=int,
+    metavar="N",
+    help="Without HANDLER: workers of all functions together; they share them.  [default: no limit]",
+)
 @click.option(
     "--timeout",
     type=int,
@@ -132,6 +139,7 @@ def run(
     starting_position: str,
     starting_position_timestamp: str | None,
     workers: int | None,
+    concurrency: int | None,
     timeout: int | None,
     until_caught_up: bool,
     limit: int | None,
@@ -145,13 +153,20 @@ def run(
     Without either: all mappings made by `mapping create`.
     """
     if handler is None:
-        return _run_managed(settings, flags, workers, timeout, until_caught_up, environment, logs, on_damage)
+        check_concurrency(concurrency)
+        return _run_managed(
+            settings, flags, workers, concurrency, timeout, until_caught_up, environment, logs, on_damage
+        )
+    if concurrency is not None:
+        raise RefusedError("--concurrency goes without a HANDLER: one function has --workers")
     if stream is None:
         raise click.UsageError("a handler needs a --stream to run on")
     if debug and (workers not in (None, 1) or timeout is not None):
         raise RefusedError("--debug means one worker and no timeout: leave --workers and --timeout out")
     function, code_dir = _function(settings, handler, workers, parse_environment(environment))
     function.update(flags)
+    if workers is None:
+        function["workers"] = max(function["workers"], function.get("provisioned_concurrency") or 0)
     if workers is not None or debug:
         function["workers"] = 1 if debug else workers
     if timeout is not None or debug:
@@ -191,14 +206,12 @@ def _function(
     stored = configuration_of(settings, GET, handler)
     check_not_throttled(stored)
     fields = of_function(stored, default_workers())
-    if workers is not None:  # so many, and as many of them warm as is provisioned
-        fields["provisioned_concurrency"] = stored.provisioned_concurrency
     return {**fields, "environment": {**stored.environment, **environment}}, Path(stored.code_dir)
 
 
 # What a run of all mappings is told; everything else is theirs.
 _OF_ALL = {
-    *NAMES, "workers", "timeout", "until_caught_up", "environment", "logs", "on_damage",
+    *NAMES, "workers", "concurrency", "timeout", "until_caught_up", "environment", "logs", "on_damage",
     "common_data_dir", "common_json",
 }  # fmt: skip
 
@@ -207,6 +220,7 @@ def _run_managed(
     settings: Settings,
     flags: FunctionFlags,
     workers: int | None,
+    concurrency: int | None,
     timeout: int | None,
     until_caught_up: bool,
     environment: tuple[str, ...],
@@ -228,7 +242,7 @@ def _run_managed(
                 "made (streamfn mapping update changes it)"
             )
     ours: dict[str, Any] = {
-        "workers": default_workers() if workers is None else workers,
+        "workers": max(default_workers(), flags.get("provisioned_concurrency", 0)) if workers is None else workers,
         "timeout_s": limits.FUNCTION_TIMEOUT_S_DEFAULT if timeout is None else timeout,
         "environment": parse_environment(environment),
         "logs": logs,
@@ -238,6 +252,7 @@ def _run_managed(
     validate(RunOptions(handler="module.function", stream="stream", **ours), now_ms=time.time_ns() // 1_000_000)
     from streamfn.cli.serve import serve
 
+    ours["concurrency"] = concurrency
     return serve(settings.data_dir, settings.json_output, until_caught_up=until_caught_up, **ours)
 
 

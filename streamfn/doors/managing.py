@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol, TypedDict, Unpack
 from streamfn.doors.errors import bare, explain
 from streamfn.doors.options import FunctionOptions, check_options, code_directory, function_options, time_ms
 from streamfn.errors import FailedError, HandlerImportError, RefusedError
+from streamfn.functions.ranges import check_concurrency
 from streamfn.mapping import configuration
 from streamfn.mapping.managing import Answer, Mappings
 from streamfn.mapping.resetting import reset_checkpoint
@@ -61,6 +62,23 @@ class ServiceOptions(FunctionOptions, total=False):
 
     logs: Literal["failed", "all", "none"]
     on_damage: Literal["strict", "salvage"]
+
+
+# What of that is given to functions that are not stored; a stored one has its own.
+_OF_ALL = (
+    "workers",
+    "timeout_s",
+    "memory_size",
+    "ephemeral_storage",
+    "layers",
+    "isolation",
+    "allow_network",
+    "provisioned_concurrency",
+    "start_method",
+    "environment",
+    "logs",
+    "on_damage",
+)
 
 
 class _Owner(Protocol):
@@ -150,11 +168,14 @@ class ManagedMappings:
         done = await runtime.disk(reset_checkpoint, runtime.data, runtime.store, which, to)
         return done.offsets
 
-    async def run(self, *, until_caught_up: bool = False, **options: Unpack[ServiceOptions]) -> dict[str, RunResult]:
+    async def run(
+        self, *, until_caught_up: bool = False, concurrency: int | None = None, **options: Unpack[ServiceOptions]
+    ) -> dict[str, RunResult]:
         """Run all that are enabled, and those that are enabled meanwhile, until `drain` is called; results by UUID.
 
         With `until_caught_up` it ends when what was there at the start has been done. Mappings of one handler share its
-        workers.
+        workers. `concurrency` is how many workers all functions may have together, 1 to 256: they have none that are
+        warm then but those that are provisioned, and take turns where all want more.
 
         Cancellation: stops at once, as a mapping's `run`.
 
@@ -168,14 +189,12 @@ class ManagedMappings:
         if self._service is not None:
             raise RefusedError("the mappings are running already")
         wanted = function_options("module.function", options, ServiceOptions.__annotations__)
+        check_concurrency(concurrency)
         service = self._service = Service(
             runtime,
             until_caught_up=until_caught_up,
-            workers=wanted.workers,
-            timeout_s=wanted.timeout_s,
-            environment=wanted.environment,
-            logs=wanted.logs,
-            on_damage=wanted.on_damage,
+            concurrency=concurrency,
+            **{name: getattr(wanted, name) for name in _OF_ALL},
         )
         try:
             with bare():

@@ -11,6 +11,9 @@ from collections.abc import Mapping
 from streamfn import limits
 from streamfn.functions.configuration import Configuration
 
+# What the execution environment was made for: to be kept warm, or for what waited.
+PROVISIONED, ON_DEMAND = "provisioned-concurrency", "on-demand"
+
 
 def log_stream_name() -> str:
     """A new log stream's name, in Lambda's form: the day, the version, 32 hexadecimal digits."""
@@ -37,7 +40,7 @@ def function_environment(base: Mapping[str, str], configuration: Configuration, 
             "AWS_LAMBDA_FUNCTION_NAME": name,
             "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
             "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(configuration.memory_size or machine_memory_mb()),
-            "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+            "AWS_LAMBDA_INITIALIZATION_TYPE": PROVISIONED if configuration.provisioned_concurrency else ON_DEMAND,
             "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{name}",
             "AWS_LAMBDA_LOG_STREAM_NAME": log_stream_name(),
             "AWS_EXECUTION_ENV": f"AWS_Lambda_python{version}",

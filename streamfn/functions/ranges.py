@@ -13,7 +13,7 @@ from typing import Protocol
 
 from streamfn import limits
 from streamfn.errors import RefusedError
-from streamfn.functions.constraints import in_range, one_of
+from streamfn.functions.constraints import in_range, one_of, refuse
 from streamfn.pool.confine.isolation import LEVELS, SANDBOX
 
 HANDLER_CHARS_MAX = 128  # Lambda's
@@ -93,6 +93,12 @@ def function_violations(options: FunctionOptions) -> Iterator[str]:
             yield from in_range(member, value, least, most)
     yield from one_of("isolation", options.isolation, LEVELS)
     yield from one_of("startMethod", options.start_method, START_METHODS)
+
+
+def check_concurrency(concurrency: int | None) -> None:
+    """Raise RefusedError unless so many workers may be what all functions have together; None: no limit."""
+    if concurrency is not None:
+        refuse(list(in_range("concurrency", concurrency, 1, WORKERS_MAX)))
 
 
 def check_function(options: FunctionOptions) -> None:

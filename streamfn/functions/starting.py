@@ -28,13 +28,16 @@ def function_config(
     arn: str = "",
     judge: str | None = None,
     debug: bool = False,
+    shared: bool = False,
     function: Callable[..., Any] | None = None,
     path: Sequence[str] = (),
     hidden: Sequence[str] = (),
 ) -> FunctionConfig:
     """What the pool starts.
 
-    `workers` is how many there may be at most; `arn` is what the handler is told that it was invoked by (empty: the
+    `workers` is how many there may be at most: of those as many are warm as is provisioned, all where nothing is said
+    of that (with a reserved concurrency: one for each processor), none where workers are `shared` out among functions.
+    `arn` is what the handler is told that it was invoked by (empty: the
     function's own, unqualified); `judge`: see `mapping.worker`. `function` is a callable that has no importable name,
     which the handler's name then stands for. `path` is the workers' whole `sys.path`; empty: the code directory and
     what Python has. `hidden` are directories that a sandbox never shows. Looks at the disk, for layers alone.
@@ -52,6 +55,7 @@ def function_config(
         "timeout_s": timeout_s,
         "judge": judge,
         "memory_mb": configuration.memory_size,
+        "provisioned": configuration.provisioned_concurrency or 0,
     }
     most = 1 if debug else workers
     if configuration.reserved_concurrency is not None:
@@ -65,8 +69,10 @@ def function_config(
         settings=settings,
         code_dir=configuration.code_dir,
         environment=environment,
-        minimum=min(most, configuration.provisioned_concurrency or most),
+        minimum=_warm(configuration, most, shared=shared),
         maximum=most,
+        reserved=configuration.reserved_concurrency is not None,
+        provisioned=configuration.provisioned_concurrency is not None,
         timeout_s=timeout_s,
         start_method="spawn" if configuration.start_method == "spawn" else "fork",
         limits=Limits(memory_mb=configuration.memory_size, ephemeral_storage_mb=configuration.ephemeral_storage),
@@ -79,6 +85,15 @@ def function_config(
         debug=debug,
         callable=function,
     )
+
+
+def _warm(configuration: Configuration, most: int, *, shared: bool) -> int:
+    """How many workers are kept ready."""
+    if configuration.provisioned_concurrency is not None:
+        return min(most, configuration.provisioned_concurrency)
+    if shared:
+        return 0
+    return most if configuration.reserved_concurrency is None else min(most, len(os.sched_getaffinity(0)))
 
 
 def _readable(configuration: Configuration, path: Sequence[str], environment: Mapping[str, str]) -> tuple[str, ...]:

@@ -152,8 +152,7 @@ class RunOptions:
 def of_function(configuration: Configuration, workers: int) -> dict[str, Any]:
     """What a run of a stored function is told of it, as fields of `RunOptions`.
 
-    `workers` is how many there would be of another one. Reserved concurrency is how many there may be; of those, as
-    many are kept warm as is provisioned, or as there would be otherwise.
+    `workers` is how many there would be of another one. Reserved concurrency is how many there may be.
     """
     most = configuration.reserved_concurrency or max(workers, configuration.provisioned_concurrency or 1)
     return {
@@ -168,7 +167,7 @@ def of_function(configuration: Configuration, workers: int) -> dict[str, Any]:
         "environment": configuration.environment,
         "start_method": configuration.start_method,
         "workers": most,
-        "provisioned_concurrency": configuration.provisioned_concurrency or min(most, workers),
+        "provisioned_concurrency": configuration.provisioned_concurrency,
         "reserved_concurrency": configuration.reserved_concurrency,
     }
 

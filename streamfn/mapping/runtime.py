@@ -286,7 +286,7 @@ class Runtime:
         region: str = REGION_DEFAULT,
         function_arn: str = "",
     ) -> Function:
-        """Start a function and wait until its workers are ready.
+        """Start a function and wait until the workers are ready that are to be warm.
 
         `function` is a callable that has no importable name; `options.handler` is then what it is called by. `path` is
         the workers' whole `sys.path`; empty: the code directory and what Python has. `function_arn` is what the handler
@@ -306,6 +306,7 @@ class Runtime:
                 arn=function_arn,
                 judge=judge_of(options),
                 debug=options.debug,
+                shared=self.pool.concurrency is not None,
                 function=function,
                 path=path,
                 hidden=[str(self.data.path.resolve())],

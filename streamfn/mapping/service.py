@@ -65,10 +65,16 @@ class Serving:
 
 
 class Service:
-    """See the module. `ours` are the options of a run that belong to functions and logs, not to a mapping."""
+    """See the module. `ours` are the options of a run that belong to functions and logs, not to a mapping.
 
-    def __init__(self, runtime: Runtime, *, until_caught_up: bool, **ours: Any) -> None:
+    `concurrency` is how many workers all functions may have together; None: as many as each may have.
+    """
+
+    def __init__(
+        self, runtime: Runtime, *, until_caught_up: bool, concurrency: int | None = None, **ours: Any
+    ) -> None:
         self._runtime = runtime
+        runtime.pool.concurrency = concurrency
         self._until_caught_up = until_caught_up
         self._ours = ours
         self.functions = Functions(runtime)
@@ -127,6 +133,7 @@ class Service:
                     serving.mapping = None
                 serving.ownership.release()
             await self.functions.close()
+            self._runtime.pool.concurrency = None
             self._runtime.unlisten(bell.bell_path(self._runtime.data.locks_path))
 
     def _settle(self) -> None:

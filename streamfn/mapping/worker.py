@@ -27,7 +27,7 @@ from streamfn import _events
 from streamfn._native import ffi, lib
 from streamfn.events import arrow, document, partial
 from streamfn.events.response import MarshalError, marshal
-from streamfn.functions.environment import log_stream_name
+from streamfn.functions.environment import ON_DEMAND, log_stream_name
 from streamfn.limits import RESPONSE_BYTES_MAX
 from streamfn.mapping import calling, snapshot
 from streamfn.mapping.calling import Handler, Instance
@@ -64,6 +64,7 @@ class State(NamedTuple):
     request_base: str
     timeout_ns: int
     judge: str | None = None  # what a response means; see `_outcomes`
+    provisioned: int = 0  # so many workers are kept warm; they are the first
     limited: bool = False  # whether a MemoryError means that the function's memory is used up
     columns: bool = False  # whether the handler takes record batches
 
@@ -89,7 +90,8 @@ def init(settings: Mapping[str, Any]) -> State:
     `settings`: handler (its name), callable (the handler itself, in a forked zygote), path (the whole of
     `sys.path`; empty: as it is), layers (what goes on it behind the code directory), function_arn, request_base,
     timeout_s (None: no limit), judge (None or missing: whatever can be marshalled is success; "batch_item_failures":
-    the response says what failed; "window": the mapping looks at every response), memory_mb (None: no limit).
+    the response says what failed; "window": the mapping looks at every response), provisioned (how many workers are
+    kept warm), memory_mb (None: no limit).
 
     Raises:
         InitFailed: with Lambda's error document.
@@ -125,6 +127,7 @@ def init(settings: Mapping[str, Any]) -> State:
         settings["request_base"],
         timeout_ns,
         settings.get("judge"),
+        settings.get("provisioned", 0),
         settings.get("memory_mb") is not None,
         columns,
     )
@@ -228,6 +231,8 @@ class Segments(dict[int, _events.Segment]):
 def main(state: State, seat: Seat) -> NoReturn:
     """Serve the rings until the process is ended from outside, or its descriptors are lost."""
     os.environ["AWS_LAMBDA_LOG_STREAM_NAME"] = log_stream_name()
+    if seat.index >= state.provisioned:
+        os.environ["AWS_LAMBDA_INITIALIZATION_TYPE"] = ON_DEMAND
     context_type = context_class(os.environ, state.function_arn)
     _rebind_logging()
     segments = Segments(seat)

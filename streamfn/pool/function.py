@@ -255,14 +255,15 @@ class Function:
         return None if self._generation is None else self._generation.pid
 
     @property
-    def unforkable(self) -> str:
-        """Why each worker does its own Init although it was not asked for; empty where that is not so."""
-        return self._unforkable
-
-    @property
     def shortcomings(self) -> list[str]:
-        """What of the limits this machine does not hold as it should, and why, a sentence each."""
-        return [] if self._generation is None else self._generation.shortcomings
+        """What is not as it should be: limits that this machine does not hold, a fork that cannot be; a sentence each."""
+        said = [] if self._generation is None else self._generation.shortcomings
+        if self._unforkable:
+            said.append(
+                f"{self._unforkable}, which a fork would lose or share: each worker imports the handler by itself "
+                "(start method spawn says that beforehand)"
+            )
+        return said
 
     # ---- what lanes ask
 

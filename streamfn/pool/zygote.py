@@ -19,7 +19,6 @@ import os
 import select
 import signal
 import socket
-import stat
 import sys
 import time
 import traceback
@@ -28,7 +27,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from streamfn.pool import birth, linux, protocol
+from streamfn.pool import birth, forkable, linux, protocol
 from streamfn.pool.confine import cgroup, rlimits, storage
 from streamfn.pool.confine.isolation import Isolation
 from streamfn.pool.confine.limits import Limits
@@ -153,13 +152,9 @@ class Zygote:
         return False
 
     def _refuse_what_forks_badly(self) -> None:
-        # sys._current_frames also knows threads that were started behind threading's back.
-        threads = len(sys._current_frames())
-        if threads > 1:
-            raise Unforkable(f"its import started {threads - 1} Python thread(s)")
-        for fd in linux.open_fds():
-            if fd > 2 and fd != self._control.fileno() and stat.S_ISSOCK(os.fstat(fd).st_mode):
-                raise Unforkable(f"its import left a socket open (descriptor {fd})")
+        reason = forkable.why_not([self._control.fileno(), self._runtime])
+        if reason is not None:
+            raise Unforkable(reason)
 
     def _serve(self) -> None:
         wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)

@@ -114,17 +114,37 @@ async def test_a_start_without_descriptors_fails_and_leaves_nothing() -> None:
             assert 5 < failures < 30
 
 
-@pytest.mark.parametrize("how", ["thread", "socket"])
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [
+        ("thread", "its import started 1 Python thread(s)"),
+        ("native thread", "its import started a native thread"),
+        ("named thread", "its import started the native thread 'somebodys'"),
+        ("socket", "its import left a socket open"),
+        ("epoll", "its import left an epoll (an event loop's, perhaps) open"),
+        ("database", "its import left the SQLite database "),
+    ],
+)
 @trio_test
-async def test_what_forks_badly_is_initialised_in_each_worker(how: str) -> None:
+async def test_what_forks_badly_is_initialised_in_each_worker(how: str, why: str, tmp_path: Path) -> None:
     async with open_pool() as pool:
-        function = await pool.start(config(workers=2, settings={"init": how}))
+        settings = {"init": how, "database": str(tmp_path / "database")}
+        function = await pool.start(config(workers=2, settings=settings))
+        assert function.shortcomings[0].startswith(why)
         assert function.init_log == b"init prints\n"
         for worker in function.workers:
             assert await Lane(worker).ask(toy.OK) == ("succeeded", 1)
         worker = function.workers[0]
         worker.kill()
         assert await Lane(await replaced(function, worker.pid)).ask(toy.OK) == ("succeeded", 1)
+
+
+@trio_test
+async def test_the_threads_of_numpy_survive_a_fork() -> None:
+    async with open_pool() as pool:
+        function = await pool.start(config(settings={"init": "numpy"}))
+        assert function.shortcomings == []
+        assert await Lane(function.workers[0]).ask(toy.OK) == ("succeeded", 1)
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,15 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import json
 import os
 import random
 import resource
+import select
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -47,6 +50,22 @@ def init(settings: dict[str, Any]) -> dict[str, Any]:
         os.fork = lambda: os._exit(9)
     if how == "socket":
         settings["socket"] = socket.socket()
+    if how == "native thread":
+        ctypes.CDLL(None).pthread_create(ctypes.byref(ctypes.c_ulong()), None, ctypes.CDLL(None).pause, None)
+    if how == "named thread":
+        importlib.import_module("numpy")
+        named = ctypes.CDLL(None)
+        named.prctl(15, b"somebodys")
+        named.pthread_create(ctypes.byref(ctypes.c_ulong()), None, named.pause, None)
+        named.prctl(15, b"sf-zygote")
+    if how == "epoll":
+        settings["epoll"] = select.epoll()
+    if how == "database":
+        connection = sqlite3.connect(settings["database"], check_same_thread=False)
+        connection.execute("CREATE TABLE IF NOT EXISTS t (a)")
+        settings["connection"] = connection
+    if how == "numpy":
+        importlib.import_module("numpy").ones((300, 300)) @ importlib.import_module("numpy").ones((300, 300))
     if how == "thread":
         threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()
     if how.startswith("thread-"):
