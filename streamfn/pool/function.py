@@ -256,7 +256,7 @@ class Function:
 
     @property
     def shortcomings(self) -> list[str]:
-        """What is not as it should be: limits that this machine does not hold, a fork that cannot be; a sentence each."""
+        """What is not as it should be (limits this machine does not hold, a fork that cannot be), a sentence each."""
         said = [] if self._generation is None else self._generation.shortcomings
         if self._unforkable:
             said.append(
