@@ -31,7 +31,7 @@ def function_config(
     shared: bool = False,
     function: Callable[..., Any] | None = None,
     path: Sequence[str] = (),
-    hidden: Sequence[str] = (),
+    data_dir: str = "",
 ) -> FunctionConfig:
     """What the pool starts.
 
@@ -40,7 +40,7 @@ def function_config(
     `arn` is what the handler is told that it was invoked by (empty: the
     function's own, unqualified); `judge`: see `mapping.worker`. `function` is a callable that has no importable name,
     which the handler's name then stands for. `path` is the workers' whole `sys.path`; empty: the code directory and
-    what Python has. `hidden` are directories that a sandbox never shows. Looks at the disk, for layers alone.
+    what Python has. `data_dir` is what a sandbox never shows. Looks at the disk, for layers alone.
 
     Raises:
         RefusedError: a layer is no directory.
@@ -80,7 +80,7 @@ def function_config(
             level=configuration.isolation,
             network=configuration.allow_network,
             readable=_readable(configuration, path, environment),
-            hidden=tuple(hidden),
+            data_dir=data_dir,
         ),
         debug=debug,
         callable=function,

@@ -309,7 +309,7 @@ class Runtime:
                 shared=self.pool.concurrency is not None,
                 function=function,
                 path=path,
-                hidden=[str(self.data.path.resolve())],
+                data_dir=str(self.data.path.resolve()),
             )
         )
         try:

@@ -255,7 +255,9 @@ class Generation:
         try:
             environment.born(link.process.pid)
             async with self._watched(environment, link.process.kill):
-                message = await link.initialise(fields, self.limit_s, environment.doors)
+                message = await link.initialise(
+                    fields, self.limit_s, environment.doors, shelved=config.isolation.data_dir or None
+                )
             environment.entered()
         except trio.TooSlowError:
             self.error = self._too_slow()
@@ -362,6 +364,7 @@ class Generation:
             if born is None:
                 return
             worker.born(*born)
+            worker.shelf = link.shelf
             if self._no_tmp is not None and self._folder is not None:
                 worker.environment.watch_folder(self._folder / str(worker.index))
             if self.where != protocol.ZYGOTE or self.begins is not None:

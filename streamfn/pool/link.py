@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 import trio
 
 from streamfn.pool import linux, protocol
+from streamfn.pool.confine.shelf import Shelf
 from streamfn.pool.launch import ZygoteProcess
 
 # How long an orderly end may take before the zygote is killed too: everything is to be gone in a second.
@@ -50,6 +51,7 @@ class ZygoteLink:
         self._expected: dict[int, _Expected] = {}
         self._gone = trio.Event()
         self._serving = False
+        self.shelf: Shelf | None = None  # what a sandbox's segments are opened through
 
     @property
     def is_gone(self) -> bool:
@@ -61,11 +63,11 @@ class ZygoteLink:
         await self._gone.wait()
 
     async def initialise(
-        self, fields: Mapping[str, object], limit_s: float, doors: Sequence[int] = ()
+        self, fields: Mapping[str, object], limit_s: float, doors: Sequence[int] = (), *, shelved: str | None = None
     ) -> protocol.Message | None:
         """Have it do Init and return what it says; None if it died.  trio.TooSlowError after `limit_s`.
 
-        `doors` are those of its control group.
+        `doors` are those of its control group; `shelved` is the directory whose read-only mount a warden sends first.
         """
         runtime = os.pidfd_open(os.getpid())
         try:
@@ -74,6 +76,13 @@ class ZygoteLink:
             os.close(runtime)
         with trio.fail_after(limit_s):
             message = await self._receive(protocol.OF_INIT)
+            if message is not None and message.fields["op"] == "shelf" and shelved is not None:
+                self.shelf = Shelf(shelved, message.fds[0])
+                message = await self._receive(protocol.OF_INIT)
+        if message is not None and message.fields["op"] == "shelf":  # not its warden's: the user's code is a liar
+            protocol.close_all(message.fds)
+            self.process.kill()
+            return None
         self._serving = message is not None and message.fields["op"] == "ready"
         return message
 
@@ -175,6 +184,8 @@ class ZygoteLink:
         """End the zygote and with it every descendant; shielded, and takes well under a second."""
         with trio.CancelScope(shield=True):
             self._control.close()
+            if self.shelf is not None:
+                self.shelf.close()
             if not self._serving:
                 self.process.kill()
             with trio.move_on_after(_CLOSE_S) as scope:

@@ -9,6 +9,7 @@
     zygote -> runtime   {"op": "ready", "begins", "no_tmp"}  what each worker does before it is ready (below), or null;
                                                              why its files are in a directory of `folder`, or null
                         {"op": "failed", "document": text}   the module's Init failed
+                        {"op": "shelf"}                      [a mount]  of its warden, in a sandbox: see `confine.shelf`
                         {"op": "unwalled", "reason": text}   there is no sandbox here; of its warden too
                         {"op": "unforkable", "reason": text} it must run in workers that import it themselves
                         {"op": "spawned", "token", "pid"}    [the worker's pidfd]
@@ -84,6 +85,7 @@ _FAILED = Shape({"document": str}, 0)
 OF_INIT: Shapes = {
     "ready": Shape({}, 0),
     "failed": _FAILED,
+    "shelf": Shape({}, 1),
     "unwalled": Shape({"reason": str}, 0),
     "unforkable": Shape({"reason": str}, 0),
 }

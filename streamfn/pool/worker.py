@@ -25,6 +25,7 @@ from streamfn._native import ffi, lib
 from streamfn.pool import linux, protocol
 from streamfn.pool.bells import make_bell
 from streamfn.pool.confine.environment import Environment
+from streamfn.pool.confine.shelf import Shelf
 from streamfn.pool.lane import Answer, FailureKind, LaneClient, LaneSeat
 from streamfn.pool.logs import NO_OUTPUT, LogReader, Output
 from streamfn.pool.seat import segment_message
@@ -81,6 +82,7 @@ class Worker:
         """
         self.index = index
         self.environment = environment
+        self.shelf: Shelf | None = None  # what segments are opened again through, in a sandbox
         self.pid = 0
         self.state = State.STARTING
         self.ready = False
@@ -205,14 +207,18 @@ class Worker:
         """
         if not self.ready:
             raise trio.WouldBlock
+        again = None if self.shelf is None else self.shelf.opened(fd)
         try:
-            protocol.send_bytes(self.control, segment_message(segment_id, header), [fd])
+            protocol.send_bytes(self.control, segment_message(segment_id, header), [fd if again is None else again])
         except (BrokenPipeError, ConnectionResetError) as error:  # a handler has closed it
             self.is_cut_off = True
             self._reaper.tell()
             raise trio.WouldBlock from error
         except OSError as error:  # full, or the kernel is short of memory or of descriptors in flight
             raise trio.WouldBlock from error
+        finally:
+            if again is not None:
+                os.close(again)
         self._known.add(segment_id)
 
     def let_go(self, segment_id: int) -> None:

@@ -28,11 +28,11 @@ TIMED = {name: number for name in ("clock_settime", "clock_adjtime") if (number 
 class Walled:
     """One run of the handler, and what it printed of each deed."""
 
-    def __init__(self, root, *flags, cwd=None, at_init=None, module=None, as_user=None):
+    def __init__(self, root, *flags, cwd=None, at_init=None, module=None, as_user=None, shards=1, workers=2):
         """`as_user`: the id of another user, an interpreter for them, and its path."""
         root.mkdir()
         self.place = Place(root)
-        self.place.stream()
+        self.place.stream(shards=shards)
         self.secret = root / "secret"
         self.secret.write_text(SECRET)
         self.code = Path(cwd or root / "code")
@@ -44,7 +44,7 @@ class Walled:
         orders = {name: [deed, list(arguments)] for name, (deed, *arguments) in (at_init or {}).items()}
         command = self.place.command(
             "run", "walled.handler" if module is None else "other.handler", "--stream", "s", "--batch-size", "1",
-            "--maximum-retry-attempts", "0", "--logs", "all", "--workers", "2", "--timeout", "30",
+            "--maximum-retry-attempts", "0", "--logs", "all", "--workers", str(workers), "--timeout", "30",
             "--isolation", "sandbox", "--env", f"AT_INIT={json.dumps(orders)}", "--env", "GIVEN=1", *flags,
         )  # fmt: skip
         environment = {**self.place.environment, "MY_PASSWORD": SECRET}
@@ -56,12 +56,17 @@ class Walled:
                 os.chown(path, uid, uid)
         self.process = Process(command, environment, root, self.code, **options)
 
-    def attempt(self, **deeds):
-        """What came of each deed, in the order given."""
-        self.place.put(
+    def order(self, shard=None, **deeds):
+        """Have each deed done; they go to the shards in turn, or to one."""
+        orders = (
             json.dumps({"name": name, "deed": deed, "arguments": arguments})
             for name, (deed, *arguments) in deeds.items()
         )
+        self.place.put(orders, shard=shard)
+
+    def attempt(self, **deeds):
+        """What came of each deed, in the order given."""
+        self.order(**deeds)
         return {name: self.result(name) for name in deeds}
 
     def result(self, name):

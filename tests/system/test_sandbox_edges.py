@@ -99,7 +99,7 @@ def test_nothing_is_left_of_workers_that_died(tmp_path):
         walled.attempt(ready=("pair",))
         before = descendants(walled.process.pid)
         files = len(os.listdir(f"/proc/{walled.process.pid}/fd"))
-        for number in range(12):
+        for number in range(6):
             walled.attempt(**{f"daemon-{number}": ("daemonise",)})
             walled.place.put([json.dumps({"name": "end", "deed": "myself", "arguments": [signal.SIGKILL]})])
             walled.attempt(**{f"after-{number}": ("pair",)})
@@ -159,7 +159,7 @@ def test_the_doctor_says_the_same_and_what_there_is(place):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root's sandbox is another user's")
-@pytest.mark.parametrize("kind", ["ramfs", "tmpfs"])
+@pytest.mark.parametrize("kind", ["ramfs", pytest.param("tmpfs", marks=pytest.mark.soak)])
 def test_code_that_only_root_may_read_runs_whatever_it_lies_on(place, kind):
     """ramfs has no idmapped mounts, so what lies on it is copied; what others cannot read stays so outside."""
     unshare = shutil.which("unshare")
@@ -200,6 +200,44 @@ def test_code_that_lies_in_tmp_itself_is_refused(place):
     process = place.start("run", "walled.handler", "--stream", "s", "--isolation", "sandbox", cwd="/tmp")
     assert process.wait() == 2
     assert "/tmp cannot be read as a whole in a sandbox" in error_line(process)
+
+
+CHANGES = {"chmod", "chmod by name", "times", "attribute", "owner", "write", "open to write", "open", "truncate", "map"}
+
+
+def nothing_is_done_to_a_stolen_segment(walled):
+    """A handler may take the descriptor of a segment before its worker does; it can read by it, and nothing else."""
+    try:
+        walled.order(shard=0, stolen=("steal",))
+        walled.process.says("waiting for a segment")
+        walled.order(shard=1, other=("pair",))
+        before = {path: path.stat() for path in walled.place.data.rglob("*.arrows")}
+        result = walled.result("stolen")
+        assert "did" in result, walled.process.err
+        said = result["did"]
+    finally:
+        walled.end()
+    assert said.keys() > CHANGES
+    assert not [name for name in CHANGES if said[name] == "done"], said
+    for path, status in before.items():
+        after = path.stat()
+        assert (after.st_mode, after.st_uid, after.st_nlink) == (status.st_mode, status.st_uid, 1)
+        assert after.st_size == status.st_size
+
+
+@pytest.mark.soak  # the next one is the harder
+def test_nothing_is_done_to_a_stolen_segment(tmp_path):
+    nothing_is_done_to_a_stolen_segment(Walled(tmp_path / "run", shards=2, workers=1))
+
+
+def test_nothing_is_done_to_a_stolen_segment_of_ones_own(tmp_path):
+    """An ordinary user owns the segments, and so does the handler, as the kernel sees it."""
+    found, why = an_ordinary_users_python()
+    if found is None:
+        pytest.skip(why)
+    for directory in (*tmp_path.parents[:2], tmp_path):
+        os.chmod(directory, 0o755)
+    nothing_is_done_to_a_stolen_segment(Walled(tmp_path / "theirs", as_user=(1234, *found), shards=2, workers=1))
 
 
 def test_a_descriptor_is_not_opened_again_for_more(tmp_path):

@@ -8,7 +8,7 @@ from streamfn.pool.confine.isolation import Isolation, inherited
 
 
 def test_it_is_the_same_after_a_message():
-    isolation = Isolation(level="sandbox", network=True, readable=("/code",), hidden=("/code/.streamfn",))
+    isolation = Isolation(level="sandbox", network=True, readable=("/code",), data_dir="/code/.streamfn")
     assert Isolation.from_json(json.loads(json.dumps(isolation.to_json()))) == isolation
 
 

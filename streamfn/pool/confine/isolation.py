@@ -19,14 +19,14 @@ class Isolation:
     and everything the user who runs the runtime has.  `sandbox` adds namespaces, landlock and a seccomp filter.
     `network` and `readable` count at level `sandbox` only: `network` leaves the machine's network to the function;
     `readable` are absolute paths of files and directories it may read (its code, its layers), beside the system's
-    and Python's own.  `hidden` are directories that are empty to it although they lie in what it may read: the data
-    directory is usually below the code.
+    and Python's own.  `data_dir` is empty to it even where it lies in what it may read, as it usually does, below
+    the code; segments come to it as descriptors of a read-only mount of it.
     """
 
     level: str = PROCESS
     network: bool = False
     readable: tuple[str, ...] = ()
-    hidden: tuple[str, ...] = ()
+    data_dir: str = ""
 
     def __post_init__(self) -> None:
         if self.level not in LEVELS:
@@ -48,7 +48,7 @@ class Isolation:
             level=fields["level"],
             network=fields["network"],
             readable=tuple(fields["readable"]),
-            hidden=tuple(fields["hidden"]),
+            data_dir=fields["data_dir"],
         )
 
 

@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 
 import streamfn
 from streamfn.pool import boot, linux, protocol
-from streamfn.pool.confine import idmap, landlock, namespaces, seccomp, view
+from streamfn.pool.confine import idmap, landlock, namespaces, seccomp, shelf, view
 from streamfn.pool.confine.isolation import Isolation
 
 _KEYCTL_JOIN_SESSION_KEYRING = 1
@@ -80,6 +80,8 @@ def _stand(fields: Mapping[str, Any], control: int) -> int:
     user, _ = view.sandbox_ids()
     mounts = idmap.swapped(readable, user) if user != os.geteuid() else None
     keeper = enter(network=isolation.network)
+    if isolation.data_dir:
+        _send_shelf(control, isolation.data_dir)
     pid = os.fork()
     if pid == 0:
         _become_zygote(fields, isolation, readable, mounts, control, warden)
@@ -96,6 +98,16 @@ def _stand(fields: Mapping[str, Any], control: int) -> int:
     _, status = os.waitpid(pid, 0)
     keeper.end()  # which waits for the last of them
     return status if ended is not None else signal.SIGKILL
+
+
+def _send_shelf(control: int, directory: str) -> None:
+    with _step("a read-only mount of the data directory"):
+        mount = shelf.mount_read_only(directory)
+    try:
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(control)) as sock:
+            protocol.send(sock, {"op": "shelf"}, [mount])
+    finally:
+        os.close(mount)
 
 
 def _become_zygote(
@@ -135,7 +147,13 @@ def raise_wall(
 ) -> None:
     """In the first child behind `namespaces.enter_outer`: everything else of the outer wall.  Unwalled, Unshowable."""
     with _step("a view of the file system of its own"):
-        view.build(readable, isolation.hidden, mounts, network=isolation.network, storage_bytes=storage_bytes)
+        view.build(
+            readable,
+            [isolation.data_dir] if isolation.data_dir else [],
+            mounts,
+            network=isolation.network,
+            storage_bytes=storage_bytes,
+        )
     with contextlib.suppress(OSError):  # a kernel without keys
         linux.syscall(seccomp.number("keyctl") or 0, _KEYCTL_JOIN_SESSION_KEYRING, None)
     with _step("giving up what its user may do"):

@@ -1,0 +1,63 @@
+"""Handing files of a directory out through a mount that is read only.
+
+A descriptor that is only for reading still speaks for its file: who owns the file may change its mode, its times and
+its attributes by it, and the handler of an ordinary user's sandbox is that user to the kernel.  Of a descriptor that
+was opened through a read-only mount the kernel refuses all that, whoever asks.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+
+from streamfn.pool import linux
+
+_OPEN_TREE, _MOUNT_SETATTR = 428, 442
+_AT_EMPTY_PATH, _AT_RECURSIVE, _CLONE = 0x1000, 0x8000, 1
+_RDONLY, _NOSUID, _NODEV, _NOEXEC = 1, 2, 4, 8
+
+
+def mount_read_only(path: str) -> int:
+    """Make a read-only mount of a directory, attached nowhere; its descriptor.  OSError.
+
+    The process needs CAP_SYS_ADMIN over its mount namespace; who is given the descriptor needs nothing.
+    """
+    mount = linux.syscall(_OPEN_TREE, -100, os.fsencode(path), _CLONE | os.O_CLOEXEC | _AT_RECURSIVE)
+    try:
+        packed = struct.pack("=4Q", _RDONLY | _NOSUID | _NODEV | _NOEXEC, 0, 0, 0)
+        linux.syscall(_MOUNT_SETATTR, mount, b"", _AT_EMPTY_PATH | _AT_RECURSIVE, packed, len(packed))
+    except OSError:
+        os.close(mount)
+        raise
+    return mount
+
+
+class Shelf:
+    """A directory and its read-only mount, which is ours to close."""
+
+    def __init__(self, path: str, mount: int) -> None:
+        self._path = os.path.realpath(path)
+        self._mount = mount
+
+    def close(self) -> None:
+        """Close the mount; nothing the second time."""
+        mount, self._mount = self._mount, -1
+        if mount >= 0:
+            os.close(mount)
+
+    def opened(self, fd: int) -> int | None:
+        """Open the file of a descriptor again through the mount, for reading; None if it has no name there any more.
+
+        A file without a name is nobody's to change for others, and memory (a document) never had one.
+        """
+        try:
+            path = os.readlink(f"/proc/self/fd/{fd}")
+            if not path.startswith(self._path + "/"):
+                return None
+            again = os.open(path[len(self._path) + 1 :], os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=self._mount)
+        except OSError:
+            return None
+        if os.path.sameopenfile(fd, again):
+            return again
+        os.close(again)  # the name is another file's now
+        return None
