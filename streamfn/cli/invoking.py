@@ -59,7 +59,9 @@ def invoke(
         raise RefusedError("--debug needs a terminal as standard input")
     with closing(LogWriter(to_standard_error)) as writer:
         lines = LogLines(writer, logs)
-        found = trio.run(lambda: invoke_once(function, content, lines, debug=debug))
+        found = trio.run(
+            lambda: invoke_once(function, content, lines, debug=debug, data_dir=str(settings.data_dir.resolve()))
+        )
     _print(settings, found)
     return 0 if found.fault is None else 1
 

@@ -226,18 +226,21 @@ class _Call:
 
 
 async def invoke_once(
-    configuration: Configuration, event: bytes, logs: LogLines, *, debug: bool = False
+    configuration: Configuration, event: bytes, logs: LogLines, *, debug: bool = False, data_dir: str = ""
 ) -> Invocation:
     """Start a function with one worker, call it once, and stop it.
 
-    A function that cannot be loaded is an answer, too: Lambda's error document of its Init.
+    A function that cannot be loaded is an answer, too: Lambda's error document of its Init.  `data_dir` is what a
+    sandbox does not show.
 
     Raises:
         RefusedError, FailedError: it cannot be started on this machine.
     """
     async with open_pool(fold=False) as pool:
         config = await trio.to_thread.run_sync(
-            lambda: function_config(configuration, workers=1, request_base=pool.request_base, debug=debug)
+            lambda: function_config(
+                configuration, workers=1, request_base=pool.request_base, debug=debug, data_dir=data_dir
+            )
         )
         try:
             function = await pool.start(config)

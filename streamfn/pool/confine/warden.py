@@ -80,7 +80,7 @@ def _stand(fields: Mapping[str, Any], control: int) -> int:
     user, _ = view.sandbox_ids()
     mounts = idmap.swapped(readable, user) if user != os.geteuid() else None
     keeper = enter(network=isolation.network)
-    if isolation.data_dir:
+    if os.path.isdir(isolation.data_dir):
         _send_shelf(control, isolation.data_dir)
     pid = os.fork()
     if pid == 0:
