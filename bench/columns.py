@@ -20,7 +20,7 @@ from statistics import median
 import numpy as np
 import pyarrow as pa
 
-from bench import handlers
+from bench import column_handler, handlers
 from bench.engine import ROOT, WORKERS, witnessed
 from bench.machine import machine
 from streamfn.log.catalog.datadir import DataDir
@@ -29,10 +29,11 @@ from streamfn.log.shard.writer import ShardWriter
 
 SHARDS = 4
 APPENDED_AT_ONCE = 100_000
+BESIDE_BYTES = 90  # of a record in the log: its number, key, time and offsets
 
 
 def write_log(directory, count, size):
-    """`count` records of `size` bytes; the arrival time of each is its number after `handlers.ARRIVAL_MS`."""
+    """`count` records of `size` bytes; the arrival time of each is its number after `column_handler.ARRIVAL_MS`."""
     stream = DataDir.open(directory, create=True).create_stream("bench", SHARDS)
     content = np.random.default_rng(1).bytes(APPENDED_AT_ONCE * size)
     keys = pa.array([f"key-{index % 1000}" for index in range(APPENDED_AT_ONCE)])
@@ -40,7 +41,7 @@ def write_log(directory, count, size):
         numbers = np.arange(place, count, SHARDS, dtype=np.int64)
         with contextlib.closing(ShardWriter.open(shard)) as writer:
             for first in range(0, len(numbers), APPENDED_AT_ONCE):
-                arrival = numbers[first : first + APPENDED_AT_ONCE] + handlers.ARRIVAL_MS
+                arrival = numbers[first : first + APPENDED_AT_ONCE] + column_handler.ARRIVAL_MS
                 rows = len(arrival)
                 offsets = pa.py_buffer(np.arange(rows + 1, dtype=np.int32) * size)
                 data = pa.Array.from_buffers(pa.binary(), rows, [None, offsets, pa.py_buffer(content)])
@@ -76,13 +77,13 @@ def loop(size, files):
             batches = opened if path.endswith("s") else map(opened.get_batch, range(opened.num_record_batches))
             for message in batches:
                 for first in range(0, message.num_rows, size):
-                    handlers.columns(message.slice(first, size), None)
+                    column_handler.handler(message.slice(first, size), None)
 
 
 def streamfn(directory, count, batch):
     """Records per second as the handlers saw it."""
     with witnessed() as witness:
-        command = [sys.executable, "-m", "streamfn", "run", "bench.handlers.columns", "--stream", "bench"]
+        command = [sys.executable, "-m", "streamfn", "run", "bench.column_handler.handler", "--stream", "bench"]
         command += ["--data-dir", directory, "--batch-size", str(batch), "--workers", str(WORKERS)]
         command += ["--until-caught-up", "--json", "--name", f"bench-{time.monotonic_ns()}"]
         done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
@@ -92,28 +93,33 @@ def streamfn(directory, count, batch):
     return records / seconds
 
 
+def measure(count, size, batch, rounds):
+    """Medians for records of `size` bytes: pyarrow alone, streamfn, and their ratio."""
+    with tempfile.TemporaryDirectory(prefix="bench-columns-", dir=".") as directory:
+        files = write_log(Path(directory), count, size)
+        floors, ours = [], []
+        for _ in range(rounds):
+            floors.append(bare(files, count, batch))
+            ours.append(streamfn(directory, count, batch))
+            print(f"  {size} bytes: bare {floors[-1]:,.0f}  streamfn {ours[-1]:,.0f}", file=sys.stderr)
+    return median(floors), median(ours), median(mine / base for mine, base in zip(ours, floors, strict=True))
+
+
 def main():
     """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m bench.columns", description=__doc__)
-    parser.add_argument("--records", type=int, default=4_000_000)
-    parser.add_argument("--record-bytes", type=int, default=1024)
+    parser.add_argument("--megabytes", type=int, default=2_000, help="bytes of log for each size of record")
+    parser.add_argument("--record-bytes", type=int, nargs="+", default=[1024, 64])
     parser.add_argument("--batch-size", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="bench-columns-", dir=".") as directory:
-        files = write_log(Path(directory), options.records, options.record_bytes)
-        floors, ours = [], []
-        for _ in range(options.rounds):
-            floors.append(bare(files, options.records, options.batch_size))
-            ours.append(streamfn(directory, options.records, options.batch_size))
-            print(f"  bare {floors[-1]:,.0f}  streamfn {ours[-1]:,.0f}", file=sys.stderr)
-    ratio = median(mine / base for mine, base in zip(ours, floors, strict=True))
-    print(
-        f"{machine()}; {options.records:,} records of {options.record_bytes} bytes, batches of {options.batch_size}\n"
-    )
-    print("| column sum | records/s |\n|---|---|")
-    print(f"| pyarrow alone, one process | {median(floors):,.0f} |")
-    print(f"| streamfn, {WORKERS} workers | **{median(ours):,.0f}** (bar 20,000,000) |\n| ratio | {ratio:.2f} |")
+    print(f"{machine()}; batches of {options.batch_size}, medians of {options.rounds} interleaved rounds\n")
+    print("| bytes a record | records | pyarrow alone, one process | streamfn, 2 workers | ratio |")
+    print("|---|---|---|---|---|")
+    for size in options.record_bytes:
+        count = options.megabytes * 1_000_000 // (size + BESIDE_BYTES)
+        base, mine, ratio = measure(count, size, options.batch_size, options.rounds)
+        print(f"| {size} | {count:,} | {base:,.0f}/s | **{mine:,.0f}/s** (bar 20,000,000) | {ratio:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -59,8 +59,11 @@ class EventLoop:
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run one invocation: the coroutine to its end, and then what it has left behind."""
         ending = _Ending()
-        self._loop.run_until_complete(ending.of(coroutine))
-        error = ending.error
+        try:
+            self._loop.run_until_complete(ending.of(coroutine))
+            error = ending.error
+        except Exception as stopped:  # the handler has stopped the loop, and hangs in it
+            error = stopped
         ends = error is not None and not isinstance(error, Exception)  # SystemExit, CancelledError and their like
         if not ends and os.getpid() == self._pid:  # else a process that the handler forked
             left = self._left()

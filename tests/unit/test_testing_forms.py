@@ -110,6 +110,22 @@ def test_the_loop_is_kept_and_what_is_left_on_it_is_cancelled(caplog):
     assert result.seconds < 1
 
 
+def test_a_handler_that_stops_its_loop_has_failed_and_is_not_resumed():
+    seen = []
+
+    async def handler(event, context):
+        seen.append("begun")
+        if len(seen) == 1:
+            asyncio.get_running_loop().stop()
+            await asyncio.sleep(0.1)
+            seen.append("resumed")
+
+    result = run_mapping(handler, ["a"])
+    assert [batch.outcome for batch in result.batches] == ["failed", "succeeded"]
+    assert result.batches[0].error["errorType"] == "RuntimeError"
+    assert seen == ["begun", "begun"]
+
+
 def test_threads_of_an_async_handler_are_waited_for():
     async def handler(event, context):
         return await asyncio.to_thread(lambda: len(event["Records"]))
