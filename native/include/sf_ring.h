@@ -207,6 +207,10 @@ void sf_port_publish(sf_port *port);
    each is still answered by a completion (SF_REVOKED) if the worker lives. */
 uint32_t sf_port_revoke(sf_port *port, uint32_t lane);
 
+/* Revokes what `lane` has outstanding, and if nothing of it has been claimed, gives it up: returns how many entries that are, none
+   of which will run or be reaped, and the slot is free for another lane at once.  0, and only revoked, if one was claimed. */
+uint32_t sf_port_withdraw(sf_port *port, uint32_t lane);
+
 /* Copies up to `capacity` answers to `out`, folding plain successes (SF_OK, same lane and epoch, nothing printed) if `fold`.
    Latencies (finished - submitted) and durations (finished - started) of invocations that ran are recorded in the histograms
    named at submission.  Returns how many were written to `out`; fewer than `capacity`: that was all.  Their side payloads

@@ -29,7 +29,8 @@ struct shadow {
     uint32_t epoch;
     uint32_t records;
     uint16_t kind;
-    uint16_t revoked;
+    uint8_t revoked;
+    uint8_t withdrawn; /* revoked, and told of already: its answer is nobody's */
 };
 
 enum broken { SOUND = 0, BROKEN_FOUND = 1, BROKEN_REPORTED = 2 };
@@ -315,6 +316,26 @@ uint32_t sf_port_revoke(sf_port *port, uint32_t lane)
     return count;
 }
 
+uint32_t sf_port_withdraw(sf_port *port, uint32_t lane)
+{
+    uint32_t count = 0;
+    sf_port_revoke(port, lane);
+    for (uint64_t at = port->reaped; at != port->submitted; at++) {
+        const struct shadow *shadow = &port->shadows[(uint32_t)at & port->mask];
+        if (shadow->kind != SF_KIND_INVOKE || shadow->lane != lane || shadow->withdrawn)
+            continue;
+        if (!shadow->revoked)
+            return 0;
+        count += 1;
+    }
+    for (uint64_t at = port->reaped; at != port->submitted; at++) {
+        struct shadow *shadow = &port->shadows[(uint32_t)at & port->mask];
+        if (shadow->kind == SF_KIND_INVOKE && shadow->lane == lane)
+            shadow->withdrawn = 1;
+    }
+    return count;
+}
+
 /* ---- reaping ---- */
 
 static bool did_run(uint32_t outcome)
@@ -414,6 +435,10 @@ uint32_t sf_port_reap(sf_port *port, sf_reaped *out, uint32_t capacity, bool fol
             port->broken = BROKEN_FOUND;
             break;
         }
+        if (shadow->withdrawn) {
+            port->reaped += 1;
+            continue;
+        }
         bool printed = answer.log_end > port->log_end;
         bool folds = fold && !printed && answer.outcome == SF_OK && folds_into(last, shadow);
         if (!folds && count == capacity)
@@ -457,6 +482,8 @@ void sf_port_release(sf_port *port)
 
 uint32_t sf_port_orphan(sf_port *port, sf_reaped *out)
 {
+    for (; port->reaped != port->submitted && port->shadows[(uint32_t)port->reaped & port->mask].withdrawn; port->reaped++)
+        port->orphaned = true;
     if (port->reaped == port->submitted)
         return 0;
     uint32_t slot = (uint32_t)port->reaped & port->mask;

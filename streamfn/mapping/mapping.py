@@ -20,6 +20,7 @@ from streamfn.core.verdict import Discarded
 from streamfn.errors import FailedError, Fenced, HandlerImportError
 from streamfn.events.size import fixed_bytes
 from streamfn.events.window import bound_text, room
+from streamfn.limits import RING_CAPACITY
 from streamfn.log.segment.rows import rows
 from streamfn.log.shard.gaps import TRIMMED, Gap
 from streamfn.mapping.billing import Bill
@@ -321,8 +322,9 @@ class EventSourceMapping:
         return self.function.choose(lane)
 
     def fewest_lanes(self) -> int:
-        """Of all ready workers, the number of lanes on the one with the fewest."""
-        return min((worker.lanes for worker in self.function.workers), default=0)
+        """Of all workers where a lane could sit down, the number of lanes on the one with the fewest."""
+        free = (worker.lanes for worker in self.function.workers if not worker.is_held_up)
+        return min(free, default=RING_CAPACITY)
 
     def spend(self, records: int) -> None:
         """These many records are handed over for the first time."""

@@ -270,18 +270,18 @@ class Function:
     def choose(self, client: object) -> Worker | None:
         """The ready worker with the fewest lanes, then the least in flight, for a lane that wants to sit down now.
 
-        None while there is none: then `client` waits, which makes the function grow, until it has asked again and got
-        one, or `forget` is called.
+        One that a long invocation holds up is not taken.  None while there is none: then `client` waits, which makes
+        the function grow, until it has asked again and got one, or `forget` is called.
         """
         workers = self.workers
-        if not workers:
+        chosen = min(workers, key=_load) if workers else None
+        if chosen is None or chosen.is_held_up:
             if client not in self._waiting:
                 self._waiting.add(client)
                 self._tell()
             return None
         if self._waiting:
             self._waiting.discard(client)
-        chosen = min(workers, key=_load)
         if len(workers) < self.config.maximum and not any(w.lanes == 0 for w in workers if w is not chosen):
             self._scaler.nudge()
         return chosen
@@ -459,8 +459,8 @@ class _Numbers:
             self._orphaned.add(number)
 
 
-def _load(worker: Worker) -> tuple[int, int]:
-    return worker.lanes, worker.in_flight
+def _load(worker: Worker) -> tuple[bool, int, int]:
+    return worker.is_held_up, worker.lanes, worker.in_flight
 
 
 def _bounds(config: FunctionConfig, where: str) -> Bounds:

@@ -156,7 +156,11 @@ class Reaper:
         _release(port)
         worker.fruitful = True
         worker.rings = 0
-        worker.progress_ns = time.monotonic_ns()
+        now_ns = time.monotonic_ns()
+        apart_ns, usual_ns = now_ns - worker.progress_ns, worker.usual_ns
+        worker.usual_ns = apart_ns if apart_ns > usual_ns else usual_ns - (usual_ns >> 3)
+        worker.progress_ns = now_ns
+        worker.is_held_up = False
         worker.end_if_retired()
         self._news = True
         return True
@@ -222,12 +226,20 @@ class Reaper:
                 if worker.in_flight and worker.environment.is_full():
                     worker.retired_for = "its ephemeral storage is used up"  # whoever comes next begins with none
                     self._end(worker, FailureKind.CRASHED, worker.retired_for)
+                if worker.in_flight and worker.holds_up(now_ns):
+                    self._free_lanes(worker)
                 if worker.in_flight:
                     worker.watch_log(now_ns)
         # A low-water mark lets plain successes lie; without a round since the last look they get one now.
         if self._asleep and (self._news or not self._rounds):
             self._bells.ring()
         self._rounds = 0
+
+    def _free_lanes(self, worker: Worker) -> None:
+        """Free the lanes behind a long invocation, unless it turns out to have just been answered."""
+        if not self.reap(worker) and worker.in_flight:
+            worker.free_lanes()
+            self.tell()
 
     def _expire(self, worker: Worker, now_ns: int) -> None:
         """Kill a worker whose invocation is overdue, unless it turns out to have just been answered."""

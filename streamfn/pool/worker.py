@@ -41,6 +41,9 @@ KILLED = "signal: killed"  # `linux.describe_exit` of SIGKILL
 TIMEOUT_GRACE_NS = 50_000_000
 # Output of an invocation that runs for longer than this is handed out while it runs, as often.
 PRINTED_AFTER_NS = 100_000_000
+# A worker from which nothing has come for so long, and for so many times of what it usually takes, is held up.
+HELD_UP_NS = 100_000_000
+HELD_UP_TIMES = 4
 
 
 class State(Enum):
@@ -89,6 +92,8 @@ class Worker:
         self.in_flight = 0
         self.lanes = 0
         self.progress_ns = 0
+        self.usual_ns = 0  # about how long its answers are apart
+        self.is_held_up = False  # by an invocation that takes long: other lanes have been freed, and sit down elsewhere
         self.chores = 0  # retire entries that are not answered
         self.armed = False
         self.rings = 0  # since its last answer
@@ -263,6 +268,34 @@ class Worker:
         started_ns = lib.sf_port_running_since(self.port)
         latest_ns = self.progress_ns + self._timeout_ns + TIMEOUT_GRACE_NS
         return bool(now_ns >= latest_ns or (started_ns and now_ns >= started_ns + self._timeout_ns))
+
+    def holds_up(self, now_ns: int) -> bool:
+        """Whether lanes wait here for another one's invocation that takes much longer than usual."""
+        if self.is_held_up or self.lanes < 2:
+            return False
+        return now_ns - self.progress_ns >= max(HELD_UP_NS, HELD_UP_TIMES * self.usual_ns)
+
+    def free_lanes(self) -> None:
+        """Give back at once what waits behind the running invocation, so that its lanes can go on elsewhere.
+
+        What its own lane has staged comes back when it has been answered, as ever.
+        """
+        self.is_held_up = True
+        running = self.staged[0][0]
+        for slot, seat in enumerate(list(self.seats)):
+            if seat is None or not seat.in_flight:
+                continue
+            seat.client.recalled()
+            if seat is running:
+                lib.sf_port_revoke(self.port, slot)
+                continue
+            count = lib.sf_port_withdraw(self.port, slot)
+            if count:
+                assert count == seat.in_flight, (count, seat.in_flight)
+                self.staged = deque(each for each in self.staged if each[0] is not seat)
+                self.in_flight -= count
+                seat.in_flight = 0
+                seat.client.returned(count)
 
     def revoke_all(self) -> None:
         """Take back everything that has not begun."""

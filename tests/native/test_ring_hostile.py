@@ -96,6 +96,42 @@ def test_a_batch_that_could_not_begin_comes_back_and_is_charged_with_nothing(rig
     assert outcomes(rig.orphans()) == [SKIPPED, SKIPPED]
 
 
+def test_what_is_withdrawn_behind_another_lanes_batch_is_done_with_at_once(rig: Rig) -> None:
+    rig.submit(1, lane=1)
+    rig.submit(2, lane=2)
+    rig.submit(1, lane=3)
+    assert rig.next() == lib.SF_NEXT_INVOKE
+    assert lib.sf_port_withdraw(rig.port, 1) == 0, "it runs"
+    assert lib.sf_port_withdraw(rig.port, 2) == 2
+    rig.submit(1, lane=2, epoch=1)
+    assert rig.finish()
+    assert len(rig.drain()) == 2
+    assert [(a.outcome, a.lane, a.epoch) for a in rig.reap()] == [(OK, 1, 0), (OK, 3, 0), (OK, 2, 1)]
+    assert lib.sf_port_in_flight(rig.port) == 0
+
+
+def test_a_worker_that_dies_leaves_nothing_of_what_was_withdrawn(rig: Rig) -> None:
+    rig.submit(1, lane=1)
+    rig.submit(2, lane=2)
+    rig.submit(1, lane=3)
+    assert rig.next() == lib.SF_NEXT_INVOKE
+    assert lib.sf_port_withdraw(rig.port, 2) == 2
+    assert [(a.outcome, a.lane) for a in rig.orphans()] == [(ERROR, 1), (SKIPPED, 3)]
+
+
+def test_a_worker_that_answers_what_was_withdrawn_as_if_it_had_run_is_broken(rig: Rig) -> None:
+    rig.submit(1, lane=1)
+    rig.submit(1, lane=2)
+    assert rig.next() == lib.SF_NEXT_INVOKE
+    assert lib.sf_port_withdraw(rig.port, 2) == 1
+    rig.poke(rig.state_at(1), 1, "I")
+    assert rig.finish()
+    assert rig.next() == lib.SF_NEXT_INVOKE
+    assert rig.finish()
+    assert outcomes(rig.reap()) == [OK, BROKEN]
+    assert rig.orphans() == []
+
+
 # ---- a handler that writes into the rings
 
 

@@ -26,3 +26,17 @@ def test_whatever_a_handler_does_costs_its_own_invocation_alone(place, level):
     mixed.wait()
     mixed.judge()
     until(lambda: not mixed.leftovers(), "everything of the run to end", 1.0)
+
+
+def test_lanes_that_share_workers_with_hanging_handlers_are_not_delayed_by_them(place):
+    """Two of four workers hang until their timeout: whatever else there is to do is done long before that."""
+    hanging = ["loops", "sleeps_in_c_with_the_gil"]
+    mixed = Mixed(place, hanging, healthy=10, records=100)
+    mixed.start(timeout_s=6)
+    mixed.wait()
+    mixed.judge()
+    seen = mixed.seen()
+    begun = {told["deed"]: told["at"] for told in seen if told["deed"] in hanging}
+    healthy = [told["at"] for told in seen if told["deed"].isdigit()]
+    assert max(healthy) < max(begun.values()) + 5
+    assert len(healthy) == 1000
