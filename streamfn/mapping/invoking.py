@@ -98,13 +98,18 @@ class Caller:
 
     async def _idlest(self, function: Function) -> Worker:
         """The ready worker with the least to do, as soon as there is one."""
-        while True:
-            if function.is_stopped:
-                raise PoolClosed(f"{function.config.name} was stopped")
-            ready = [worker for worker in function.workers if worker.room > 0]
-            if ready:
-                return min(ready, key=lambda worker: (worker.in_flight, worker.lanes))
-            await trio.sleep(_AGAIN_S)
+        call = object()
+        try:
+            while True:
+                if function.is_stopped:
+                    raise PoolClosed(f"{function.config.name} was stopped")
+                function.choose(call)  # so that it grows by what waits
+                ready = [worker for worker in function.workers if worker.room > 0]
+                if ready:
+                    return min(ready, key=lambda worker: (worker.in_flight, worker.lanes))
+                await trio.sleep(_AGAIN_S)
+        finally:
+            function.forget(call)
 
     def _left(self, function: Function, worker: Worker) -> None:
         self._calls[worker] -= 1

@@ -13,12 +13,13 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, TypeVarTuple
+from weakref import WeakKeyDictionary
 
 import trio
 
 from streamfn.core.backoff import Backoff
 from streamfn.core.filter import check as check_filters
-from streamfn.errors import BusyError, HandlerImportError, RefusedError
+from streamfn.errors import BusyError, HandlerImportError, RefusedError, StreamfnError
 from streamfn.functions.starting import REGION_DEFAULT, function_config, named
 from streamfn.log.catalog.datadir import DataDir
 from streamfn.log.catalog.stream import Shard, Stream
@@ -70,6 +71,8 @@ class Runtime:
         self._queue: deque[Pumped] = deque()
         self._round = trio.Event()
         self._open: list[EventSourceMapping] = []
+        # As their mappings were told.
+        self._faults: WeakKeyDictionary[Function, StreamfnError | None] = WeakKeyDictionary()
         self.caller = Caller(pool, self.fold)
         pool.on_round = self._on_round
 
@@ -183,6 +186,7 @@ class Runtime:
             selector=selector,
         )
         self._open.append(mapping)
+        mapping.look_after_workers()
         return mapping
 
     async def managed(
@@ -333,8 +337,12 @@ class Runtime:
             lane = self._queue.popleft()
             lane.queued = False
             lane.pump()
-        for mapping in self._open:
-            mapping.look_after_workers()
+        for function in self.pool.functions:
+            if self._faults.get(function) is not function.fault:
+                self._faults[function] = function.fault
+                for mapping in self._open:
+                    if mapping.function is function:
+                        mapping.look_after_workers()
         self._round.set()
         self._round = trio.Event()
 

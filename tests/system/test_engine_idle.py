@@ -1,12 +1,15 @@
 """What the engine does not do: look when nothing moved, keep what no batch can need."""
 
 import re
+from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import trio
-from engine_rig import one_mapping, some, until
+from engine_rig import FUNCTIONS, one_mapping, some, until
 from trio.testing import trio_test
 
+import streamfn
 from streamfn.log.shard.writer import ShardWriter
 from streamfn.mapping.feed import ShardFeed
 from streamfn.mapping.lane import ShardLane
@@ -43,6 +46,43 @@ async def test_an_idle_mapping_costs_no_cpu(tmp_path, monkeypatch):
             await session.put("s", b"x")
             await until(lambda: mapping._inner.counts.records == 2)
             mapping.drain()
+
+
+class Wakes(trio.abc.Instrument):
+    """How often the event loop woke up."""
+
+    count = 0
+
+    def after_io_wait(self, timeout):
+        self.count += 1
+
+
+@trio_test
+async def test_many_idle_mappings_wake_the_runtime_no_more_than_one(tmp_path):
+    """A timer for each, however slow, would show: they share one function, whose workers may come and go."""
+    wakes, many = Wakes(), 150
+    trio.lowlevel.add_instrument(wakes)
+    found = {}
+    async with streamfn.open(tmp_path / "d") as session, AsyncExitStack() as stack:
+        await session.put_many("s", some(10))
+        options = {"workers": 8, "provisioned_concurrency": 2, "code_dir": FUNCTIONS}
+        function = await stack.enter_async_context(session.function("engine.noop", **options))
+        function._inner.share.bounds = replace(function._inner.share.bounds, idle_ns=50_000_000)
+        async with trio.open_nursery() as nursery:
+            mappings = []
+            for number in range(many):
+                mappings.append(await stack.enter_async_context(session.mapping(function, "s", name=f"m{number}")))
+                nursery.start_soon(mappings[-1].run)
+                if number in (0, many - 1):
+                    await until(lambda: all(one._inner.counts.records == 10 for one in mappings))
+                    await until(lambda: len(function.workers) == 2)
+                    await trio.sleep(0.3)
+                    wakes.count = 0
+                    await trio.sleep(1.0)
+                    found[number] = wakes.count
+            nursery.cancel_scope.cancel()
+    trio.lowlevel.remove_instrument(wakes)
+    assert found[many - 1] <= 2 * found[0] + 5
 
 
 @trio_test
