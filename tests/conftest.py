@@ -60,14 +60,19 @@ def _place(path):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """A line for each directory of tests: the gate has a limit, and this says who uses it up."""
-    seconds, tests = Counter(), Counter()
+    """What tests counted, and a line for each directory of them: the gate has a limit, and this says who uses it up."""
+    seconds, tests, figures = Counter(), Counter(), []
     for report in (each for reports in terminalreporter.stats.values() for each in reports):
         if isinstance(report, pytest.TestReport):
             part = Path(report.nodeid.split("::")[0])
             part = part.parts[1] if len(part.parts) > 2 else part.name
             seconds[part] += report.duration
             tests[part] += report.when == "call"
+            figures += [text for name, text in report.user_properties if name == "figure" and report.when == "call"]
+    if figures:
+        terminalreporter.section("what was counted")
+        for text in figures:
+            terminalreporter.write_line(text)
     if sum(seconds.values()) > 10:
         terminalreporter.section("what each part took")
         for part, taken in seconds.most_common():
