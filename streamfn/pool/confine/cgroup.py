@@ -113,11 +113,11 @@ def survey() -> Hierarchies:
                 lacking.update(dict.fromkeys(place.controllers, f"{place.path} may not be written to"))
         else:
             usable = _handed_down(place.path)
+            why = f"no group from {place.path} upwards may be written to and hands that controller down"
             if usable is not None:
                 places.append(usable)
-            else:
-                why = f"no group from {place.path} upwards may be written to and hands that controller down"
-                lacking.update({name: why for name, known in lacking.items() if known == _NOWHERE})
+                why = f"{usable.path} does not hand that controller down"
+            lacking.update({name: why for name, known in lacking.items() if known == _NOWHERE})
     for place in places:
         for name in place.controllers:
             lacking.pop(name, None)
