@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from streamfn.mapping.context import LambdaContext
     from streamfn.testing.builders import DynamoDBEvent, KinesisEvent
     from streamfn.testing.clock import VirtualClock
@@ -28,6 +30,22 @@ def dynamodb_event() -> Callable[..., DynamoDBEvent]:
     from streamfn.testing import dynamodb_event
 
     return dynamodb_event
+
+
+@pytest.fixture
+def kinesis_batch() -> Callable[..., pa.RecordBatch]:
+    """`streamfn.testing.kinesis_batch`: what an Arrow handler is given of a Kinesis stream."""
+    from streamfn.testing import kinesis_batch
+
+    return kinesis_batch
+
+
+@pytest.fixture
+def dynamodb_batch() -> Callable[..., pa.RecordBatch]:
+    """`streamfn.testing.dynamodb_batch`: what an Arrow handler is given of a DynamoDB stream."""
+    from streamfn.testing import dynamodb_batch
+
+    return dynamodb_batch
 
 
 @pytest.fixture
