@@ -78,6 +78,14 @@ def test_sockets_are_of_the_families_that_were_asked_for(machine, network, famil
     assert verdict(program, machine, number("socket", machine), family, 1, protocol) == expected
 
 
+def test_with_the_network_a_pair_of_sockets_stays_a_pair(machine):
+    """A datagram socket of a pair can be sent from to any name there is in the network namespace."""
+    call = number("socketpair", machine)
+    for kind, expected in {1: ALLOWED, 5: ALLOWED, 2: 1, 3: 1, 2 | 0o2000000: 1, 1 | 0o2000000: ALLOWED}.items():
+        assert verdict(seccomp.outer(network=True, truncate=True), machine, call, 1, kind) == expected
+        assert verdict(seccomp.outer(network=False, truncate=True), machine, call, 1, kind) == ALLOWED
+
+
 def test_the_zygote_makes_walls_and_nothing_else(machine):
     program = seccomp.outer(network=False, truncate=True)
 

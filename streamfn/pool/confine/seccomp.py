@@ -100,10 +100,11 @@ CALLS: dict[str, tuple[int | None, int | None]] = {
     "clone3": (435, 435),
     "ioctl": (16, 29),
     "socket": (41, 198),
+    "socketpair": (53, 199),
     "personality": (135, 92),
 }
 DENIED = tuple(name for name in CALLS if name not in (
-    "truncate", "mount", "unshare", "setns", "clone", "clone3", "ioctl", "socket", "personality",
+    "truncate", "mount", "unshare", "setns", "clone", "clone3", "ioctl", "socket", "socketpair", "personality",
 ))  # fmt: skip
 
 AF_UNIX, AF_INET, AF_INET6, AF_NETLINK = 1, 2, 10, 16
@@ -111,6 +112,9 @@ _NAMESPACES = 0x7E020000  # CLONE_NEWNS, CGROUP, UTS, IPC, USER, PID, NET
 _MS_REMOUNT, _MS_MOVE = 0x20, 0x2000
 # Putting characters into a terminal's input is typing into the shell behind it.
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
+
+# Of SOCK_DGRAM and SOCK_RAW, and neither of SOCK_STREAM nor of SOCK_SEQPACKET.
+_DATAGRAM_BIT = 2
 
 _ARCHITECTURES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
 _X32_BIT = 0x40000000
@@ -149,6 +153,8 @@ def outer(*, network: bool, truncate: bool) -> bytes:
     rules += _deny_bits("unshare", 0, 0xFFFFFFFF & ~allowed)
     rules += _deny_values("ioctl", 1, (_TIOCSTI, _TIOCLINUX))
     rules += _allow_values("personality", 0, (0, 0xFFFFFFFF), errno.EPERM)
+    if network:  # from half of a pair of datagram sockets any name can be sent to, the machine's abstract ones too
+        rules += _deny_bits("socketpair", 1, _DATAGRAM_BIT)
     rules += _sockets([AF_INET, AF_INET6] if network else [AF_UNIX], route=network)
     return _program(rules)
 
