@@ -5,9 +5,10 @@
  */
 #include "base64.h"
 
-#include <assert.h>
 #include <stdbool.h>
 #include <string.h>
+
+#include "sf_assert.h"
 
 static const char ALPHABET[65] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
@@ -138,7 +139,7 @@ const sf_base64_encoder *const *sf_base64_encoders(size_t *count) {
     found[n++] = &NEON; /* every aarch64 has it */
 #endif
     found[n++] = &PORTABLE;
-    assert(n <= sizeof(found) / sizeof(found[0]));
+    SF_ASSERT(n <= sizeof(found) / sizeof(found[0]));
     *count = n;
     return found;
 }

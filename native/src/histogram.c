@@ -6,8 +6,9 @@
  */
 #include "sf_histogram.h"
 
-#include <assert.h>
 #include <stdlib.h>
+
+#include "sf_assert.h"
 
 enum { HALF_MAGNITUDE = 10, HALF_COUNT = 1 << HALF_MAGNITUDE, BUCKETS = 33, COUNTS = (BUCKETS + 1) * HALF_COUNT };
 
@@ -43,7 +44,7 @@ void sf_histogram_record(sf_histogram *histogram, uint64_t value_ns)
 {
     uint64_t value = value_ns < HIGHEST ? value_ns : HIGHEST;
     uint32_t index = index_of(value);
-    assert(index < COUNTS);
+    SF_ASSERT(index < COUNTS);
     histogram->counts[index] += 1;
     histogram->total += 1;
     histogram->whole_ms += value / 1000000 + (value % 1000000 != 0);

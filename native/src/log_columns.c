@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "message_columns.h"
+#include "sf_assert.h"
 #include "sf_log.h"
 
 enum { COUNTER_DIGITS = 20, SEQUENCE_DIGITS_MAX = 129 };
@@ -22,7 +23,7 @@ static void count_up(uint8_t *digits) {
 void sf_sequence_numbers(const char *base, size_t base_digits, uint64_t first, size_t count, int32_t *offsets, uint8_t *bytes) {
     uint8_t number[SEQUENCE_DIGITS_MAX];
     size_t digits = base_digits + COUNTER_DIGITS;
-    assert(digits <= sizeof number);
+    SF_ASSERT(digits <= sizeof number);
     memcpy(number, base, base_digits);
     write_digits(first, number + base_digits);
     for (size_t i = 0; i < count; i++) {

@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "sf_assert.h"
 #include "sf_log.h"
 
 enum {
@@ -247,7 +248,7 @@ static bool ends_here(const uint8_t *message) {
 int sf_scan_proven(const uint8_t *base, uint64_t end, int layout, uint64_t proven, uint64_t *position, uint64_t *next_offset,
                    uint64_t byte_budget, sf_message *out, size_t capacity, size_t *count) {
     uint64_t spent = 0;
-    assert(sf_layout_of(layout) != NULL);
+    SF_ASSERT(sf_layout_of(layout) != NULL);
     *count = 0;
     while (*position < end) {
         if (*count == capacity || *position % 8 != 0) return *count == capacity ? SF_SCAN_MORE : SF_SCAN_DAMAGED;
@@ -271,7 +272,7 @@ int sf_scan(const uint8_t *base, uint64_t end, int layout, uint64_t *position, u
 }
 
 int sf_find_message(const uint8_t *base, uint64_t end, int layout, uint64_t *position, sf_message *out) {
-    assert(sf_layout_of(layout) != NULL);
+    SF_ASSERT(sf_layout_of(layout) != NULL);
     for (*position = (*position + 7) / 8 * 8; *position + PREFIX_BYTES <= end; *position += 8) {
         if (load(base + *position, 4) != 0xffffffff) continue;
         if (read_message(base, *position, end, layout, 0, out)) return 1;
@@ -281,12 +282,12 @@ int sf_find_message(const uint8_t *base, uint64_t end, int layout, uint64_t *pos
 
 int64_t sf_message_crc_at(const uint8_t *message, uint64_t length, int layout) {
     header head;
-    assert(sf_layout_of(layout) != NULL);
+    SF_ASSERT(sf_layout_of(layout) != NULL);
     return read_header(message, length, &sf_layout_table[layout], &head) ? (int64_t)(head.value_at + CRC_AT) : -1;
 }
 
 uint32_t sf_message_crc(const uint8_t *message, uint64_t length, uint64_t crc_at) {
-    assert(crc_at + 8 <= length);
+    SF_ASSERT(crc_at + 8 <= length);
     uint32_t crc = sf_crc32c(0, message, crc_at);
     crc = sf_crc32c(crc, "00000000", 8);
     return sf_crc32c(crc, message + crc_at + 8, length - crc_at - 8);

@@ -3,6 +3,7 @@
 /*
  * The columns of a message that the scanner has verified.  Private to native/src.
  */
+#include "sf_assert.h"
 #include "sf_extent.h"
 #include "sf_layout.h"
 
@@ -11,7 +12,6 @@ static inline void sf_message_columns(const uint8_t *base, const sf_message *mes
     static_assert(SF_BODY == 0 && SF_SEQUENCE_OFFSETS == 0, "the first buffer is no longer the body's first");
     const sf_layout *layout = &sf_layout_table[message->layout];
     bool found = sf_find_columns(base, message->position + message->length, message->column[0], message->rows, layout, columns);
-    assert(found);
-    (void)found;
+    SF_ASSERT(found);
 }
 #endif

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "ring_layout.h"
+#include "sf_assert.h"
 
 /* How often a handler's process is looked at.  The look takes about 1.5 us, so this is less than a hundredth of the time. */
 #define LOOK_EVERY_NS UINT64_C(200000)
@@ -302,7 +303,7 @@ static bool write_side(sf_desk *desk, const char *payload, size_t bytes, uint64_
 
 bool sf_desk_finish(sf_desk *desk, uint32_t outcome, const char *payload, size_t payload_bytes)
 {
-    assert(outcome == SF_OK || outcome == SF_ERROR || outcome == SF_PARTLY);
+    SF_ASSERT(outcome == SF_OK || outcome == SF_ERROR || outcome == SF_PARTLY);
     if (desk->lost || desk->claimed_kind != SF_KIND_INVOKE)
         return false;
     uint64_t finished_ns = sf_now_ns();

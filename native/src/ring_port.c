@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "ring_layout.h"
+#include "sf_assert.h"
 #include "sf_rows.h"
 
 /* What the port remembers of an entry, out of the worker's reach. */
@@ -139,6 +140,7 @@ static void put_entry(sf_port *port, const struct shadow *shadow, uint32_t exten
 {
     uint32_t slot = (uint32_t)port->submitted & port->mask;
     struct sf_submission *entry = &port->rings.submissions[slot];
+    SF_ASSERT(port->submitted - port->released < port->capacity);
     port->shadows[slot] = *shadow;
     entry->kind = shadow->kind;
     entry->lane = shadow->lane;
@@ -158,11 +160,11 @@ uint32_t sf_port_submit_run(sf_port *port, uint32_t lane, uint32_t epoch, const 
                             uint32_t batches, uint64_t first_invocation, uint64_t now_ns, sf_histogram *latency,
                             sf_histogram *duration)
 {
-    assert(lane < port->capacity);
-    assert(rows_per_batch > 0);
+    SF_ASSERT(lane < port->capacity);
+    SF_ASSERT(rows_per_batch > 0);
     uint32_t room = sf_port_room(port);
     uint32_t count = batches < room ? batches : room;
-    assert((uint64_t)first->first_row + (uint64_t)rows_per_batch * count <= UINT32_MAX);
+    SF_ASSERT((uint64_t)first->first_row + (uint64_t)rows_per_batch * count <= UINT32_MAX);
     struct shadow shadow = {.invocation = first_invocation,
                             .submitted_ns = now_ns,
                             .latency = latency,
@@ -197,6 +199,7 @@ static bool arena_take(sf_port *port, uint64_t bytes, uint64_t *offset)
     if (port->arena_tail + skipped + bytes - port->arena_head > size)
         return false;
     port->arena_tail += skipped + bytes;
+    SF_ASSERT((skipped != 0 ? 0 : at) + bytes <= size);
     *offset = skipped != 0 ? 0 : at;
     return true;
 }
@@ -205,8 +208,8 @@ uint32_t sf_port_submit_rows(sf_port *port, uint32_t lane, uint32_t epoch, const
                              uint32_t rows_per_batch, uint32_t batches, uint64_t first_invocation, uint64_t now_ns,
                              sf_histogram *latency, sf_histogram *duration)
 {
-    assert(lane < port->capacity);
-    assert(rows_per_batch > 0);
+    SF_ASSERT(lane < port->capacity);
+    SF_ASSERT(rows_per_batch > 0);
     uint32_t room = sf_port_room(port);
     uint32_t count = batches < room ? batches : room;
     uint64_t bytes = (uint64_t)rows_per_batch * sizeof *rows;
@@ -238,8 +241,8 @@ bool sf_port_submit(sf_port *port, uint32_t lane, uint32_t epoch, const sf_exten
                     const uint32_t *selection, uint32_t selected, uint64_t invocation, uint64_t now_ns,
                     sf_histogram *latency, sf_histogram *duration)
 {
-    assert(lane < port->capacity);
-    assert(extent_count > 0);
+    SF_ASSERT(lane < port->capacity);
+    SF_ASSERT(extent_count > 0);
     uint64_t offset = 0;
     uint64_t extent_bytes = extent_count > 1 ? (uint64_t)extent_count * sizeof(sf_extent) : 0;
     uint64_t selection_bytes = (uint64_t)selected * sizeof *selection;
@@ -260,7 +263,7 @@ bool sf_port_submit(sf_port *port, uint32_t lane, uint32_t epoch, const sf_exten
         shadow.records += extents[i].rows;
         wanted += extents[i].first_row == SF_SELECTED ? extents[i].rows : 0;
     }
-    assert(wanted == selected);
+    SF_ASSERT(wanted == selected);
     if (extent_count > 1)
         memcpy(port->rings.arena + offset, extents, extent_bytes);
     else
@@ -408,6 +411,7 @@ static void add_answer(const sf_port *port, sf_reaped *out, uint32_t slot, const
     out->side_offset = answer->side_offset;
     out->payload_bytes = answer->payload_bytes;
     out->payload_inline = answer->payload_inline != 0;
+    SF_ASSERT(!out->payload_inline || answer->payload_bytes <= SF_REPLY_BYTES);
     if (out->payload_inline)
         memcpy(out->payload, port->rings.replies[slot].bytes, answer->payload_bytes);
 }
@@ -476,6 +480,7 @@ void sf_port_release(sf_port *port)
         if (arena_end != 0)
             port->arena_head = arena_end;
     }
+    SF_ASSERT(port->reaped - port->released <= port->capacity && port->arena_head <= port->arena_tail);
     port->released = port->reaped;
     atomic_store_explicit(&port->rings.header->cq_head, port->released, memory_order_release); /* G */
 }
@@ -506,6 +511,7 @@ uint32_t sf_port_orphan(sf_port *port, sf_reaped *out)
         out->started_ns = clamp(started_ns, shadow->submitted_ns, latest_ns);
     }
     port->reaped += 1;
+    SF_ASSERT(port->reaped <= port->submitted);
     return 1;
 }
 

@@ -1,6 +1,7 @@
 #include <string.h>
 
 #include "message_columns.h"
+#include "sf_assert.h"
 #include "sf_json.h"
 #include "sf_rows.h"
 
@@ -61,7 +62,7 @@ static void item_lanes(const uint8_t *base, const sf_message *message, uint32_t 
 }
 
 void sf_lanes(const uint8_t *base, const sf_message *message, uint32_t factor, uint8_t *lanes) {
-    assert(factor >= 1 && factor <= LANES_MAX);
+    SF_ASSERT(factor >= 1 && factor <= LANES_MAX);
     if (message->layout == SF_DYNAMODB) {
         item_lanes(base, message, factor, lanes);
     } else {
@@ -71,7 +72,7 @@ void sf_lanes(const uint8_t *base, const sf_message *message, uint32_t factor, u
 
 void sf_group(const uint8_t *lanes, const uint32_t *rows, uint32_t count, uint32_t factor, uint32_t *grouped, uint32_t *starts) {
     uint32_t next[LANES_MAX + 1] = {0}, sum = 0;
-    assert(factor >= 1 && factor <= LANES_MAX);
+    SF_ASSERT(factor >= 1 && factor <= LANES_MAX);
     for (uint32_t i = 0; i < count; i++) next[lanes[rows == NULL ? i : rows[i]]]++;
     for (uint32_t lane = 0; lane < factor; lane++) {
         uint32_t of_lane = next[lane];
@@ -79,7 +80,7 @@ void sf_group(const uint8_t *lanes, const uint32_t *rows, uint32_t count, uint32
         sum += of_lane;
     }
     starts[factor] = sum;
-    assert(sum == count);
+    SF_ASSERT(sum == count);
     for (uint32_t i = 0; i < count; i++) {
         uint32_t row = rows == NULL ? i : rows[i];
         grouped[next[lanes[row]]++] = row;
