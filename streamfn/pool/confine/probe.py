@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from typing import NoReturn
 
 from streamfn.pool import boot, linux
-from streamfn.pool.confine import cgroup, idmap, landlock, namespaces, seccomp, view, warden
+from streamfn.pool.confine import cgroup, idmap, landlock, namespaces, seccomp, storage, view, warden
 from streamfn.pool.confine.isolation import SANDBOX, Isolation
 
 _PATIENCE_S = 20
@@ -104,11 +104,23 @@ def _of_sandbox() -> list[Means]:
 
 
 def _of_limits() -> list[Means]:
-    lacking = cgroup.survey().lacking
-    return [
-        Means(f"control group: {name}", "limits", name not in lacking, lacking.get(name, ""))
-        for name in cgroup.CONTROLLERS
-    ]
+    found = cgroup.survey()
+    where = {name: place for place in found.places for name in place.controllers}
+    instead = {
+        cgroup.MEMORY: "a look every 20 ms and RLIMIT_DATA instead",
+        cgroup.PIDS: "RLIMIT_NPROC instead" if os.geteuid() else "nothing, for root outside of a sandbox",
+        cgroup.CPU: "a function has any share of the CPU",
+    }
+    rows = []
+    for name in cgroup.CONTROLLERS:
+        place = where.get(name)
+        why = found.lacking.get(name, "")
+        detail = f"{instead[name]}: {why}" if place is None else f"version {place.version}, in {place.path}"
+        rows.append(Means(f"control group: {name}", "limits", place is not None, detail))
+    why_not = _tried(lambda: storage.Spaces("/", 1 << 20))
+    detail = "" if why_not is None else f"a directory that TMPDIR names instead: {why_not}"
+    rows.append(Means("a /tmp of its own", "limits", why_not is None, detail))
+    return rows
 
 
 def _means(name: str, deed: Callable[[], object], detail: str, *, alone: bool = False) -> Means:
