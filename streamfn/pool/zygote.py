@@ -117,6 +117,7 @@ class Zygote:
         try:
             self._nursery = Nursery(self._birth.code_dir, network=isolation.network, storage_bytes=limits.storage_bytes)
             self._nursery.try_out()
+            self._tmp = self._nursery.tmp
         except OSError as error:
             self._reply({"op": "unwalled", "reason": f"this machine does not allow the walls of a worker: {error}"})
             return False

@@ -109,6 +109,18 @@ def test_nothing_is_left_of_workers_that_died(tmp_path):
         walled.end()
 
 
+def test_its_tmp_is_kept_when_a_worker_dies_as_in_lambda(tmp_path):
+    walled = Walled(tmp_path / "run", workers=1)
+    try:
+        walled.attempt(kept=("keep", "mine"))
+        walled.order(end=("myself", signal.SIGKILL))
+        done = walled.attempt(after=("read", "/tmp/mine-2"), code=("read", str(walled.code / "walled.py")))
+    finally:
+        walled.end()
+    assert done["after"] == {"did": "kept"}
+    assert "did" in done["code"]
+
+
 def test_the_data_directory_is_empty_to_a_handler_whose_code_lies_around_it(tmp_path):
     walled = Walled(tmp_path / "run", cwd=tmp_path / "run")
     try:

@@ -2,7 +2,7 @@
 
     warden            new user, mount, PID, IPC, UTS and (unless the network was asked for) network namespaces
      ├─ keeper        process 1 of that PID namespace
-     └─ zygote        process 2; with the one capability that makes the inner ones, over nothing but its own
+     └─ zygote        process 2; with the capabilities that make the inner ones, over nothing but its own
          ├─ keeper    process 1 of a worker's PID namespace
          └─ worker    process 2; mount, IPC and user namespaces of its own, no capability at all
 
@@ -22,6 +22,7 @@ from streamfn.pool import linux
 from streamfn.pool.confine import landlock, seccomp, storage, view
 from streamfn.pool.confine.privileges import (
     CAP_SYS_ADMIN,
+    CAP_SYS_CHROOT,
     bound_capabilities,
     keep_capabilities,
     map_ids,
@@ -29,6 +30,11 @@ from streamfn.pool.confine.privileges import (
 )
 
 _OUTER = linux.CLONE_NEWNS | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
+
+
+# The zygote's: it makes namespaces, and enters those of its environments, which sets a root.
+_KEPT = (CAP_SYS_ADMIN, CAP_SYS_CHROOT)
+_TRIAL = -1  # the number of an environment that is none
 
 
 class Keeper:
@@ -99,15 +105,15 @@ def _live_with(keeper: Keeper) -> None:
 
 
 def become_unprivileged() -> None:
-    """Be the sandbox's user, with no capability but the one over the outer namespaces, and no way to more."""
+    """Be the sandbox's user, with no capabilities but two over the outer namespaces, and no way to more."""
     uid, gid = view.sandbox_ids()
-    bound_capabilities((CAP_SYS_ADMIN,))
+    bound_capabilities(_KEPT)
     linux.prctl(linux.PR_SET_KEEPCAPS, 1)
     if uid != os.geteuid():
         os.setgroups([])
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)
-    keep_capabilities((CAP_SYS_ADMIN,))
+    keep_capabilities(_KEPT)
     linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
 
 
@@ -115,25 +121,27 @@ def become_unprivileged() -> None:
 
 
 class Nursery:
-    """What a walled zygote needs to have walled children.  Made before any of the user's code runs."""
+    """What a walled zygote needs to have walled children.  Made before any of the user's code runs.
+
+    `tmp` has the /tmp of each of its environments.
+    """
 
     def __init__(self, code_dir: str, *, network: bool, storage_bytes: int | None) -> None:
-        self._code_dir = code_dir
         self._network = network
-        self._storage_bytes = storage_bytes
         self._own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-        self._through = _mounts_below("/tmp")
         self._filter = seccomp.inner()
-        # What the user's code execs in the zygote has no use for our capability.
+        self.tmp = storage.Spaces(code_dir, storage_bytes or view.DEFAULT_STORAGE_BYTES, walled=True)
+        # What the user's code execs in the zygote has no use for our capabilities.
         linux.prctl(linux.PR_CAP_AMBIENT, linux.PR_CAP_AMBIENT_CLEAR_ALL)
 
     def try_out(self) -> None:
         """Put the walls up around a child that does nothing else.  OSError says what cannot be had."""
         heard, tell = os.pipe2(os.O_CLOEXEC)
-        with self.child() as keeper:
+        with self.tmp.child(_TRIAL, fresh=True), self.child() as keeper:
             pid = os.fork()
             if pid == 0:
                 try:
+                    self.tmp.let_go()
                     self.enclose()
                 except OSError as error:
                     os.write(tell, f"{error.errno} {error.filename or ''}".encode())
@@ -146,6 +154,7 @@ class Nursery:
             text = file.read().decode()
         os.waitpid(pid, 0)
         keeper.end()
+        self.tmp.wipe(_TRIAL)
         if text:
             number, _, where = text.partition(" ")
             raise OSError(int(number), os.strerror(int(number)) if int(number) else "unexpected", where or None)
@@ -168,13 +177,11 @@ class Nursery:
             raise
 
     def enclose(self) -> None:
-        """In the child: put its own walls up, for good.  OSError if one of them cannot be."""
+        """In the child, which has let go of `tmp`: put its own walls up, for good.  OSError if one cannot be."""
         os.close(self._own)
         uid, gid = os.geteuid(), os.getegid()
         linux.unshare(linux.CLONE_NEWNS | linux.CLONE_NEWIPC)
         linux.mount("proc", "/proc", "proc", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC)
-        storage.lay_over(self._storage_bytes or view.DEFAULT_STORAGE_BYTES, self._through, copy=True)
-        os.chdir(self._code_dir)
         linux.unshare(linux.CLONE_NEWUSER)
         map_ids("self", f"{uid} {uid} 1", f"{gid} {gid} 1")
         bound_capabilities(())
@@ -182,14 +189,3 @@ class Nursery:
         rules = [("/", landlock.READ), ("/tmp", landlock.ALL), *((name, landlock.DEVICE) for name in view.DEVICES)]
         landlock.restrict(rules, network=self._network)
         seccomp.install(self._filter)
-
-
-def _mounts_below(directory: str) -> list[str]:
-    """List the mount points below a directory, outermost first, and none that lies in another."""
-    found: list[str] = []
-    with open("/proc/self/mountinfo") as file:
-        points = sorted(line.split()[4].encode().decode("unicode_escape") for line in file)
-    for point in points:
-        if point.startswith(directory + "/") and not any(point.startswith(each + "/") for each in found):
-            found.append(point)
-    return found

@@ -52,19 +52,24 @@ class Tmp(Protocol):
 class Spaces:
     """The mount namespaces of a zygote's environments, by their numbers.  Made before any of the user's code runs."""
 
-    def __init__(self, code_dir: str, size_bytes: int) -> None:
+    def __init__(self, code_dir: str, size_bytes: int, *, walled: bool = False) -> None:
         """Put the calling process into a namespace with a /tmp of its own.  OSError if there are none to be had.
 
-        An ordinary user needs a user namespace for that; in it the ids are what they were.
+        An ordinary user needs a user namespace for that; in it the ids are what they were.  `walled`: it is in a
+        sandbox, so that has been done, and what is seen through a /tmp is what is mounted below that one.
         """
         self._code_dir = code_dir
         self._size = size_bytes
         self._kept: dict[int, int] = {}
-        self._is_user = _enter_own()
-        linux.mount("none", "/", flags=linux.MS_REC | linux.MS_PRIVATE)
-        self._through = directories(TMP)
-        lay_over(self._size, self._through, copy=False)
-        os.chdir(code_dir)
+        self._is_user = False
+        if walled:
+            self._through: Sequence[str] = mounts_below(TMP)
+        else:
+            self._is_user = _enter_own()
+            linux.mount("none", "/", flags=linux.MS_REC | linux.MS_PRIVATE)
+            self._through = directories(TMP)
+            lay_over(self._size, self._through, copy=False)
+            os.chdir(code_dir)
         self._own = _open_namespace()
 
     @contextlib.contextmanager
@@ -184,6 +189,17 @@ def lay_over(size_bytes: int, through: Sequence[str], *, copy: bool) -> None:
     finally:
         for place in (before, *(place for _, place in places)):
             os.close(place)
+
+
+def mounts_below(directory: str) -> list[str]:
+    """List the mount points below a directory, outermost first, and none that lies in another."""
+    found: list[str] = []
+    with open("/proc/self/mountinfo") as file:
+        points = sorted(line.split()[4].encode().decode("unicode_escape") for line in file)
+    for point in points:
+        if point.startswith(directory + "/") and not any(point.startswith(each + "/") for each in found):
+            found.append(point)
+    return found
 
 
 def _show(path: str, place: str) -> None:
