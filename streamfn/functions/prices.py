@@ -13,7 +13,7 @@ STORAGE_MB_FREE = 512  # ephemeral storage that is not charged for
 
 
 class Rates(NamedTuple):
-    """US dollars. `as_of`: the day on which AWS Lambda Pricing was read."""
+    """US dollars, as "AWS Lambda Pricing" has them; `as_of`: a day on which they held."""
 
     as_of: str
     region: str

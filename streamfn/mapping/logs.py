@@ -130,7 +130,7 @@ def report_line(request_id: str, duration_ns: int, usage: Usage) -> str:
     """The REPORT line of an invocation.
 
     Lambda bills the Init of an environment with its first invocation, since August 2025 for every function (AWS
-    Compute Blog, "AWS Lambda standardizes billing for INIT Phase").
+    Compute Blog, "AWS Lambda standardizes billing for INIT Phase"); the sum of both is rounded up.
     """
     init_ns = 0 if usage.restore_ns is not None else usage.init_ns
     size = "no limit" if usage.memory_size_mb is None else f"{usage.memory_size_mb} MB"

@@ -17,7 +17,7 @@ import pytest
 from pool_rig import HERE, Lane, config, replaced
 from trio.testing import trio_test
 
-from streamfn.pool.confine import storage
+from streamfn.pool.confine import cgroup, storage
 from streamfn.pool.confine.limits import Limits
 from streamfn.pool.function import FunctionConfig
 from streamfn.pool.lane import FailureKind
@@ -168,6 +168,9 @@ trio.run(main)
         assert time.monotonic() < deadline, "a process is left"
         time.sleep(0.01)
     assert len(list(tmp_path.glob(f"{storage.PREFIX}*"))) == 1
+    groups = [place.path / f"{cgroup.PREFIX}{runtime.pid}-1" for place in cgroup.survey().places]
+    cgroup.Groups().close()
+    assert not any(group.exists() for group in groups)
     subprocess.run(
         [sys.executable, "-c", "from streamfn.pool.confine import storage; storage.sweep_folders()"],
         env=environment,
