@@ -21,6 +21,7 @@ from streamfn.version import VERSION as __version__
 if TYPE_CHECKING:
     from streamfn.doors.exporting import ExportReport
     from streamfn.doors.files import ExportOptions, ImportOptions
+    from streamfn.doors.functions import Functions
     from streamfn.doors.importing import ImportReport
     from streamfn.doors.managing import ManagedMappings
     from streamfn.doors.mapping import Mapping, Outcomes
@@ -41,12 +42,14 @@ if TYPE_CHECKING:
         StreamfnError,
     )
     from streamfn.events.arrow import arrow_handler
+    from streamfn.mapping.invoking import Invocation
     from streamfn.mapping.loop import keep_task
     from streamfn.mapping.outcome import Outcome
     from streamfn.mapping.result import RunResult
     from streamfn.session import Function, MappingState, Session, open
     from streamfn.sync import (
         SyncChanges,
+        SyncFunctions,
         SyncManagedMappings,
         SyncMapping,
         SyncOutcomes,
@@ -67,9 +70,11 @@ _HOMES = {
     "Fenced": "streamfn.errors",
     "Function": "streamfn.session",
     "FunctionOptions": "streamfn.doors.options",
+    "Functions": "streamfn.doors.functions",
     "HandlerImportError": "streamfn.errors",
     "ImportOptions": "streamfn.doors.files",
     "ImportReport": "streamfn.doors.importing",
+    "Invocation": "streamfn.mapping.invoking",
     "LogDamaged": "streamfn.errors",
     "LogError": "streamfn.errors",
     "ManagedMappings": "streamfn.doors.managing",
@@ -91,6 +96,7 @@ _HOMES = {
     "Stream": "streamfn.doors.streams",
     "StreamfnError": "streamfn.errors",
     "SyncChanges": "streamfn.sync",
+    "SyncFunctions": "streamfn.sync",
     "SyncManagedMappings": "streamfn.sync",
     "SyncMapping": "streamfn.sync",
     "SyncOutcomes": "streamfn.sync",
@@ -113,9 +119,11 @@ __all__ = [
     "Fenced",
     "Function",
     "FunctionOptions",
+    "Functions",
     "HandlerImportError",
     "ImportOptions",
     "ImportReport",
+    "Invocation",
     "LogDamaged",
     "LogError",
     "ManagedMappings",
@@ -137,6 +145,7 @@ __all__ = [
     "Stream",
     "StreamfnError",
     "SyncChanges",
+    "SyncFunctions",
     "SyncManagedMappings",
     "SyncMapping",
     "SyncOutcomes",

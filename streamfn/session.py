@@ -21,6 +21,7 @@ import os
 import sys
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import Mapping as Mapping_
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, Unpack
@@ -31,7 +32,8 @@ from streamfn.doors import files
 from streamfn.doors.changing import ChangeDocument, ViewType, new_change
 from streamfn.doors.errors import bare, beside, explain
 from streamfn.doors.files import ExportOptions, ImportOptions
-from streamfn.doors.handlers import find
+from streamfn.doors.functions import Functions, event_text
+from streamfn.doors.handlers import FoundHandler, find
 from streamfn.doors.managing import ManagedMappings
 from streamfn.doors.mapping import Mapping
 from streamfn.doors.options import FunctionOptions, MappingOptions, code_directory, function_options, mapping_options
@@ -39,12 +41,15 @@ from streamfn.doors.putting import Put, Putter, new_record, new_records
 from streamfn.doors.records import Changes, Records, Start
 from streamfn.doors.streams import Stream
 from streamfn.errors import HandlerImportError, PoolClosed, RefusedError
+from streamfn.functions.configuration import Configuration
+from streamfn.functions.naming import is_stored_name
 from streamfn.log.catalog.datadir import DataDir
 from streamfn.log.catalog.stream import Stream as StoredStream
 from streamfn.log.storage.durability import Durability
 from streamfn.log.upkeep.reshard import merge_shards, split_shard, update_shard_count
 from streamfn.mapping.calling import Handler
 from streamfn.mapping.deletion import delete_mapping, delete_stream
+from streamfn.mapping.invoking import Invocation
 from streamfn.mapping.logs import LogWriter
 from streamfn.mapping.result import RunResult
 from streamfn.mapping.runtime import Runtime, judge_of, open_runtime
@@ -57,6 +62,7 @@ if TYPE_CHECKING:
     from streamfn.pool.function import Function as PoolFunction
 
 DATA_DIR_DEFAULT = ".streamfn"
+_NOTHING = object()  # no event was given; None is one
 
 
 class SupportsWrite(Protocol):
@@ -81,9 +87,10 @@ class MappingState(NamedTuple):
 class Function:
     """A started function: its module imported, its workers warm. Made by `Session.function`; give it to mappings."""
 
-    def __init__(self, name: str, inner: PoolFunction) -> None:
+    def __init__(self, name: str, inner: PoolFunction, stored: Configuration | None = None) -> None:
         self.name = name
         self._inner = inner
+        self._stored = stored
 
     @property
     def workers(self) -> list[int]:
@@ -98,6 +105,7 @@ class Session:
         self._runtime = runtime
         self.putter = putter
         self.managed = ManagedMappings(self)
+        self.functions = Functions(self)
         self._readers: weakref.WeakSet[Records | Changes] = weakref.WeakSet()
         self._closed = False
 
@@ -331,12 +339,58 @@ class Session:
     async def open_function(self, handler: str | Handler, **options: Unpack[FunctionOptions]) -> Function:
         """`function` without a block: give what it returns to `close_function`. The session's end closes it too."""
         self._check_open()
-        code_dir = code_directory(options)
-        found = find(handler, code_dir)
-        wanted = function_options(found.name, options)
+        found, code_dir, stored = await self._find(handler, options)
+        wanted = function_options(found.name, options, stored=stored)
         with bare(), _explained():
-            inner = await self._runtime.start(wanted, code_dir=code_dir, function=found.forked, path=found.path)
-        return Function(found.name, inner)
+            inner = await self._runtime.start(
+                wanted, code_dir=code_dir, function=found.forked, path=found.path, follow=isinstance(handler, str)
+            )
+        return Function(wanted.target, inner, stored)
+
+    async def invoke(
+        self,
+        handler: str | Handler | Function,
+        event: object = _NOTHING,
+        *,
+        logs: Literal["failed", "all", "none"] = "failed",
+        **options: Unpack[FunctionOptions],
+    ) -> Invocation:
+        """Call a function once with an event, any JSON (`{}` where none is given), and wait for the answer.
+
+            answer = await session.invoke("app.handler", {"total": 3})
+            print(answer.result if answer.error is None else answer.error["errorMessage"])
+
+        That the handler fails is an answer, with Lambda's error document. A function that was started is called on one
+        of its workers, behind what that has to do; a name or a callable is started for the call, with one worker.
+
+        Cancellation: a call that has begun may run on, and nobody hears of it.
+
+        Raises:
+            RefusedError: the event is not JSON or is over 6 MB, or an option is unknown or refused.
+            HandlerImportError: the handler cannot be loaded.
+        """
+        self._check_open()
+        text = b"{}" if event is _NOTHING else event_text(event)
+        if isinstance(handler, Function):
+            for option in options:
+                raise RefusedError(f"option {option} belongs to the function: give it to Session.function")
+            if handler._inner not in self._runtime.pool.functions:
+                raise PoolClosed(f"the function {handler.name!r} is closed")
+            return await self._runtime.invoke(handler._inner, text, logs)
+        wanted: FunctionOptions = {"workers": 1, **options}
+        async with self.function(handler, **wanted) as function:
+            return await self._runtime.invoke(function._inner, text, logs)
+
+    async def _find(
+        self, handler: str | Handler, options: Mapping_[str, object]
+    ) -> tuple[FoundHandler, Path, Configuration | None]:
+        """How workers come by a handler, where its code is, and what is stored of it if it is a stored function."""
+        code_dir = code_directory(options)
+        if not isinstance(handler, str) or not is_stored_name(handler):
+            return find(handler, code_dir), code_dir, None
+        stored = await self._runtime.disk(self._runtime.stored_function, handler)
+        code_dir = Path(stored.code_dir)
+        return find(stored.handler, code_dir), code_dir, stored
 
     async def close_function(self, function: Function) -> None:
         """Stop a function's processes; shielded, and takes less than a second."""
@@ -392,10 +446,15 @@ class Session:
         with bare(), _explained():
             if isinstance(handler, Function):
                 return Mapping(await self._share(handler, stream, options))
-            code_dir = code_directory(options)
-            found = find(handler, code_dir)
-            wanted = mapping_options(found.name, stream, options)
-            inner = await self._runtime.mapping(wanted, code_dir=code_dir, function=found.forked, path=found.path)
+            found, code_dir, stored = await self._find(handler, options)
+            wanted = mapping_options(found.name, stream, options, stored)
+            inner = await self._runtime.mapping(
+                wanted,
+                code_dir=code_dir,
+                function=found.forked,
+                path=found.path,
+                follow=isinstance(handler, str),
+            )
             return Mapping(inner)
 
     async def run(
@@ -428,7 +487,7 @@ class Session:
                 raise RefusedError(f"option {option} belongs to the function: give it to Session.function")
         if function._inner not in self._runtime.pool.functions:
             raise PoolClosed(f"the function {function.name!r} is closed")
-        wanted = mapping_options(function.name, stream, options)
+        wanted = mapping_options(function.name, stream, options, function._stored)
         if judge_of(wanted) != function._inner.config.settings["judge"]:
             option = "tumbling_window_in_seconds" if wanted.tumbling_window_in_seconds else "function_response_types"
             raise RefusedError(f"option {option} does not go with a shared function: give the mapping its handler")

@@ -24,6 +24,7 @@ import trio
 
 from streamfn.doors.changing import ChangeDocument, ViewType, new_change
 from streamfn.doors.files import ExportOptions, ImportOptions
+from streamfn.doors.functions import Functions, StoredChanges, StoredOptions
 from streamfn.doors.managing import ManagedChanges, ManagedMappings, ManagedOptions, ServiceOptions
 from streamfn.doors.mapping import Mapping, Outcomes
 from streamfn.doors.options import FunctionOptions, MappingOptions
@@ -35,10 +36,11 @@ from streamfn.errors import PoolClosed
 from streamfn.log.producer.part import New
 from streamfn.log.storage.durability import Durability
 from streamfn.mapping.calling import Handler
+from streamfn.mapping.invoking import Invocation
 from streamfn.mapping.managing import Answer
 from streamfn.mapping.outcome import Outcome
 from streamfn.mapping.result import RunResult
-from streamfn.session import Function, MappingState, SupportsWrite
+from streamfn.session import _NOTHING, Function, MappingState, SupportsWrite
 from streamfn.session import open as open_async
 from streamfn.types import NewChange, NewRecord
 
@@ -167,6 +169,22 @@ class SyncSession:
         finally:
             _at_the_end(self._portal, lambda: self._session.close_function(function))
 
+    def invoke(
+        self,
+        handler: str | Handler | Function,
+        event: object = _NOTHING,
+        *,
+        logs: Literal["failed", "all", "none"] = "failed",
+        **options: Unpack[FunctionOptions],
+    ) -> Invocation:
+        """See `Session.invoke`."""
+        return self._portal.call(lambda: self._session.invoke(handler, event, logs=logs, **options))
+
+    @property
+    def functions(self) -> SyncFunctions:
+        """See `Session.functions`."""
+        return SyncFunctions(self._portal, self._session.functions)
+
     def mappings(self) -> list[MappingState]:
         """See `Session.mappings`."""
         return self._portal.call(self._session.mappings)
@@ -212,6 +230,38 @@ class SyncSession:
     ) -> RunResult:
         """See `Session.run_until_caught_up`."""
         return self._portal.call(lambda: self._session.run_until_caught_up(handler, stream, limit=limit, **options))
+
+
+class SyncFunctions:
+    """`Functions`, call by call. A synchronous session's `functions`."""
+
+    def __init__(self, portal: Portal, inner: Functions) -> None:
+        self._portal = portal
+        self._inner = inner
+
+    def create(self, name: str, handler: str, **options: Unpack[StoredOptions]) -> Answer:
+        """See `Functions.create`."""
+        return self._portal.call(lambda: self._inner.create(name, handler, **options))
+
+    def get(self, name: str, qualifier: str | None = None) -> Answer:
+        """See `Functions.get`."""
+        return self._portal.call(lambda: self._inner.get(name, qualifier))
+
+    def update(self, name: str, **options: Unpack[StoredChanges]) -> Answer:
+        """See `Functions.update`."""
+        return self._portal.call(lambda: self._inner.update(name, **options))
+
+    def delete(self, name: str) -> Answer:
+        """See `Functions.delete`."""
+        return self._portal.call(lambda: self._inner.delete(name))
+
+    def versions(self, name: str) -> list[Answer]:
+        """See `Functions.versions`."""
+        return self._portal.call(lambda: self._inner.versions(name))
+
+    def list(self) -> list[Answer]:
+        """See `Functions.list`."""
+        return self._portal.call(self._inner.list)
 
 
 class SyncManagedMappings:

@@ -12,7 +12,8 @@ from typing import Any, Literal, TypedDict
 from streamfn.clock import SystemClock
 from streamfn.errors import RefusedError
 from streamfn.formats.times import parse_time_ms
-from streamfn.mapping.options import RunOptions, validate
+from streamfn.functions.configuration import Configuration
+from streamfn.mapping.options import RunOptions, of_function, validate
 from streamfn.mapping.request import patterns_of
 
 
@@ -103,6 +104,7 @@ _WHOLE = (
     "memory_size",
     "ephemeral_storage",
     "provisioned_concurrency",
+    "reserved_concurrency",
     "batch_size",
     "maximum_batching_window_in_seconds",
     "parallelization_factor",
@@ -112,29 +114,46 @@ _WHOLE = (
     "filters_max",
     "limit",
 )
+_OPTIONAL = ("reserved_concurrency", "provisioned_concurrency")  # None unsets them
 _FLAGS = ("allow_network", "bisect_batch_on_function_error", "enabled")
 _LISTS = ("function_response_types",)
-_TEXT = ("name", "starting_position", "on_failure", "logs", "on_damage", "isolation", "start_method")
+_TEXT = (
+    "name",
+    "starting_position",
+    "on_failure",
+    "logs",
+    "on_damage",
+    "isolation",
+    "start_method",
+    "handler",
+    "description",
+    "role",
+)
 
 
-def mapping_options(handler: str, stream: str, given: Mapping[str, Any]) -> RunOptions:
-    """Check a mapping's options; `handler` is the handler's name.
+def mapping_options(
+    handler: str, stream: str, given: Mapping[str, Any], stored: Configuration | None = None
+) -> RunOptions:
+    """Check a mapping's options; `handler` is the handler's name. What is not given is that of a `stored` function.
 
     Raises:
         RefusedError: an option is unknown, of the wrong type, or out of its range.
     """
-    return _checked(handler, stream, given, MappingOptions.__annotations__)
+    return _checked(handler, stream, given, MappingOptions.__annotations__, stored)
 
 
 def function_options(
-    handler: str, given: Mapping[str, Any], known: Mapping[str, Any] = FunctionOptions.__annotations__
+    handler: str,
+    given: Mapping[str, Any],
+    known: Mapping[str, Any] = FunctionOptions.__annotations__,
+    stored: Configuration | None = None,
 ) -> RunOptions:
     """Check a function's options. Those of the result that speak of a mapping mean nothing.
 
     Raises:
         RefusedError: as for `mapping_options`.
     """
-    return _checked(handler, "none", given, known)
+    return _checked(handler, "none", given, known, stored)
 
 
 def check_options(given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
@@ -172,11 +191,21 @@ def check_limit(limit: int | None) -> int | None:
     return limit
 
 
-def _checked(handler: str, stream: str, given: Mapping[str, Any], known: Mapping[str, Any]) -> RunOptions:
+def _checked(
+    handler: str, stream: str, given: Mapping[str, Any], known: Mapping[str, Any], stored: Configuration | None
+) -> RunOptions:
     check_options(given, known)
     if not isinstance(stream, str):
         raise RefusedError(f"a stream is given by its name, not {stream!r}")
-    wanted = {"workers": len(os.sched_getaffinity(0)), **given}
+    processors = len(os.sched_getaffinity(0))
+    base: dict[str, Any] = {"handler": handler, "workers": processors}
+    if stored is not None:
+        base = of_function(stored, processors)
+        if "workers" in given:
+            base["provisioned_concurrency"] = stored.provisioned_concurrency
+        if "environment" in given:
+            given = {**given, "environment": {**stored.environment, **given["environment"]}}
+    wanted = {**base, **given}
     wanted.pop("code_dir", None)
     if "timeout" in wanted:
         wanted["timeout_s"] = wanted.pop("timeout")
@@ -189,7 +218,7 @@ def _checked(handler: str, stream: str, given: Mapping[str, Any], known: Mapping
             wanted[option] = tuple(wanted[option])
     if "filter_criteria" in wanted:
         wanted["filters"] = patterns_of(wanted.pop("filter_criteria"))
-    options = RunOptions(handler=handler, stream=stream, **wanted)
+    options = RunOptions(stream=stream, **wanted)
     validate(options, now_ms=SystemClock().unix_ms())
     return options
 
@@ -211,6 +240,8 @@ def _unknown(option: str, known: Mapping[str, Any]) -> str:
 
 
 def _check_type(option: str, value: object) -> None:
+    if value is None and option in _OPTIONAL:
+        return
     if option in _WHOLE and (not isinstance(value, int) or isinstance(value, bool)):
         raise RefusedError(f"option {option} takes a whole number, not {value!r}")
     if option in _FLAGS and not isinstance(value, bool):

@@ -9,6 +9,7 @@ a handler from their home) is not looked through; then the code is the handler's
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import os
 import stat
@@ -50,39 +51,39 @@ class CodeFiles:
         self.directories: list[Path] = []
         """Those that were looked into, the last time."""
 
+    def look(self) -> None:
+        """Find the directories, and read nothing."""
+        self._find()
+
     def code(self) -> Code:
         """The digest of all files, names included, as they are now, and how many bytes they have.
 
         What cannot be read, or is gone while it is looked at, is taken as not there.
         """
-        try:
-            return self._code_of(self._code_dir)
-        except TooMuch:
-            pass
-        try:
-            return self._code_of(self._code_dir / self._module)
-        except TooMuch:
-            return Code("", 0)
-
-    def _code_of(self, root: Path) -> Code:
-        walk = _Walk()
-        files = sorted(walk.files(root)) if root.is_dir() else []
-        if root != self._code_dir:
-            walk.directories.append(self._code_dir)
-            files += [root.with_name(root.name + suffix) for suffix in _SUFFIXES]
-        self.directories = walk.directories
         digest, size, known = hashlib.sha256(), 0, {}
-        for path in files:
+        for path in self._find():
             found = self._file(path)
             if found is None:
                 continue
             known[path] = found
             size += found[0][1]
-            if size > BYTES_MAX:
-                raise TooMuch
             digest.update(os.fsencode(path.relative_to(self._code_dir)) + b"\0" + found[1])
         self._known = known
         return Code(base64.b64encode(digest.digest()).decode(), size)
+
+    def _find(self) -> list[Path]:
+        """The files, sorted: of the code directory, or of the handler's module where that has too many."""
+        walk = _Walk()
+        try:
+            files = list(walk.files(self._code_dir))
+        except TooMuch:
+            walk, module = _Walk(), self._code_dir / self._module
+            files = [module.with_name(module.name + suffix) for suffix in _SUFFIXES]
+            with contextlib.suppress(TooMuch):  # then it is that one file
+                files += list(walk.files(module))
+            walk.directories.append(self._code_dir)
+        self.directories = walk.directories
+        return sorted(files)
 
     def _file(self, path: Path) -> tuple[_Stamp, bytes] | None:
         """What a file is known by; read only if it is not as it was."""
@@ -94,8 +95,6 @@ class CodeFiles:
             before = self._known.get(path)
             if before is not None and before[0] == stamp:
                 return before
-            if now.st_size > BYTES_MAX:
-                raise TooMuch
             with open(path, "rb") as file:
                 content = hashlib.file_digest(file, "sha256").digest()
         except OSError:
@@ -111,6 +110,7 @@ class _Walk:
     def __init__(self) -> None:
         self.directories: list[Path] = []
         self._files = 0
+        self._bytes = 0
 
     def files(self, directory: Path) -> Iterator[Path]:
         """Yield the files below a directory; links to directories are not followed.
@@ -133,6 +133,8 @@ class _Walk:
                                 inner.append(directory / entry.name)
                         elif is_code(entry.name):
                             found.append(directory / entry.name)
+                            with contextlib.suppress(OSError):  # a link that leads nowhere
+                                self._bytes += entry.stat().st_size
                     else:
                         self.directories.append(directory)
                         pending += inner
@@ -140,7 +142,8 @@ class _Walk:
                         self._files += len(found)
             except OSError:
                 continue
-            if len(self.directories) + len(pending) > DIRECTORIES_MAX or self._files > FILES_MAX:
+            many = len(self.directories) + len(pending) > DIRECTORIES_MAX or self._files > FILES_MAX
+            if many or self._bytes > BYTES_MAX:
                 raise TooMuch
 
 

@@ -207,9 +207,7 @@ class StoredFunctions:
             raise invalid(operation, f"a function is made without a version, not as {given!r}")
         return named[0]
 
-    def _merged(
-        self, operation: str, name: str, before: Mapping[str, Any], asked: Mapping[str, Any]
-    ) -> dict[str, Any]:
+    def _merged(self, operation: str, name: str, before: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
         """The configuration after a request: what it names is replaced whole, the rest stays; all of it checked."""
         given = {key: value for key, value in asked.items() if key in _CHANGES and key != "Runtime"}
         after = {**before, **given}

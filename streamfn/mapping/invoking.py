@@ -58,6 +58,17 @@ class Invocation(NamedTuple):
     finished_ns: int
 
     @property
+    def result(self) -> Any:
+        """What the handler returned, as it comes out of JSON; None when it failed."""
+        return None if self.fault is not None else json.loads(self.payload)
+
+    @property
+    def error(self) -> dict[str, Any] | None:
+        """Lambda's error document; None when the handler returned."""
+        found: dict[str, Any] | None = None if self.fault is None else json.loads(self.payload)
+        return found
+
+    @property
     def function_error(self) -> str | None:
         """Lambda's X-Amz-Function-Error."""
         return None if self.fault is None else "Unhandled"
@@ -84,7 +95,7 @@ class Caller:
             PoolClosed: the function was stopped before there was an answer.
         """
         while True:
-            worker = await self._idlest(function)
+            worker = await self._free(function)
             call = _Call(self._pool, function, worker, logs, lambda: self._left(function, worker))  # noqa: B023
             self._calls[worker] += 1
             worker.fold = False  # a response is wanted, not that there was one
@@ -96,20 +107,19 @@ class Caller:
                 return found
             await trio.sleep(_AGAIN_S)
 
-    async def _idlest(self, function: Function) -> Worker:
-        """The ready worker with the least to do, as soon as there is one."""
-        call = object()
+    async def _free(self, function: Function) -> Worker:
+        """The worker with the least to do, as soon as there is one; that somebody waits makes the function grow."""
+        waiting = object()
         try:
             while True:
                 if function.is_stopped:
                     raise PoolClosed(f"{function.config.name} was stopped")
-                function.choose(call)  # so that it grows by what waits
-                ready = [worker for worker in function.workers if worker.room > 0]
-                if ready:
-                    return min(ready, key=lambda worker: (worker.in_flight, worker.lanes))
+                worker = function.choose(waiting)
+                if worker is not None and worker.room > 0:
+                    return worker
                 await trio.sleep(_AGAIN_S)
         finally:
-            function.forget(call)
+            function.forget(waiting)
 
     def _left(self, function: Function, worker: Worker) -> None:
         self._calls[worker] -= 1

@@ -19,7 +19,10 @@ import trio
 
 from streamfn.core.backoff import Backoff
 from streamfn.core.filter import check as check_filters
-from streamfn.errors import BusyError, HandlerImportError, RefusedError, StreamfnError
+from streamfn.errors import BusyError, FailedError, HandlerImportError, RefusedError, StreamfnError
+from streamfn.functions.configuration import Configuration
+from streamfn.functions.following import Followed, Following
+from streamfn.functions.managing import GET, StoredFunctions
 from streamfn.functions.starting import REGION_DEFAULT, function_config, named
 from streamfn.log.catalog.datadir import DataDir
 from streamfn.log.catalog.stream import Shard, Stream
@@ -30,14 +33,15 @@ from streamfn.mapping.checkpointer import Checkpointer
 from streamfn.mapping.delivery import refuse_destination
 from streamfn.mapping.destinations import resolve_destination
 from streamfn.mapping.feed import ShardFeed
-from streamfn.mapping.invoking import Caller
-from streamfn.mapping.logs import LogLines, LogSink
+from streamfn.mapping.invoking import Caller, Invocation
+from streamfn.mapping.logs import LogLines, LogSink, shown_log
 from streamfn.mapping.mapping import EventSourceMapping
-from streamfn.mapping.options import RunOptions
+from streamfn.mapping.options import RunOptions, check_not_throttled
 from streamfn.mapping.position import check_position, starting_offsets
 from streamfn.mapping.selector import Selector, open_selector
 from streamfn.pool.function import Function
 from streamfn.pool.pool import Pool, open_pool
+from streamfn.state.functions import Code
 from streamfn.state.owner import Ownership
 from streamfn.state.store import Binding, Store, StoredMapping, made_text
 
@@ -74,6 +78,8 @@ class Runtime:
         # As their mappings were told.
         self._faults: WeakKeyDictionary[Function, StreamfnError | None] = WeakKeyDictionary()
         self.caller = Caller(pool, self.fold)
+        self.following = Following(self.say)
+        self._followed: dict[Function, Followed] = {}
         pool.on_round = self._on_round
 
     # ---- mappings
@@ -86,11 +92,12 @@ class Runtime:
         function: Handler | None = None,
         path: Sequence[str] = (),
         shared: Function | None = None,
+        follow: bool = True,
     ) -> EventSourceMapping:
         """Bind a mapping to its name, take it over, and start its function.
 
-        `options` have been validated. `function`, `path`: see `start`. `shared` is a function that runs already, and
-        outlives the mapping.
+        `options` have been validated. `function`, `path`, `follow`: see `start`. `shared` is a function that runs
+        already, and outlives the mapping.
 
         Cancellation: nothing is left running, and the mapping is nobody's.
 
@@ -121,7 +128,7 @@ class Runtime:
         try:
             if started is None:
                 started = await self.start(
-                    options, code_dir=code_dir, function=function, path=path, region=stream.region
+                    options, code_dir=code_dir, function=function, path=path, region=stream.region, follow=follow
                 )
             if options.filters:
                 selector = await self._selector(options, stream, started)
@@ -289,12 +296,14 @@ class Runtime:
         path: Sequence[str] = (),
         region: str = REGION_DEFAULT,
         function_arn: str = "",
+        follow: bool = True,
     ) -> Function:
         """Start a function and wait until the workers are ready that are to be warm.
 
         `function` is a callable that has no importable name; `options.handler` is then what it is called by. `path` is
         the workers' whole `sys.path`; empty: the code directory and what Python has. `function_arn` is what the handler
-        is told that it was invoked by; empty: the function's own, unqualified.
+        is told that it was invoked by; empty: the function's own, unqualified. With `follow` a change of the code is
+        taken over by fresh workers, at the edge of a batch (not while debugging, and not of a callable).
 
         Raises:
             HandlerImportError: the handler cannot be loaded.
@@ -316,13 +325,55 @@ class Runtime:
                 data_dir=str(self.data.path.resolve()),
             )
         )
+        followed = None
+        if follow and function is None and not options.debug:
+            followed = await self.following.watch(configuration.code_dir, options.handler)
         try:
             started = await self.pool.start(config)
-        except HandlerImportError as error:
-            raise named(error, options.handler) from None
+        except BaseException as error:
+            if followed is not None:
+                self.following.end(followed)
+            if isinstance(error, HandlerImportError):
+                raise named(error, options.handler) from None
+            raise
         for text in started.shortcomings:
             self.say(f"{config.name}: {text}")
+        if followed is not None:
+            self._followed[started] = followed
+            self.following.begin(followed, lambda code: self._renew(started, options.function, code))
         return started
+
+    async def _renew(self, function: Function, stored: str, code: Code) -> None:
+        """Have fresh workers take over, because the code is another one; `stored` is the name of a stored function."""
+        name = function.config.name
+        if stored:
+            try:
+                await self.disk(self.store.functions.note, stored, code)
+            except FailedError as error:
+                self.say(f"{name}: a version is not noted: {error}")
+        try:
+            await function.renew(function.config)
+        except HandlerImportError as error:
+            self._sink.write(shown_log(error.log))
+            self.say(f"{name}: the code has changed, and cannot be loaded: {error}; what was loaded before goes on")
+        except StreamfnError as error:
+            self.say(f"{name}: the code has changed, and there are no workers for it: {error}")
+        else:
+            self.say(f"{name}: the code has changed, and fresh workers have taken over")
+
+    async def invoke(self, function: Function, event: bytes, logs: str) -> Invocation:
+        """Call a started function once; see `Caller.invoke`. `logs`: see `LogLines`."""
+        return await self.caller.invoke(function, event, LogLines(self._sink, logs))
+
+    def stored_function(self, name: str) -> Configuration:
+        """What a stored function is now, by its name or ARN. Reads the disk.
+
+        Raises:
+            RefusedError: there is none, or it is not to run at all.
+        """
+        found = StoredFunctions(lambda: self.store, Path.cwd()).configuration(GET, name)
+        check_not_throttled(found)
+        return found
 
     # ---- rounds
 
@@ -402,6 +453,9 @@ class Runtime:
 
     async def stop(self, function: Function) -> None:
         """Stop a function; shielded from cancellation, and takes less than a second."""
+        followed = self._followed.pop(function, None)
+        if followed is not None:
+            self.following.end(followed)
         with trio.CancelScope(shield=True):
             await function.stop()
         if function in self.pool.functions:
@@ -428,6 +482,7 @@ class Runtime:
         """What runs beside the mappings, until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._follow)
+            nursery.start_soon(self.following.run)
             nursery.start_soon(self.checkpointer.run)
 
     def close(self) -> None:
@@ -436,6 +491,7 @@ class Runtime:
             mapping.close()
         self._open.clear()
         self._watch.close()
+        self.following.close()
 
 
 @asynccontextmanager

@@ -104,6 +104,9 @@ def init(settings: Mapping[str, Any]) -> State:
         sys.path[:] = settings["path"]
     place = 0 if given is not None else 1  # the code directory is first
     sys.path[place:place] = settings.get("layers", ())
+    # Python tells a cached module from a changed source by its size and whole seconds: code that was just changed must
+    # not come out of a cache that we have written.
+    sys.dont_write_bytecode = True
     snapshot.provide()
     try:
         handler = load_handler(settings["handler"]) if given is None else calling.shape(given)
