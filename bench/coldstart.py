@@ -28,7 +28,7 @@ from streamfn.log.catalog.datadir import DataDir
 from streamfn.log.shard.reader import ShardReader
 from streamfn.mapping.pieces import Piece
 from streamfn.mapping.source import source_header
-from streamfn.pool.function import Function
+from streamfn.pool.generation import Generation
 from streamfn.pool.pool import open_pool
 
 ROOT = str(Path(__file__).resolve().parent.parent)
@@ -90,17 +90,17 @@ def configuration(isolation, workers):
 @contextlib.contextmanager
 def asked_for():
     """When each worker was asked for, before anything was made for it."""
-    asked, one_worker = [], Function._one_worker
+    asked, one_worker = [], Generation._one_worker
 
     async def noted(self, *arguments, **options):
         asked.append(time.monotonic_ns())
         return await one_worker(self, *arguments, **options)
 
-    Function._one_worker = noted
+    Generation._one_worker = noted
     try:
         yield asked
     finally:
-        Function._one_worker = one_worker
+        Generation._one_worker = one_worker
 
 
 async def one_at_a_time(batch, isolation, starts):

@@ -46,7 +46,8 @@ class HandlerImportError(FailedError):
     """The handler cannot be loaded.
 
     `document` is Lambda's error document, stack trace included; `log` is what its Init has printed, `init_ns` how long
-    it took (0: not known).
+    it took (0: not known), `phase` Lambda's word for when that was: `init`, or `invoke` for a second try,
+    for as long as an invocation may take.
     """
 
     def __init__(self, message: str, document: dict[str, object], log: bytes = b"") -> None:
@@ -54,6 +55,7 @@ class HandlerImportError(FailedError):
         self.document = document
         self.log = log
         self.init_ns = 0
+        self.phase = "init"
 
 
 class LogError(FailedError):

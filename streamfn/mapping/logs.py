@@ -156,7 +156,7 @@ def init_report_line(error: HandlerImportError) -> str:
         return ""
     kind = str(error.document.get("errorType", "")).translate(_ESCAPES)
     status = "Status: timeout" if kind == document.TIMED_OUT else f"Status: error\tError Type: {kind}"
-    phase = "restore" if kind == document.AFTER_RESTORE else "init"
+    phase = "restore" if kind == document.AFTER_RESTORE else error.phase
     return f"INIT_REPORT Init Duration: {error.init_ns / 1e6:.2f} ms\tPhase: {phase}\t{status}\n"
 
 

@@ -207,6 +207,7 @@ class Function:
         while True:
             where, limit_s = self._where(config), self._init_limit_s(config)
             generation = Generation(config, self, self._environments, where=where, limit_s=limit_s)
+            generation.is_second_try = self._slow
             if await generation.begin():
                 self.share.bounds = _bounds(self.config, where)
                 self._nursery.start_soon(self._run, generation)
@@ -262,6 +263,11 @@ class Function:
             said.append(
                 f"{self._unforkable}, which a fork would lose or share: each worker imports the handler by itself "
                 "(start method spawn says that beforehand)"
+            )
+        if self._slow:
+            said.append(
+                f"Init took longer than {limits.INIT_TIMEOUT_S:g} s, and was done once more, for as long as an "
+                "invocation may take"
             )
         return said
 
@@ -392,6 +398,7 @@ class Function:
             limit_s = self._init_limit_s(generation.config)
             if limit_s > generation.limit_s:  # it is given a second try
                 generation.limit_s = limit_s
+                generation.is_second_try = True
                 self._tell()
                 return
         if generation is self._generation:

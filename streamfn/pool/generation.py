@@ -70,6 +70,7 @@ class Generation:
         self.config = config
         self.where = where
         self.limit_s = limit_s
+        self.is_second_try = False  # Init has taken too long before
         self.unforkable = ""
         self.begins: str | None = None  # what each forked worker does before it is ready: see `protocol`
         self.coming = 0
@@ -266,8 +267,7 @@ class Generation:
         if self._log is not None:
             self.init_log = os.pread(self._log, INVOCATION_BYTES_MAX, 0)
         if isinstance(self.error, HandlerImportError):
-            self.error.log = self.init_log
-            self.error.init_ns = time.monotonic_ns() - began_ns
+            self._note(self.error, self.init_log, began_ns)
         return self.error is None and message is not None and message.fields["op"] == "ready"
 
     @contextlib.asynccontextmanager
@@ -314,6 +314,12 @@ class Generation:
         begins = message.fields.get("begins")
         self.begins = None if begins is None else str(begins)
         return None
+
+    def _note(self, error: HandlerImportError, log: bytes, began_ns: int) -> None:
+        """Note how an Init went that failed."""
+        error.log = log
+        error.init_ns = time.monotonic_ns() - began_ns
+        error.phase = "invoke" if self.is_second_try else "init"
 
     def _too_slow(self) -> StreamfnError:
         if self.config.callable is not None:
@@ -450,8 +456,7 @@ class Generation:
             error = import_error(str(message.fields.get("document")))
         log = worker.take_log().text
         if isinstance(error, HandlerImportError):
-            error.log = log
-            error.init_ns = time.monotonic_ns() - began_ns
+            self._note(error, log, began_ns)
         if self._leaving is None:
             self._home.fail(self, error)
         return False

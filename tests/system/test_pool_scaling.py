@@ -356,8 +356,15 @@ async def test_an_init_that_takes_too_long_is_done_once_more_for_as_long_as_an_i
         function = await pool.start(replace(start, timeout_s=5.0))
         assert len(function.workers) == 1
         assert function.workers[0].init_ns > 6e8
-        with pytest.raises(HandlerImportError, match=r"timed out after 0\.20 seconds"):
+        assert function.shortcomings == [
+            "Init took longer than 0.2 s, and was done once more, for as long as an invocation may take"
+        ]
+        with pytest.raises(HandlerImportError, match=r"timed out after 0\.20 seconds") as caught:
             await pool.start(replace(start, timeout_s=0.2))
+        assert caught.value.phase == "init"
+        with pytest.raises(HandlerImportError, match=r"timed out after 0\.40 seconds") as caught:
+            await pool.start(replace(start, timeout_s=0.4))
+        assert caught.value.phase == "invoke"
         began = time.monotonic()
         await pool.start(replace(start, timeout_s=0.2, provisioned=True))  # provisioned: Lambda gives it 130 s
         assert time.monotonic() - began > 0.6
