@@ -238,6 +238,8 @@ class Generation:
         began_ns = time.monotonic_ns()
         # A sandbox's walls have a /tmp of their own.
         self._folder = None if config.isolation.is_sandbox else self._environments.folder(config.limits)
+        if self._folder is not None:
+            self._files.callback(self._environments.remove_folder, self._folder)
         fields = {
             "op": "init",
             "main": config.main,

@@ -177,3 +177,15 @@ trio.run(main)
         check=True,
     )
     assert list(tmp_path.iterdir()) == []
+
+
+@trio_test
+async def test_directories_go_with_their_zygote(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(storage, "Spaces", without_namespaces)
+    monkeypatch.setattr(storage, "folder_home", lambda: tmp_path / "home")
+    async with open_pool(fold=False) as pool:
+        function = await pool.start(of_its_own(callable=print))
+        await Lane(function.workers[0]).ask(greedy.WRITE_TMP, 1)
+        assert (tmp_path / "home" / "0" / "filled").exists()
+        await function.stop()
+        assert not (tmp_path / "home").exists()

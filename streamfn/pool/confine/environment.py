@@ -34,14 +34,10 @@ class Environments:
         """Makes the directories for control groups, and sweeps away what killed runtimes have left."""
         self._groups = Groups()
         self._count = 0
-        self._folders: list[Path] = []
 
     def close(self) -> None:
-        """Remove every control group, and every directory of temporary files."""
+        """Remove every control group."""
         self._groups.close()
-        for folder in self._folders:
-            shutil.rmtree(folder, ignore_errors=True)
-        self._folders.clear()
 
     def holding(self, limits: Limits) -> Holding:
         """Give what control groups hold environments with these limits to."""
@@ -76,13 +72,17 @@ class Environments:
     def folder(self, limits: Limits) -> Path | None:
         """Name a directory for the files of a zygote's environments, where they cannot have a /tmp of their own.
 
-        None where they are not to have one.  What killed runtimes have left is swept away.
+        None where they are not to have one.  What killed runtimes have left is swept away; `remove_folder` is for the
+        zygote's end.
         """
         if limits.storage_bytes is None:
             return None
         storage.sweep_folders()
-        self._folders.append(storage.folder_home())
-        return self._folders[-1]
+        return storage.folder_home()
+
+    def remove_folder(self, folder: Path) -> None:
+        """Remove that directory with everything in it, if it was needed."""
+        shutil.rmtree(folder, ignore_errors=True)
 
     def _is_each_held(self, limits: Limits) -> bool:
         # Where it takes milliseconds to enter a group, each worker has one only if it has a limit of its own.
