@@ -78,7 +78,7 @@ def enter_outer(*, network: bool) -> Keeper:
     """Put this process into the outer namespaces, its next children into their PID namespace.  OSError."""
     enter_user(_OUTER | (0 if network else linux.CLONE_NEWNET))
     keeper = Keeper()
-    _live_with(keeper)
+    live_with(keeper)
     return keeper
 
 
@@ -95,7 +95,7 @@ def enter_user(flags: int = 0) -> None:
         map_ids("self", f"{uid} {uid} 1", f"{gid} {gid} 1")
 
 
-def _live_with(keeper: Keeper) -> None:
+def live_with(keeper: Keeper) -> None:
     """Have our next children live in a keeper's namespace."""
     namespace = os.pidfd_open(keeper.pid)
     try:
@@ -167,7 +167,7 @@ class Nursery:
         """
         keeper = Keeper()
         try:
-            _live_with(keeper)
+            live_with(keeper)
             try:
                 yield keeper
             finally:
