@@ -13,7 +13,10 @@ from trio.testing import trio_test
 import streamfn
 from streamfn.log.catalog.datadir import DataDir
 from streamfn.log.shard.writer import ShardWriter
+from streamfn.pool.confine import probe
 from streamfn.types import NewRecord
+
+LACKING = probe.lacking_for_sandbox()
 
 names = itertools.count()
 
@@ -109,6 +112,13 @@ async def test_a_batch_that_is_kept_stays_readable_when_its_segment_has_been_let
     assert mapped[-1] > 5
     # Without anybody holding a batch they go.
     assert max(await results(tmp_path / "d", "columns.keeps_nothing", batch_size=20)) <= mapped[-1] // 2
+
+
+@pytest.mark.skipif(LACKING is not None, reason=f"no sandbox on this machine: {LACKING}")
+@trio_test
+async def test_an_asynchronous_arrow_handler_runs_in_a_sandbox(tmp_path):
+    write(tmp_path / "d", messages=3, rows=10)
+    assert await results(tmp_path / "d", "columns.sums_later", isolation="sandbox") == [sums(0, 30)]
 
 
 @trio_test
