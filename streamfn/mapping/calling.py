@@ -55,7 +55,7 @@ def is_async(handler: Handler | Instance) -> bool:
 
 def marked(handler: Handler | Instance, mark: str) -> bool:
     """Whether the handler, or what a partial or a decorator around it calls in the end, has that attribute set."""
-    return any(getattr(each, mark, False) for each in _layers(handler))
+    return any(getattr(each, mark, False) is True for each in _layers(handler))
 
 
 def _layers(handler: Any) -> list[Any]:

@@ -12,6 +12,7 @@ from library_rig import FUNCTIONS
 from trio.testing import trio_test
 
 import streamfn
+from streamfn.mapping import snapshot
 
 
 @pytest.fixture(autouse=True)
@@ -286,9 +287,27 @@ async def test_the_module_is_there_for_whoever_has_not_installed_it(tmp_path, ho
     assert hooks() == BEFORE + AFTER + AFTER[:1]
 
 
-def test_our_module_offers_what_aws_s_does():
-    from streamfn.mapping import snapshot
+def test_hooks_run_in_the_order_in_which_aws_s_runtime_client_runs_them():
+    runner = pytest.importorskip("awslambdaric.lambda_runtime_hooks_runner")
+    aws = pytest.importorskip("snapshot_restore_py")
 
+    def ran(run_before, run_after):
+        order = []
+        for number in range(3):
+            aws.register_before_snapshot(order.append, f"before {number}")
+            aws.register_after_restore(order.append, f"after {number}")
+        run_before()
+        run_after()
+        aws.get_after_restore().clear()
+        assert not aws.get_before_snapshot()
+        return order
+
+    ours = ran(snapshot.run_before, snapshot.run_after)
+    assert ours == ran(runner.run_before_snapshot, runner.run_after_restore)
+    assert ours[0] == "before 2"
+
+
+def test_our_module_offers_what_aws_s_does():
     aws = pytest.importorskip("snapshot_restore_py")
     saved = sys.modules.pop("snapshot_restore_py"), list(sys.meta_path)
     try:
