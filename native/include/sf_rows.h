@@ -40,6 +40,10 @@ void sf_sequence_number(const uint8_t *base, const sf_message *message, uint64_t
    (only of a text), place[2] its values or bytes, and place[3] how many bytes those are.  `column` counts as in sf_layout.h. */
 void sf_column_place(const uint8_t *base, const sf_message *message, uint32_t column, uint64_t *place);
 
+/* Whether `rows` (`count` of them) ascend and are all among `of` (`of_count` that ascend; NULL: `first` and those behind it), as an answer
+   of another process must be before it is used. */
+bool sf_rows_among(const uint32_t *rows, uint32_t count, const uint32_t *of, uint32_t first, uint32_t of_count);
+
 /* Makes the extent of `count` >= 1 selected rows.  Of `message` segment, columns and first_offset are used, the last being the shard
    offset of the message's row 0.  Consecutive rows make an ordinary extent, and false; for others first_row becomes SF_SELECTED,
    and the row numbers belong into the selection of the batch: true. */

@@ -130,6 +130,20 @@ void sf_column_place(const uint8_t *base, const sf_message *message, uint32_t co
     place[3] = columns[column].bytes;
 }
 
+bool sf_rows_among(const uint32_t *rows, uint32_t count, const uint32_t *of, uint32_t first, uint32_t of_count) {
+    uint32_t at = 0; /* in `of`: everything before it has been passed */
+    for (uint32_t i = 0; i < count; i++) {
+        if (of == NULL) {
+            if (rows[i] < first || rows[i] - first < at || rows[i] - first >= of_count) return false;
+            at = rows[i] - first + 1;
+            continue;
+        }
+        while (at < of_count && of[at] < rows[i]) at++;
+        if (at == of_count || of[at++] != rows[i]) return false;
+    }
+    return true;
+}
+
 bool sf_aim(const sf_extent *message, const uint32_t *rows, uint32_t count, sf_extent *out) {
     bool selected = rows[count - 1] - rows[0] != count - 1;
     *out = *message;

@@ -17,7 +17,7 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from heapq import merge
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import trio
 
@@ -28,10 +28,11 @@ from streamfn.log.segment.scan import Message
 from streamfn.mapping.filtering import constants
 from streamfn.pool.config import FunctionConfig
 from streamfn.pool.function import Function
+from streamfn.pool.lane import FailureKind
 
 if TYPE_CHECKING:
     from streamfn.log.segment.segment import Segment
-    from streamfn.pool.lane import Answer, FailureKind, LaneSeat
+    from streamfn.pool.lane import Answer, LaneSeat
     from streamfn.pool.pool import Pool
     from streamfn.pool.worker import Worker
 
@@ -347,6 +348,22 @@ class _Job:
             parts = [pieces[at : at + step] for at in range(0, len(pieces), step)]
         return [_Job(self.call, part, DEATHS_BEFORE_CUT - 1) for part in parts]
 
+    def read(self, payload: bytes) -> memoryview | None:
+        """Give the numbers in an answer; None if that is none to this job.
+
+        C goes by these numbers, and they come from a process that parses anybody's records.
+        """
+        if len(payload) % 4:
+            return None
+        answer = memoryview(payload).cast("I")
+        numbers, at = ffi.from_buffer("uint32_t[]", payload), 0
+        for piece in self.pieces:
+            count = answer[at] if at < len(answer) else len(answer)
+            if at + 1 + count > len(answer) or not _are_among(numbers + at + 1, count, piece.rows):
+                return None
+            at += 1 + count
+        return answer if at == len(answer) else None
+
     def submit(self, seat: LaneSeat, now_ns: int) -> bool:
         """Stage it; False if there was no room."""
         extents = ffi.new("sf_extent[]", len(self.pieces))
@@ -360,6 +377,14 @@ class _Job:
                 extent.first_row = lib.SF_SELECTED
                 selection.extend(rows)
         return seat.submit(extents, len(self.pieces), now_ns, selection)
+
+
+def _are_among(numbers: Any, count: int, rows: Sequence[int]) -> bool:
+    """Whether numbers (`uint32_t *`) ascend and are all among `rows`."""
+    if isinstance(rows, range):
+        return bool(lib.sf_rows_among(numbers, count, ffi.NULL, rows.start, len(rows)))
+    among = ffi.from_buffer("uint32_t[]", rows if isinstance(rows, array | memoryview) else array("I", rows))
+    return bool(lib.sf_rows_among(numbers, count, among, 0, len(rows)))
 
 
 class _ScanSeat:
@@ -406,8 +431,13 @@ class _ScanSeat:
     def completed(self, answer: Answer) -> None:
         """The oldest job is answered."""
         job = self.jobs.popleft()
-        if not job.call.cancelled:
-            self._selector.done(job, memoryview(answer.payload).cast("I"))
+        rows = job.read(answer.payload)
+        if rows is None:
+            reason = "what a scan process answered makes no sense"
+            self._worker.kill(FailureKind.CRASHED, reason)
+            self._selector.died(job, reason)
+        elif not job.call.cancelled:
+            self._selector.done(job, rows)
         self._selector.settle()
 
     def failed(self, answer: Answer, kind: FailureKind) -> None:

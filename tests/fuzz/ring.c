@@ -37,7 +37,7 @@ static uint64_t take(struct script *script, unsigned bytes)
 struct expected {
     uint64_t invocation;
     uint32_t lane, epoch, records;
-    bool revoked;
+    bool revoked, withdrawn;
 };
 
 /* The runtime submits nothing to a lane between a failure or a revocation and the moment when all of it is answered. */
@@ -118,7 +118,7 @@ static void take_back(struct runtime *runtime, uint32_t lane)
     uint32_t count = sf_port_revoke(runtime->port, lane), found = 0;
     for (uint64_t at = runtime->submitted; at > runtime->answered && found < count; at--) {
         struct expected *entry = &runtime->queue[(at - 1) % CAPACITY];
-        if (entry->lane >= LANES || entry->revoked || (lane != UINT32_MAX && entry->lane != lane))
+        if (entry->lane >= LANES || entry->revoked || entry->withdrawn || (lane != UINT32_MAX && entry->lane != lane))
             continue;
         entry->revoked = true;
         found += 1;
@@ -127,6 +127,29 @@ static void take_back(struct runtime *runtime, uint32_t lane)
     for (uint32_t i = 0; i < LANES; i++)
         if ((lane == i || lane == UINT32_MAX) && runtime->lanes[i].in_flight > 0)
             runtime->lanes[i].draining = true;
+}
+
+/* What is withdrawn is nobody's any more: its slot belongs to another lane at once. */
+static void withdraw(struct runtime *runtime, uint32_t lane)
+{
+    uint32_t count = sf_port_withdraw(runtime->port, lane);
+    struct lane *mine = &runtime->lanes[lane];
+    if (count == 0) {
+        mine->draining = mine->in_flight > 0;
+        return;
+    }
+    REQUIRE(count == mine->in_flight);
+    for (uint64_t at = runtime->answered; at < runtime->submitted; at++)
+        if (runtime->queue[at % CAPACITY].lane == lane)
+            runtime->queue[at % CAPACITY].withdrawn = true;
+    *mine = (struct lane){.epoch = mine->epoch + 1};
+}
+
+/* Goes past entries that are withdrawn; nothing is told of them. */
+static void pass_withdrawn(struct runtime *runtime)
+{
+    while (runtime->answered < runtime->submitted && runtime->queue[runtime->answered % CAPACITY].withdrawn)
+        runtime->answered++;
 }
 
 /* Notes the answer of the oldest entry. */
@@ -154,6 +177,7 @@ static void check_answer(struct runtime *runtime, const sf_reaped *reaped)
     uint64_t records = 0;
     REQUIRE(runtime->broken == 0 && entries > 0 && (entries == 1 || reaped->outcome == SF_OK));
     for (uint32_t i = 0; i < entries; i++) {
+        pass_withdrawn(runtime);
         REQUIRE(runtime->answered < runtime->submitted);
         const struct expected entry = runtime->queue[runtime->answered++ % CAPACITY];
         REQUIRE(reaped->lane == entry.lane && (reaped->epoch == entry.epoch || entry.lane == UINT32_MAX));
@@ -179,7 +203,12 @@ static void reap(struct runtime *runtime, bool fold)
     REQUIRE(count <= REAPED);
     for (uint32_t i = 0; i < count; i++)
         check_answer(runtime, &reaped[i]);
-    REQUIRE(sf_port_in_flight(runtime->port) == runtime->submitted - runtime->answered);
+    uint32_t left = sf_port_in_flight(runtime->port);
+    while (runtime->submitted - runtime->answered > left) {
+        REQUIRE(runtime->queue[runtime->answered % CAPACITY].withdrawn);
+        runtime->answered++;
+    }
+    REQUIRE(left == runtime->submitted - runtime->answered);
 }
 
 static void bury(struct runtime *runtime)
@@ -188,12 +217,14 @@ static void bury(struct runtime *runtime)
     for (unsigned i = 0; i <= CAPACITY; i++)
         reap(runtime, false);
     for (bool first = true; sf_port_orphan(runtime->port, &left) != 0; first = false) {
+        pass_withdrawn(runtime);
         REQUIRE(runtime->answered < runtime->submitted);
         const struct expected entry = runtime->queue[runtime->answered++ % CAPACITY];
         bool charged = left.outcome == SF_ERROR;
         REQUIRE(left.lane == entry.lane && left.first_invocation == entry.invocation && left.records == entry.records);
         REQUIRE(!charged || (first && !entry.revoked && !runtime->lanes[entry.lane].came_back));
     }
+    pass_withdrawn(runtime);
     REQUIRE(runtime->answered == runtime->submitted);
 }
 
@@ -266,7 +297,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         case 0:
         case 1: submit(&runtime, &script); break;
         case 2: sf_port_publish(runtime.port); break;
-        case 3: take_back(&runtime, step / 10 % 4 == 3 ? UINT32_MAX : step / 10 % 4); break;
+        case 3:
+            if (step >= 200)
+                withdraw(&runtime, step % LANES);
+            else
+                take_back(&runtime, step / 10 % 4 == 3 ? UINT32_MAX : step / 10 % 4);
+            break;
         case 4: reap(&runtime, step / 10 % 2); break;
         case 5: sf_port_release(runtime.port); break;
         case 6: keep(sf_port_arm(runtime.port, step / 10)); break;

@@ -205,6 +205,20 @@ async def test_record_that_kills_scan_processes_is_selected_and_said(tmp_path, m
         assert "offset 21 could not be filtered and is delivered" in said
 
 
+@pytest.mark.parametrize("lie", ["nothing", "odd", "more", "endless", "far", "twice", "back"])
+@trio_test
+async def test_what_a_scan_process_says_is_not_believed_if_it_cannot_be(tmp_path, monkeypatch, lie):
+    monkeypatch.setattr(selecting, "SCANNER_MAIN", "lying_scanner")
+    monkeypatch.setenv("PYTHONPATH", HERE)
+    records = [NewRecord(json.dumps({"type": "ab"[i % 2]}).encode(), "k", i) for i in range(64)]
+    records[21] = NewRecord(json.dumps({"type": "b", "x": f"lie:{lie}"}).encode(), "k", 21)
+    stream = stream_of(tmp_path, records, chunk=64)
+    async with rig(stream, [{"data": {"type": ["a"]}}]) as made:
+        assert await made.all_offsets() == sorted([*range(0, 64, 2), 21])
+        (said,) = made.said
+        assert "offset 21 could not be filtered and is delivered" in said
+
+
 @trio_test
 async def test_cancelled_call_leaves_the_selector_usable(tmp_path):
     patterns = [{"data": {"type": ["a"]}}]
