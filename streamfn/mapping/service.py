@@ -297,10 +297,17 @@ _STANDING = ("on_failure_pending",)
 
 
 def added(before: RunResult, more: RunResult) -> RunResult:
-    """Two runs of one mapping, one after the other, as one: sums, and otherwise what the later one says."""
-    counts = {
-        each.name: getattr(before, each.name) + getattr(more, each.name)
-        for each in fields(RunResult)
-        if each.name not in _STANDING and isinstance(getattr(more, each.name), int | float)
-    }
+    """Two runs of one mapping, one after the other, as one: sums, and otherwise what the later one says.
+
+    A number that only one of them has is that one's.
+    """
+    counts = {}
+    for each in fields(RunResult):
+        numbers = [value for value in (getattr(before, each.name), getattr(more, each.name)) if _is_number(value)]
+        if numbers and each.name not in _STANDING:
+            counts[each.name] = sum(numbers)
     return replace(more, **counts)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -19,3 +19,10 @@ def test_a_count_that_is_new_is_added_too() -> None:
     numbers = {each.name: 1 for each in fields(RunResult) if each.type == "int" and each.name != "on_failure_pending"}
     one = RunResult(**{"seconds": 0.0, "why": "", **numbers})  # type: ignore[arg-type]
     assert {name: getattr(added(one, one), name) for name in numbers} == dict.fromkeys(numbers, 2)
+
+
+def test_a_number_that_only_one_run_has_is_that_ones() -> None:
+    nothing, priced = RunResult(0, 0, 0, 0, 0.0, ""), RunResult(1, 1, 0, 0, 1.0, "drained", gb_seconds=0.5)
+    assert added(nothing, priced).gb_seconds == added(priced, nothing).gb_seconds == 0.5
+    assert added(priced, priced).gb_seconds == 1.0
+    assert added(nothing, nothing).gb_seconds is None
