@@ -189,17 +189,20 @@ def _share_out(capacity: int, cases: Sequence[_Case], now_ns: int) -> None:
 
 
 def _take_away(lacking: Sequence[_Case], cases: Sequence[_Case], now_ns: int) -> None:
-    """Retire workers for those that wait; a place that is about to become free counts."""
+    """Retire workers for those that wait; a place that is about to become free counts.
+
+    Who comes later has no fewer workers and has waited no longer: what the one before may not take, it may not either.
+    """
     coming = sum(case.retiring for case in cases)
     for case in lacking[coming:]:
         whens = [(when, other) for other in cases if other is not case and (when := other.yields(case)) is not None]
         if not whens:
-            continue
+            return
         when, victim = min(whens, key=lambda each: (each[0], -each[1].supply))
         if when > now_ns:
             case.wake.append(when)
-        else:
-            victim.take_one()
+            return
+        victim.take_one()
 
 
 class _Case:
