@@ -108,6 +108,13 @@ async def test_an_async_handler_that_waits_too_long_is_timed_out(tmp_path):
 
 
 @trio_test
+async def test_a_process_that_an_async_handler_forks_answers_nothing_and_cancels_nothing(tmp_path):
+    found, log = await outcomes(tmp_path, "forms.forks", 2)
+    assert [outcome.result for outcome in found] == ["parent", "parent"]
+    assert "left" not in log
+
+
+@trio_test
 async def test_decorated_partial_and_closed_over_coroutine_functions_are_run_too(tmp_path):
     assert await results(tmp_path / "decorated", "forms.decorated", 1) == ["decorated"]
 

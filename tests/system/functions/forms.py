@@ -70,6 +70,17 @@ async def never_returns(event, context):
     await asyncio.sleep(3600)
 
 
+async def forks(event, context):
+    """Returns in both processes; only the worker answers."""
+    left = asyncio.create_task(asyncio.sleep(60))
+    if os.fork() == 0:
+        return "child"
+    await asyncio.sleep(0.05)
+    left.cancel()
+    os.wait()
+    return "parent"
+
+
 def logged(function):
     @functools.wraps(function)
     def wrapper(event, context):
