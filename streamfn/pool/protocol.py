@@ -36,6 +36,7 @@ import json
 import os
 import socket
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 DATAGRAM_BYTES_MAX = 32 * 1024
@@ -73,17 +74,19 @@ class Garbled(Exception):
 
 
 class Shape(NamedTuple):
-    """What a message must have: its fields' types, and how many descriptors.  It may have more fields."""
+    """What a message must have: its fields' types, and how many descriptors; and the types of those that may be null
+    or not there.  Others are not looked at."""
 
     fields: Mapping[str, type]
     fds: int
+    optional: Mapping[str, type] = MappingProxyType({})
 
 
 Shapes = Mapping[str, Shape]
 _FAILED = Shape({"document": str}, 0)
 # By `op`: what a zygote may say of its Init, what it may say then, and what a worker may say of its own Init.
 OF_INIT: Shapes = {
-    "ready": Shape({}, 0),
+    "ready": Shape({}, 0, {"begins": str, "no_tmp": str}),
     "failed": _FAILED,
     "shelf": Shape({}, 1),
     "unwalled": Shape({"reason": str}, 0),
@@ -206,6 +209,9 @@ def _check(fields: object, fds: Sequence[int], shapes: Shapes | None) -> None:
         raise Garbled(f"a message {op!r} has {len(fds)} descriptors, not {shape.fds}")
     for name, kind in shape.fields.items():
         if type(fields.get(name)) is not kind:
+            raise Garbled(f"{name!r} of a message {op!r} is no {kind.__name__}")
+    for name, kind in shape.optional.items():
+        if fields.get(name) is not None and type(fields[name]) is not kind:
             raise Garbled(f"{name!r} of a message {op!r} is no {kind.__name__}")
 
 

@@ -172,3 +172,15 @@ def test_a_shape_leaves_room_for_more_fields() -> None:
         message = protocol.receive(far, protocol.OF_WORKERS)
         assert message is not None
         assert message.fields["more"] == [1]
+
+
+@pytest.mark.parametrize("begins", ["restore", None, 7, ["restore"], {}])
+def test_a_field_that_may_be_missing_has_its_type_where_it_is_there(begins: object) -> None:
+    near, far = protocol.pair()
+    with near, far:
+        protocol.send(near, {"op": "ready", "begins": begins})
+        if begins is None or isinstance(begins, str):
+            assert protocol.receive(far, protocol.OF_INIT) == ({"op": "ready", "begins": begins}, [])
+        else:
+            with pytest.raises(protocol.Garbled, match="begins"):
+                protocol.receive(far, protocol.OF_INIT)
