@@ -222,7 +222,8 @@ class EventSourceMapping:
         while self.now_ns() < self._level_by_ns and not all(feed.is_level for feed in self.feeds):
             if self.paused or self._fenced is not None:
                 return
-            if not self._feeds.busy and (self.budget == 0 or not self.function.workers):
+            has_none = self.function.fault is not None and not self.function.workers
+            if not self._feeds.busy and (self.budget == 0 or has_none):
                 return  # nothing more may go, or there may never be a worker
             await self.runtime.next_round()
 

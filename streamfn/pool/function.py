@@ -209,6 +209,10 @@ class Function:
             generation = Generation(config, self, self._environments, where=where, limit_s=limit_s)
             generation.is_second_try = self._slow
             if await generation.begin():
+                if self._scope.cancel_called:  # it was stopped meanwhile: nothing would look after it
+                    await generation.close()
+                    generation.error = FailedError(f"{config.name} was stopped while it was renewed")
+                    return generation
                 self.share.bounds = _bounds(self.config, where)
                 self._nursery.start_soon(self._run, generation)
                 while not generation.can_make and generation.pid is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import time
@@ -17,7 +18,8 @@ from pool_rig import HERE, Lane, config, count_fds, is_alive, until
 from trio.testing import trio_test
 
 from streamfn.core import scaling
-from streamfn.errors import HandlerImportError, RefusedError
+from streamfn.errors import FailedError, HandlerImportError, RefusedError
+from streamfn.pool import linux
 from streamfn.pool.config import FunctionConfig
 from streamfn.pool.function import Function
 from streamfn.pool.pool import open_pool
@@ -303,6 +305,42 @@ async def test_a_renewal_that_fails_leaves_the_old_at_work(tmp_path: Path) -> No
         await function.renew(replace(start, minimum=1, maximum=1))
         await until(lambda: len(function.workers) == 1 and function.workers[0].pid not in pids)
     assert [version for version, _, _ in written(tmp_path)] == ["1", "1"]
+
+
+@pytest.mark.parametrize("after_s", [0.05, 0.3])
+@trio_test
+async def test_a_function_that_is_stopped_while_it_is_renewed_leaves_nothing(tmp_path: Path, after_s: float) -> None:
+    start = versions(tmp_path, minimum=4, maximum=4)
+    before, children = count_fds(), set(linux.children())
+    async with open_pool() as pool:
+        function = await pool.start(start)
+        async with trio.open_nursery() as nursery:
+
+            async def renew() -> None:
+                with contextlib.suppress(FailedError):
+                    await function.renew(start)
+
+            nursery.start_soon(renew)
+            await trio.sleep(after_s)
+            await function.stop()
+        assert set(linux.children()) == children
+    assert count_fds() == before
+
+
+@trio_test
+async def test_a_renewal_that_is_cancelled_leaves_the_old_at_work_and_nothing_else(tmp_path: Path) -> None:
+    start = versions(tmp_path, minimum=2, maximum=2)
+    async with open_pool() as pool:
+        function = await pool.start(start)
+        pids, before = [worker.pid for worker in function.workers], count_fds()
+        for after_s in (0.0, 0.1):
+            with trio.move_on_after(after_s):
+                await function.renew(start)
+            if [worker.pid for worker in function.workers] != pids:
+                break  # it was quicker than that
+            await until(lambda: len(linux.children()) == 1)
+            assert await Lane(function.workers[0]).ask(toy.OK, 1) == ("succeeded", 1)
+            await until(lambda: count_fds() == before)
 
 
 @pytest.mark.parametrize("start_method", ["fork", "spawn"])
