@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import mmap
 import os
 import random
 import resource
@@ -457,6 +458,18 @@ def test_a_child_of_the_runtime_cannot_touch_them_and_may_close_its_port(rig: Ri
     rig.submit()
     rig.run()
     assert outcomes(rig.reap()) == [OK]
+
+
+def test_a_worker_that_gives_the_rings_memory_back_breaks_nobody_but_itself(rig: Rig) -> None:
+    """The seals keep the file's size, not its pages: what the port reads then is zeros."""
+    rig.submit(3)
+    rig.run()
+    assert outcomes(rig.reap()) == [OK]
+    rig.memory.madvise(mmap.MADV_REMOVE)
+    assert outcomes(rig.reap()) == [BROKEN]
+    rig.submit(2)
+    assert lib.sf_port_revoke(rig.port, 0) == 2
+    assert outcomes(rig.orphans()) == [SKIPPED] * 4
 
 
 def test_random_bytes_in_the_rings_end_in_an_answer_or_a_broken_worker() -> None:
