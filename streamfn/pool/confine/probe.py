@@ -86,6 +86,7 @@ def _of_sandbox() -> list[Means]:
         _means("UTS namespaces", lambda: linux.unshare(linux.CLONE_NEWUTS), ""),
         _means("network namespaces", lambda: linux.unshare(linux.CLONE_NEWNET), "not needed with --allow-network"),
         _means("mounts, read only", _mounts, ""),
+        _means("/proc of its own", _proc, "", alone=True),
     ]
     version = landlock.abi()
     notes = []
@@ -166,6 +167,18 @@ def _mounts() -> None:
     os.mkdir("/tmp/usr")
     linux.mount("/usr", "/tmp/usr", flags=linux.MS_BIND | linux.MS_REC)
     view.set_read_only("/tmp/usr")
+
+
+def _proc() -> None:
+    """Mount one; where parts of the machine's are covered (containers do that), the kernel shows no uncovered one."""
+    keeper = namespaces.enter_outer(network=True)
+    try:
+        why = _tried(lambda: linux.mount("proc", "/proc", "proc"))
+    finally:
+        keeper.end()
+    if why is not None:
+        covered = "; parts of the machine's are covered, as in a container?" if "permitted" in why else ""
+        raise warden.Unwalled(why + covered)
 
 
 def _filter() -> None:

@@ -38,7 +38,7 @@ _OWN = ("/", "/dev", "/etc", "/proc", "/sys", "/tmp")
 USER = "sbx_user1051"  # as in Lambda
 
 _BASE = "/tmp"  # any directory that exists; it is covered for a moment, for us alone
-_OLD, _NEW = "/old", "/new"
+OLD, NEW = "/old", "/new"
 _LINKS_MAX = 40
 _MOUNT_SETATTR = 442
 _AT_RECURSIVE = 0x8000
@@ -74,15 +74,15 @@ def build(
     uid, gid = sandbox_ids()  # as /proc says, which is covered in a moment
     linux.mount("none", "/", flags=linux.MS_REC | linux.MS_PRIVATE)
     linux.mount("tmpfs", _BASE, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=755,size=16m")
-    os.mkdir(_BASE + _OLD)
-    os.mkdir(_BASE + _NEW)
-    _pivot(_BASE, _BASE + _OLD)
+    os.mkdir(_BASE + OLD)
+    os.mkdir(_BASE + NEW)
+    _pivot(_BASE, _BASE + OLD)
     os.chdir("/")
-    linux.mount("tmpfs", _NEW, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=755,size=16m")
-    view = _View(mounts, frozenset(_OLD + path for path in hidden))
+    linux.mount("tmpfs", NEW, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=755,size=16m")
+    view = _View(mounts, frozenset(OLD + path for path in hidden))
     for name in ("/proc", "/dev", "/etc", "/tmp"):
-        os.mkdir(_NEW + name)
-    mount_tmp(_NEW + "/tmp", storage_bytes)
+        os.mkdir(NEW + name)
+    mount_tmp(NEW + "/tmp", storage_bytes)
     for path in (*_SYSTEM, *sorted(set(readable))):
         view.show(path)
     for path in (*_COPIED, *(_NETWORK if network else ())):
@@ -94,9 +94,9 @@ def build(
     _make_devices()
     for path in hidden:
         view.hide(path)
-    linux.mount("proc", _NEW + "/proc", "proc", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC)
-    _set_attributes(_NEW, _RDONLY, recursive=False)
-    os.chdir(_NEW)
+    linux.mount("proc", NEW + "/proc", "proc", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC)
+    _set_attributes(NEW, _RDONLY, recursive=False)
+    os.chdir(NEW)
     _pivot(".", ".")
     linux.unmount(".")
     os.chdir("/")
@@ -109,7 +109,7 @@ def mount_tmp(target: str, storage_bytes: int | None) -> None:
 
 
 class _View:
-    """The new root while it is being made: `_OLD` and `_NEW` are the old one and the new one."""
+    """The new root while it is being made: `OLD` and `NEW` are the old one and the new one."""
 
     def __init__(self, mounts: Mapping[str, int] | None, hidden: frozenset[str]) -> None:
         self._mounts = mounts or {}
@@ -120,24 +120,24 @@ class _View:
     def show(self, path: str) -> None:
         """Let `path` be there, and the links that lead to it."""
         real = self._resolve(path, link=True)
-        if not os.path.lexists(_OLD + real) or self._is_shown(real):
+        if not os.path.lexists(OLD + real) or self._is_shown(real):
             return
         if real in _OWN:
             raise Unshowable(
                 f"{path} cannot be read as a whole in a sandbox, which has a {real} of its own: "
                 "put the code into a directory below it"
             )
-        target = _NEW + real
-        if os.path.isdir(_OLD + real):
+        target = NEW + real
+        if os.path.isdir(OLD + real):
             os.makedirs(target, exist_ok=True)
         else:
             self._make_file(real, b"")
         if real in self._mounts:
             idmap.attach(self._mounts[real], target)
-        elif self._copies and path not in _SYSTEM and not copying.is_readable_by_all(_OLD + real, self._hidden):
+        elif self._copies and path not in _SYSTEM and not copying.is_readable_by_all(OLD + real, self._hidden):
             self._copy_tree(real, target)
         else:
-            linux.mount(_OLD + real, target, flags=linux.MS_BIND | linux.MS_REC)
+            linux.mount(OLD + real, target, flags=linux.MS_BIND | linux.MS_REC)
         if os.path.ismount(target):
             set_read_only(target)
         self._shown.append(real)
@@ -147,9 +147,9 @@ class _View:
             if os.path.isdir(target):
                 size = f"mode=755,size={copying.BYTES_MAX}"
                 linux.mount("tmpfs", target, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, size)
-                copying.copy_for_all(_OLD + real, target, self._hidden)
+                copying.copy_for_all(OLD + real, target, self._hidden)
             else:
-                with open(_OLD + real, "rb") as source, open(target, "wb") as file:
+                with open(OLD + real, "rb") as source, open(target, "wb") as file:
                     file.write(source.read())
         except OSError as error:
             if error.errno != errno.ENOSPC:
@@ -161,7 +161,7 @@ class _View:
 
     def copy(self, path: str) -> None:
         """Let `path` be there as a copy; nothing if it cannot be read."""
-        with contextlib.suppress(OSError), open(_OLD + self._resolve(path, link=False), "rb") as file:
+        with contextlib.suppress(OSError), open(OLD + self._resolve(path, link=False), "rb") as file:
             self._make_file(path, file.read())
 
     def write(self, path: str, text: str) -> None:
@@ -171,9 +171,9 @@ class _View:
     def hide(self, path: str) -> None:
         """Let a directory that is shown be empty."""
         real = self._resolve(path, link=False)
-        if self._is_shown(real) and os.path.isdir(_NEW + real):
-            linux.mount("tmpfs", _NEW + real, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=555,size=4k")
-            _set_attributes(_NEW + real, _RDONLY)
+        if self._is_shown(real) and os.path.isdir(NEW + real):
+            linux.mount("tmpfs", NEW + real, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=555,size=4k")
+            _set_attributes(NEW + real, _RDONLY)
 
     def _is_shown(self, real: str) -> bool:
         return any(real == each or real.startswith(each + "/") for each in self._shown)
@@ -181,8 +181,8 @@ class _View:
     def _make_file(self, path: str, content: bytes) -> None:
         if self._is_shown(path):
             return
-        os.makedirs(os.path.dirname(_NEW + path), exist_ok=True)
-        with open(_NEW + path, "wb") as file:
+        os.makedirs(os.path.dirname(NEW + path), exist_ok=True)
+        with open(NEW + path, "wb") as file:
             file.write(content)
 
     def _resolve(self, path: str, *, link: bool) -> str:
@@ -199,16 +199,16 @@ class _View:
                 continue
             here = f"{done}/{part}"
             try:
-                target = os.readlink(_OLD + here)
+                target = os.readlink(OLD + here)
             except OSError:
                 done = here
                 continue
             links += 1
             if links > _LINKS_MAX:
                 raise Unshowable(f"{path} goes through more than {_LINKS_MAX} links")
-            if link and not self._is_shown(here) and not os.path.lexists(_NEW + here):
-                os.makedirs(os.path.dirname(_NEW + here), exist_ok=True)
-                os.symlink(target, _NEW + here)
+            if link and not self._is_shown(here) and not os.path.lexists(NEW + here):
+                os.makedirs(os.path.dirname(NEW + here), exist_ok=True)
+                os.symlink(target, NEW + here)
             if target.startswith("/"):
                 done = ""
             rest += target.split("/")[::-1]
@@ -236,12 +236,12 @@ def _is_mapped(uid: int) -> bool:
 
 def _make_devices() -> None:
     for device in DEVICES:
-        with open(_NEW + device, "wb"):
+        with open(NEW + device, "wb"):
             pass
-        linux.mount(_OLD + device, _NEW + device, flags=linux.MS_BIND)
-        _set_attributes(_NEW + device, _NOSUID)
+        linux.mount(OLD + device, NEW + device, flags=linux.MS_BIND)
+        _set_attributes(NEW + device, _NOSUID)
     for name, target in (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")):
-        os.symlink(f"/proc/self/fd{target}", f"{_NEW}/dev/{name}")
+        os.symlink(f"/proc/self/fd{target}", f"{NEW}/dev/{name}")
 
 
 def _set_attributes(path: str, attributes: int, *, recursive: bool = True) -> None:

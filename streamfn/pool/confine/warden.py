@@ -199,7 +199,12 @@ def words(error: OSError) -> str:
     """What the system said, and of which file."""
     # Of namespaces the kernel's text for ENOSPC, "No space left on device", speaks of disks.
     text = "no more may be made (/proc/sys/user/max_*)" if error.errno == errno.ENOSPC else error.strerror
-    return f"{text or error}{f' ({os.fsdecode(error.filename)})' if error.filename else ''}"
+    if not error.filename:
+        return str(text or error)
+    place = os.fsdecode(error.filename)
+    for root in (view.OLD, view.NEW):  # what it is called while the view is being made
+        place = place.removeprefix(root) if place.startswith(root + "/") else place
+    return f"{text or error} ({place})"
 
 
 def _refuse(control: int, reason: str) -> None:
