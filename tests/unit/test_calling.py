@@ -63,7 +63,6 @@ class Uncalled:
         (streamfn.arrow_handler(coroutine), True),
         (streamfn.arrow_handler(plain), False),
     ],
-    ids=str,
 )
 def test_a_handler_is_asynchronous_if_what_it_calls_in_the_end_is(handler, later):
     assert is_async(shape(handler)) is later
