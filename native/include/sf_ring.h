@@ -240,7 +240,7 @@ uint64_t sf_port_running_since(const sf_port *port);
    them; `memfd` may be closed.  The doorbell must be non-blocking.  NULL with errno set. */
 sf_desk *sf_desk_open(int memfd, int doorbell, int log_fd, int side_fd);
 /* Notes how the process is before any handler has run: its limits, its signal mask, `control`, which is another descriptor that
-   has to stay what it is.  From here on it is looked at again behind an answer, but at most every 200 us; where a limit has
+   has to stay what it is.  From here on it is looked at again behind an answer, but at most every 500 us; where a limit has
    been lowered, the mask changed or the descriptor lost, sf_desk_finish says false.  False if `control` is none. */
 bool sf_desk_watch(sf_desk *desk, int control);
 /* Waits at most `slice_ns` for the next entry to run, answering skipped and revoked ones on the way.  SF_NEXT_LOST if the

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import toy_worker as toy
 import trio
-from pool_rig import Lane, config, count_fds, extent, is_alive, replaced, tell, until
+from pool_rig import Lane, config, extent, is_alive, replaced, tell, until
 from trio.testing import trio_test
 
 from streamfn._native import lib
@@ -323,33 +323,6 @@ async def test_workers_that_die_at_once_are_no_fork_storm(tmp_path: Path) -> Non
         await trio.sleep(1.0)
         assert 2 <= (tmp_path / "deaths").stat().st_size < 10
         await function.stop()
-
-
-async def kill_many(rounds: int) -> None:
-    async with open_pool() as pool:
-        function = await pool.start(config(workers=2))
-        for i in range(rounds + 5):
-            worker = function.workers[0]
-            lane = Lane(worker)
-            assert await lane.ask(toy.OK) == ("succeeded", 1)
-            lane.order(toy.SPIN, batches=2)
-            await begun(worker)
-            os.kill(worker.pid, signal.SIGKILL)
-            await replaced(function, worker.pid)
-            if i == 5:
-                before = count_fds()
-        assert count_fds() == before
-
-
-@trio_test
-async def test_killed_workers_leave_no_descriptor_behind() -> None:
-    await kill_many(40)
-
-
-@pytest.mark.soak
-@trio_test
-async def test_a_thousand_killed_workers_leave_no_descriptor_behind() -> None:
-    await kill_many(1000)
 
 
 @trio_test
