@@ -594,25 +594,100 @@ def raises_from_a_deep_place(context):
 # ---- memory that is shared with the runtime
 
 
-def shared_memory(name="streamfn"):
-    """The writable mappings of memory files in this process: (address, bytes)."""
+def rings():
+    """Address and size of the rings in this process."""
     with open("/proc/self/maps") as maps:
         for line in maps:
-            if "memfd:" in line and name in line and line.split()[1].startswith("rw"):
+            if "memfd:streamfn-ring" in line:
                 first, last = (int(part, 16) for part in line.split()[0].split("-"))
-                yield first, last - first
+                return first, last - first
+    raise AssertionError("the rings are not mapped")
 
 
-def view(address, size):
-    return (ctypes.c_char * size).from_address(address)
+HEADER = [0, 4, 8, 128, 256, 384, 512, 640, 768, 896]
+ENTRIES = 4096 + 128 * (64 + 128 + 64 + 256)  # the header, and all but the arena
+NASTY = [0, 1, 2, 3, 127, 128, 2**31, 2**32 - 1, 2**32, 2**63 - 1, 2**63, 2**64 - 1]
+
+
+def poke(at, value):
+    ctypes.c_uint64.from_address(at).value = value % 2**64
+
+
+def peek(at):
+    return ctypes.c_uint64.from_address(at).value
 
 
 @behaviour(apart=True)
 def scribbles_over_the_rings(context):
     """Random words in random places."""
-    dice = random.Random()
-    for address, size in list(shared_memory()):
-        for _ in range(dice.choice([1, 10, 1000])):
-            word = dice.choice([0, 1, 2, 2**31, 2**32 - 1, 2**63, 2**64 - 1, dice.getrandbits(64)])
-            at = dice.choice([dice.randrange(0, 1024, 8), dice.randrange(0, size - 8, 8)])
-            ctypes.c_uint64.from_address(address + at).value = word
+    address, size = rings()
+    for _ in range(random.choice([1, 3, 30, 3000])):
+        at = random.choice([random.choice(HEADER), random.randrange(0, ENTRIES, 8), random.randrange(0, size - 8, 8)])
+        poke(address + at, random.choice([*NASTY, random.getrandbits(64)]))
+
+
+@behaviour(apart=True)
+def sweeps_over_the_rings(context):
+    """Every word that is there."""
+    address, size = rings()
+    value = random.choice(NASTY)
+    for at in range(random.choice([0, 128, 4096]), size - 8, 8):
+        poke(address + at, value)
+
+
+@behaviour(apart=True)
+def scribbles_on(context):
+    """From a thread, while others run."""
+    address, size = rings()
+
+    def run():
+        while True:
+            at = random.choice([*HEADER, random.randrange(4096, size - 8, 8)])
+            poke(address + at, peek(address + at) + random.choice([-1, 1, 128, 2**32]))
+            time.sleep(0.0001)
+
+    threading.Thread(target=run, daemon=True).start()
+
+
+@behaviour(apart=True)
+def forges_answers(context):
+    """More answers than there were questions, and a state word for each that says that it runs."""
+    address, _ = rings()
+    for slot in range(128):
+        ctypes.c_uint32.from_address(address + 4096 + 64 * slot).value = random.choice([0, 1, 2, 3])
+    for _ in range(random.choice([1, 2, 200])):
+        poke(address + 512, peek(address + 512) + 1)
+
+
+@behaviour(apart=True)
+def pretends_to_begin_long_ago(context):
+    poke(rings()[0] + 896, random.choice([1, time.monotonic_ns() + 10**12, 2**64 - 1]))
+    time.sleep(0.03)
+
+
+@behaviour(apart=True)
+def lives_in_another_time(context):
+    """A time namespace in which CLOCK_MONOTONIC is hours ahead: what the worker stamps is not the machine's time."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(0x80) != 0:  # CLONE_NEWTIME
+        return
+    offset = random.choice(["36000", "-1000"])
+    with contextlib.suppress(OSError), open("/proc/self/timens_offsets", "w") as file:
+        file.write(f"monotonic {offset} 0")
+    with open("/proc/self/ns/time_for_children") as there:
+        libc.setns(there.fileno(), 0x80)
+
+
+@behaviour(apart=True)
+def sets_the_clock(context):
+    with contextlib.suppress(OSError):
+        time.clock_settime(time.CLOCK_REALTIME, time.time())  # as it is: a test has no right to another one
+    with contextlib.suppress(OSError), open(CLOCK_SOURCE, "r+") as file:
+        file.write(file.read())
+
+
+CLOCK_SOURCE = "/sys/devices/system/clocksource/clocksource0/current_clocksource"
+RINGS = [
+    "scribbles_over_the_rings", "sweeps_over_the_rings", "scribbles_on", "forges_answers", "pretends_to_begin_long_ago",
+    "lives_in_another_time", "sets_the_clock",
+]  # fmt: skip
