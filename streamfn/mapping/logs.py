@@ -52,8 +52,11 @@ class Usage(NamedTuple):
 class LogSink(Protocol):
     """Where log lines go."""
 
-    def write(self, text: str) -> None:
-        """Take whole lines, each with its newline; called from the reap loop, so it neither blocks nor raises."""
+    def write(self, text: str, *, ours: bool = False) -> None:
+        """Take whole lines, each with its newline; called from the reap loop, so it neither blocks nor raises.
+
+        What handlers write must not push out what is said of the run itself, which is `ours`.
+        """
 
 
 class LogLines:
@@ -70,7 +73,7 @@ class LogLines:
     def note(self, text: str) -> None:
         """A line of ours among the function's."""
         if self.which != "none":
-            self._sink.write(f"streamfn: {text}\n")
+            self._sink.write(f"streamfn: {text}\n", ours=True)
 
     def init(self, log: bytes) -> None:
         """What the function's Init wrote."""
@@ -218,10 +221,10 @@ class LogWriter:
         self._thread = threading.Thread(target=self._run, name="streamfn-log", daemon=True)
         self._thread.start()
 
-    def write(self, text: str) -> None:
-        """See `LogSink`. Beyond about 4 MiB that wait, lines are dropped and counted."""
+    def write(self, text: str, *, ours: bool = False) -> None:
+        """See `LogSink`. Beyond about 4 MiB that wait, lines are dropped and counted; ours beyond twice as much."""
         with self._changed:
-            if self._queued_chars > QUEUE_BYTES_MAX:
+            if self._queued_chars > (2 * QUEUE_BYTES_MAX if ours else QUEUE_BYTES_MAX):
                 self._dropped += text.count("\n")
                 return
             self._queue.append(text)
@@ -247,7 +250,7 @@ class LogWriter:
                 pass
         except OSError:
             with self._changed:
-                self._queued_chars = QUEUE_BYTES_MAX + 1  # nobody reads any more: everything is dropped from now on
+                self._queued_chars = 2 * QUEUE_BYTES_MAX + 1  # nobody reads any more: everything is dropped from now on
                 self._queue.clear()
 
     def _step(self) -> bool:

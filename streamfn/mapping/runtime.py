@@ -263,7 +263,7 @@ class Runtime:
 
     def say(self, text: str) -> None:
         """A line for whoever runs this, among the log lines."""
-        self._sink.write(f"streamfn: {text}\n")
+        self._sink.write(f"streamfn: {text}\n", ours=True)
 
     async def disk(self, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
         """Call what may wait for the disk, in a thread; one such call at a time has the store.

@@ -1,11 +1,14 @@
 """What a handler may do, each thing between healthy neighbours: the runtime lives, nobody else is harmed."""
 
+import os
+
 import pytest
 from hostile import BEHAVIOURS, PROCESS, SANDBOX
 from hostile_rig import Mixed
 from run_rig import until
 
-from streamfn.pool.confine import probe
+from streamfn.pool.confine import cgroup, probe
+from streamfn.pool.confine.cgroup import PIDS
 
 
 def held_at(level):
@@ -40,3 +43,29 @@ def test_lanes_that_share_workers_with_hanging_handlers_are_not_delayed_by_them(
     healthy = [told["at"] for told in seen if told["deed"].isdigit()]
     assert max(healthy) < max(begun.values()) + 5
     assert len(healthy) == 1000
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_what_floods_and_what_patches_is_held_as_well(place, level):
+    names = [
+        "prints_a_gibibyte", "leaves_a_thread_that_floods", "changes_its_surroundings", "patches_everything",
+    ]  # fmt: skip
+    mixed = Mixed(place, names, level=level)
+    mixed.start(timeout_s=40)
+    mixed.wait()
+    mixed.judge()
+    assert len(mixed.err) < 100 << 20
+
+
+@pytest.mark.skipif(
+    os.geteuid() == 0 and PIDS in cgroup.survey().lacking,
+    reason="without a control group nothing holds a fork bomb of root's",
+)
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_fork_bomb_ends_with_its_invocation(place, level):
+    """It takes what processor time it gets, so the neighbours have a timeout that allows for that."""
+    mixed = Mixed(place, ["breeds_until_its_timeout"], level=level)
+    mixed.start(timeout_s=4)
+    mixed.wait()
+    mixed.judge()
+    until(lambda: not mixed.leftovers(), "everything of the run to end", 1.0)

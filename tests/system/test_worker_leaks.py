@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import toy_worker as toy
+import trio
 from library_rig import children
 from pool_rig import Lane, config, replaced, until
 from trio.testing import trio_test
@@ -82,18 +83,32 @@ async def end_one(function: Function, how: Any) -> None:
     assert kinds <= {FailureKind.CRASHED}, kinds
 
 
+async def settled(function: Function) -> Held:
+    """What is there when nothing has changed for a while.
+
+    A group whose last process is still dying is removed when the next worker has ended.
+    """
+    await end_one(function, "kill idle")
+    alike, last = 0, held(function)
+    for _ in range(1000):
+        await trio.sleep(0.02)
+        alike, last = alike + 1 if held(function) == last else 0, held(function)
+        if alike == 25:
+            return last
+    raise AssertionError(f"it does not come to rest: {last}")
+
+
 async def end_many(count: int, limits: Limits) -> Counter[str]:
     ended: Counter[str] = Counter()
     async with open_pool() as pool:
-        function = await pool.start(config(workers=2, limits=limits))
+        function = await pool.start(config(workers=2, limits=limits, timeout_s=60))
         for i in range(count + len(ENDS)):
             if i == len(ENDS):
-                await until(lambda: len(children()) == 3)
-                before = held(function)
+                before = await settled(function)
             how = ENDS[i % len(ENDS)]
             await end_one(function, how)
             ended[str(how)] += i >= len(ENDS)
-        await until(lambda: held(function) == before)
+        assert await settled(function) == before
     assert not groups()
     assert not list(Path("/tmp").glob(f"{cgroup.PREFIX}{os.getpid()}-*"))
     return ended
