@@ -103,5 +103,5 @@ async def test_a_timeout_fires_soon_whatever_the_handler_is_in(tmp_path, witness
             nursery.cancel_scope.cancel()
     assert len(late_s) == len(hanging)
     assert min(late_s) >= 0
-    assert statistics.median(late_s) < 0.1 + statistics.median(own_s)
-    assert max(late_s) < 0.1 + 2 * max(own_s)
+    assert statistics.median(late_s) < 0.1 + max(own_s)
+    assert max(late_s) < 0.1 + 3 * max(own_s)
