@@ -9,16 +9,24 @@ from streamfn.errors import HandlerImportError
 
 
 def import_error(text: str) -> HandlerImportError:
-    """Make the exception of an error document."""
-    document: Any
+    """Make the exception of an error document: of its members those that are what they must be.
+
+    The user's Init can have written it: nothing that is nested, or of another type, is passed on.
+    """
     try:
-        document = json.loads(text)
+        found: object = json.loads(text)
     except (ValueError, RecursionError):
-        document = None
-    if not isinstance(document, dict):
-        document = {"errorMessage": text}
-    message = document.get("errorMessage")
-    return HandlerImportError(message if isinstance(message, str) else "", document)
+        found = None
+    if not isinstance(found, dict):
+        found = {"errorMessage": text}
+    document: dict[str, Any] = {name: found[name] for name in found if _is_member(name, found[name])}
+    return HandlerImportError(document.get("errorMessage", ""), document)
+
+
+def _is_member(name: str, value: object) -> bool:
+    if name == "stackTrace":
+        return isinstance(value, list) and all(isinstance(frame, str) for frame in value)
+    return name in ("errorMessage", "errorType", "requestId") and isinstance(value, str)
 
 
 def exited_in_init(detail: str, *, out_of_memory: bool) -> HandlerImportError:

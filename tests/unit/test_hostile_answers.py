@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -16,7 +15,9 @@ from streamfn.pool.lane import Answer, FailureKind
 from streamfn.types import Fault
 
 NUMBERS = ["1", "2", "3"]
-names = st.sampled_from(["batchItemFailures", "itemIdentifier", "state", "errorType", "errorMessage", "x"])
+names = st.sampled_from(
+    ["batchItemFailures", "itemIdentifier", "state", "errorType", "errorMessage", "stackTrace", "x"]
+)
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from(NUMBERS),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=4),
@@ -54,8 +55,11 @@ def judge_everywhere(payload: bytes) -> None:
     assert isinstance(fault, Fault)
     assert isinstance(fault.error_type, str)
     assert isinstance(fault.message, str)
-    error: Any = import_error(payload.decode("latin-1"))
-    assert isinstance(error.document, dict)
+    error = import_error(payload.decode("latin-1"))
+    assert isinstance(str(error), str)
+    for name, value in error.document.items():
+        of_texts = name == "stackTrace" and all(isinstance(frame, str) for frame in value)
+        assert of_texts or isinstance(value, str)
 
 
 @given(payloads)
