@@ -10,7 +10,7 @@ from pathlib import Path
 from history_rig import History
 from hostile import BEHAVIOURS, PROCESS, began
 from pool_rig import is_alive
-from run_rig import until
+from run_rig import Process, until
 from witness import strays
 
 from streamfn.limits import EVENT_BYTES_MAX
@@ -39,17 +39,19 @@ class Mixed:
         self.history = _History(place, NAME)
         self.shards = [shard.id for shard in place.opened().shards]
 
-    def start(self, *arguments, workers=4, timeout_s=1, **options):
-        """`streamfn run` of all of it; every batch is one record and has one attempt."""
+    def start(self, *arguments, workers=4, timeout_s=1, around=()):
+        """`streamfn run` of all of it; every batch is one record, with one attempt. `around` is a command to run it in."""
         walled = ()
         if self.level != PROCESS:  # where handlers cannot write to our file, they tell us through the network
             self.post = _Post(self.place.seen)
             walled = ("--isolation", self.level, "--allow-network", "--env", f"PORT={self.post.port}")
-        self.run = self.place.start(
+        command = self.place.command(
             "run", "hostile.handler", "--stream", "s", "--name", NAME, "--until-caught-up", "--json",
             "--batch-size", "1", "--maximum-retry-attempts", "0", "--workers", workers, "--timeout", timeout_s,
-            *walled, *arguments, env=dict([self.mark.split("=", 1)]), **options,
+            *walled, *arguments,
         )  # fmt: skip
+        environment = {**self.place.environment, **dict([self.mark.split("=", 1)])}
+        self.run = Process([*around, *command], environment, self.place.root)
         return self.run
 
     def wait(self, seconds=60.0):

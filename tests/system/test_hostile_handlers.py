@@ -1,6 +1,8 @@
 """What a handler may do, each thing between healthy neighbours: the runtime lives, nobody else is harmed."""
 
 import os
+import shutil
+import subprocess
 
 import pytest
 from hostile import BEHAVIOURS, PROCESS, SANDBOX
@@ -69,3 +71,26 @@ def test_a_fork_bomb_ends_with_its_invocation(place, level):
     mixed.wait()
     mixed.judge()
     until(lambda: not mixed.leftovers(), "everything of the run to end", 1.0)
+
+
+# Whatever is killed there, it is nobody's outside.
+APART = [
+    "unshare",
+    "--pid",
+    "--fork",
+    "--kill-child",
+    "--mount-proc",
+    *([] if os.geteuid() == 0 else ["--map-root-user"]),
+]
+
+
+@pytest.mark.skipif(LACKING is not None, reason=f"no sandbox here: {LACKING}")
+@pytest.mark.skipif(
+    not shutil.which("unshare") or subprocess.run([*APART, "true"], check=False).returncode != 0,
+    reason="no PID namespace can be made here",
+)
+def test_a_sandboxed_handler_neither_kills_nor_stops_nor_traces_anybody(place):
+    mixed = Mixed(place, ["kills_whom_it_can", "traces_whom_it_can"], level=SANDBOX)
+    mixed.start(around=APART)
+    mixed.wait()
+    mixed.judge()

@@ -377,7 +377,7 @@ def everybody():
     return [int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) != os.getpid()]
 
 
-@behaviour(levels=[SANDBOX])
+@behaviour(levels=[SANDBOX], apart=True)
 def kills_whom_it_can(context):
     for number in (signal.SIGSTOP, signal.SIGKILL):
         for pid in [*everybody(), *range(1, 100), -1]:
@@ -386,7 +386,7 @@ def kills_whom_it_can(context):
                     os.kill(pid, number)
 
 
-@behaviour(levels=[SANDBOX])
+@behaviour(levels=[SANDBOX], apart=True)
 def traces_whom_it_can(context):
     libc = ctypes.CDLL(None)
     for pid in [*everybody(), *range(1, 100)]:
