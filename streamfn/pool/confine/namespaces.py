@@ -179,6 +179,9 @@ class Nursery:
     def enclose(self) -> None:
         """In the child, which has let go of `tmp`: put its own walls up, for good.  OSError if one cannot be."""
         os.close(self._own)
+        threads = len(os.listdir("/proc/self/task")) - 1
+        if threads:
+            raise RuntimeError(f"the fork started {threads} thread(s), around which a worker's walls cannot be put up")
         uid, gid = os.geteuid(), os.getegid()
         linux.unshare(linux.CLONE_NEWNS | linux.CLONE_NEWIPC)
         linux.mount("proc", "/proc", "proc", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC)

@@ -173,7 +173,9 @@ def install(program: bytes) -> None:
     buffer = ctypes.create_string_buffer(program, len(program))
     header = struct.pack("@HP", len(program) // 8, ctypes.addressof(buffer))
     # Without SPEC_ALLOW kernels before 5.16 make everything slower, against attacks within one process.
-    linux.syscall(_SYS_SECCOMP[platform.machine()], _SET_MODE_FILTER, _TSYNC | _SPEC_ALLOW, header)
+    other = linux.syscall(_SYS_SECCOMP[platform.machine()], _SET_MODE_FILTER, _TSYNC | _SPEC_ALLOW, header)
+    if other:  # a thread has a filter of its own already, and keeps it
+        raise OSError(errno.EBUSY, f"the filter cannot be put up for thread {other}")
 
 
 # ---- the little assembler
