@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import time
 from collections import deque
 from collections.abc import Callable
@@ -160,6 +161,8 @@ class Worker:
     def enlist(self) -> None:
         """Begin to take entries."""
         assert self.state is State.STARTING, self.state
+        # It has nothing more to say here, and what a handler sent would lie in the socket unread, with its descriptors.
+        self.control.shutdown(socket.SHUT_RD)
         self.state = State.READY
         self.ready = True
         self.since_ns = self.idle_since_ns = time.monotonic_ns()

@@ -65,6 +65,16 @@ async def test_a_worker_that_only_rings_is_killed() -> None:
 
 
 @trio_test
+async def test_a_handler_cannot_fill_the_socket_that_segments_come_through() -> None:
+    async with open_pool() as pool:
+        function = await pool.start(config())
+        lane = Lane(function.workers[0])
+        _, _, answer = await lane.ask(toy.REPORT)
+        assert answer.payload.startswith(b"BrokenPipeError")
+        assert await lane.ask(toy.OK) == ("succeeded", 1)
+
+
+@trio_test
 async def test_whoever_rings_is_told_once() -> None:
     before = count_fds()
     bells = Bells()

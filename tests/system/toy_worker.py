@@ -29,6 +29,7 @@ from streamfn.pool.seat import Seat
 OK, FAIL, SPIN, EXIT, HARD_EXIT, PRINT, PRINT_MUCH, USURP, FORK, LONG, SLEEP_MS, CLOSE_ALL, ORPHAN = range(13)
 SEGMENT, CHATTER, SEGFAULT, FORK_RETURN, STOP_SELF, LOSE, CALL, MARK, CHILD, TELL, ASK_USER, SAY_PARTLY = range(13, 25)
 FILL_BELL, RING, BELL_IDS = range(25, 28)
+REPORT = 60
 SHUT, FLOOD, BREED, SIGNAL_PARENT = range(28, 32)
 
 
@@ -196,6 +197,8 @@ def deed(state: dict[str, Any], seat: Seat, what: int, number: int, work: Any) -
         while True:
             for bell in bells:
                 os.eventfd_write(bell, 1 if what == RING else 2**64 - 2)
+    elif what == REPORT:
+        seat.report({"op": "ready"})
     elif what == BELL_IDS:
         return json.dumps(bell_ids()).encode()
     elif what == SHUT:  # our socket
