@@ -19,7 +19,6 @@ from streamfn.errors import FailedError, RefusedError
 from streamfn.functions.configuration import Configuration
 from streamfn.functions.managing import DELETE, GET, UPDATE, VERSIONS, StoredFunctions, not_found
 from streamfn.functions.naming import split_qualifier
-from streamfn.functions.refusals import ServiceRefused
 from streamfn.log.catalog.datadir import DataDir
 from streamfn.mapping import bell
 from streamfn.state.store import Store
@@ -79,14 +78,8 @@ def versions(settings: Settings, which: str, most: int | None) -> None:
 
 def configuration_of(settings: Settings, operation: str, which: str) -> Configuration:
     """What a call or a run of a stored function starts; see `StoredFunctions.configuration` for what is refused."""
-    try:
-        with _required(settings, operation, which) as functions:
-            return functions.configuration(operation, which)
-    except ServiceRefused as error:
-        if error.code != "ResourceNotFoundException":
-            raise
-        more = f"and {which!r} is no handler, which is named as module.function or module:function"
-        raise ServiceRefused(operation, error.code, error.reason, more) from None
+    with _required(settings, operation, which) as functions:
+        return functions.configuration(operation, which)
 
 
 @contextmanager

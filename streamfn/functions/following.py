@@ -122,12 +122,15 @@ class Following:
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
-        self._watch: CodeWatch | None = None
         self._refused = False
-        self._opened = trio.Event()
         self._waiting: list[tuple[Followed, Changed]] = []
         self._followed: set[Followed] = set()
         self._nursery: trio.Nursery | None = None
+        self._watch: CodeWatch | None = None
+        try:
+            self._watch = CodeWatch()
+        except OSError as error:
+            self._error = error
 
     async def run(self) -> None:
         """Follow, until cancelled."""
@@ -137,13 +140,9 @@ class Following:
                 for followed, changed in self._waiting:
                     nursery.start_soon(self._follow, followed, changed)
                 self._waiting.clear()
-                await self._opened.wait()
-                assert self._watch is not None
-                while True:
+                while self._watch is not None:
                     await trio.lowlevel.wait_readable(self._watch.fileno())
-                    for key in self._watch.drain():
-                        assert isinstance(key, Followed)
-                        key.stirred.set()
+                    self._stir(self._watch)
         finally:
             self._nursery = None
 
@@ -154,8 +153,7 @@ class Following:
         await trio.to_thread.run_sync(files.look)
         try:
             if self._watch is None:
-                self._watch = CodeWatch()
-                self._opened.set()
+                raise self._error
             self._watch.watch(followed, files.directories)
         except OSError as error:
             self._refuse(followed, error)
@@ -188,6 +186,8 @@ class Following:
         with followed.scope:
             code = await trio.to_thread.run_sync(files.code)
             # What has stirred by now may be in that digest, and not in what Init read: it is a change.
+            if self._watch is not None:
+                self._stir(self._watch)
             stirred = followed.stirred.is_set()
             while True:
                 await followed.stirred.wait()
@@ -198,6 +198,11 @@ class Following:
                 if stirred or now.digest != code.digest:
                     stirred, code = False, now
                     await changed(now)
+
+    def _stir(self, watch: CodeWatch) -> None:
+        for key in watch.drain():
+            assert isinstance(key, Followed)
+            key.stirred.set()
 
     async def _rest(self, followed: Followed) -> None:
         """Wait until the code has been let alone."""

@@ -32,6 +32,8 @@ from streamfn.state.store import Store
 CREATE, GET, LIST = "CreateFunction", "GetFunctionConfiguration", "ListFunctions"
 UPDATE, DELETE, VERSIONS = "UpdateFunctionConfiguration", "DeleteFunction", "ListVersionsByFunction"
 
+NOT_FOUND = "ResourceNotFoundException"
+
 Answer = dict[str, Any]
 
 # What can be asked; in what is stored these are the same, with our `CodeDirectory` for Lambda's `Code`.
@@ -155,7 +157,13 @@ class StoredFunctions:
         Raises:
             RefusedError: there is none, or a version was named.
         """
-        function, _ = self._found(operation, which, None, latest=True)
+        try:
+            function, _ = self._found(operation, which, None, latest=True)
+        except ServiceRefused as error:
+            if error.code != NOT_FOUND:
+                raise
+            more = f"and {which!r} is no handler, which is named as module.function or module:function"
+            raise ServiceRefused(operation, error.code, error.reason, more) from None
         self._current(function)
         return stored.configuration_of(function.name, function.configuration)
 
@@ -250,7 +258,7 @@ def not_found(operation: str, name: str, version: str | None = None) -> ServiceR
     """There is no such function; Invoke names the version, as it was recorded."""
     qualifier = version or (stored.LATEST if operation == "Invoke" else None)
     arn = function_arn(REGION_DEFAULT, name) + (f":{qualifier}" if qualifier else "")
-    return ServiceRefused(operation, "ResourceNotFoundException", f"Function not found: {arn}")
+    return ServiceRefused(operation, NOT_FOUND, f"Function not found: {arn}")
 
 
 def _code_of(configuration: Mapping[str, Any]) -> Code:

@@ -340,7 +340,7 @@ async def test_an_option_that_is_unknown_or_out_of_range_is_refused_in_words(tmp
                 continue  # Python itself says so
             with nothing_left(), pytest.raises(streamfn.RefusedError, match=words):
                 await session.run("library.count", "s", **options)
-        for handler, words in [(5, "a handler is a name"), (None, "a handler is a name"), ("nothing", "Bad handler")]:
+        for handler, words in [(5, "a handler is a name"), (None, "a handler is a name"), ("nothing", "is no handler")]:
             with pytest.raises(streamfn.RefusedError, match=words):
                 await session.run(handler, "s")
         with pytest.raises(streamfn.RefusedError, match="unknown option 'batch_size': there is allow"):
