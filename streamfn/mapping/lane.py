@@ -66,6 +66,7 @@ class ShardLane:
         self._cursor = 0  # index in `_pieces` where the last batch began
         self._moving: Worker | None = None  # the worker that this lane is about to leave
         self._gather_by_ns: int | None = None  # until when what is due is kept back for the filters
+        self._waits = False  # its function knows that it has no worker for it
         self._try_again_ns: int | None = None  # something found no room, and no answer will come to tell of any
         self._last_request = ""  # the last invocation that failed, and whether by an error
         self._unhandled = True
@@ -130,14 +131,14 @@ class ShardLane:
 
     def take_back(self) -> None:
         """Have what no worker has started come back."""
-        self._owner.function.forget(self)
+        self._wait_no_more()
         if self.seat is not None:
             self.recalled()
             self.seat.revoke()
 
     def close(self) -> None:
         """Let everything go; the lane is drained, or the pool has stopped, or a killed worker is long in dying."""
-        self._owner.function.forget(self)
+        self._wait_no_more()
         if self.seat is not None:
             if self.seat.in_flight == 0:
                 self._stand()
@@ -155,6 +156,7 @@ class ShardLane:
     def hand_over(self) -> bool:
         """Hand over what is due and fits. False if a later round of the pool has to try that again."""
         if self.feed.stopping or self._owner.paused:
+            self._wait_no_more()
             return False
         if self.seat is not None and not self.seat.worker.ready:
             return False  # nothing more goes there; its end answers what is in flight
@@ -162,8 +164,10 @@ class ShardLane:
         if seat is not None and self._should_move(seat.worker):
             return False
         if seat is None and not self._due():
+            self._wait_no_more()
             return True
         worker = seat.worker if seat is not None else self._owner.choose_worker(self)
+        self._waits = worker is None
         if worker is None:
             self._owner.runtime.queue(self)
             return False
@@ -182,6 +186,12 @@ class ShardLane:
         if not self.busy:
             self._stand()
         return True
+
+    def _wait_no_more(self) -> None:
+        """The function is not to grow for this lane."""
+        if self._waits:
+            self._waits = False
+            self._owner.function.forget(self)
 
     def _should_move(self, worker: Worker) -> bool:
         """Whether another worker has at least two lanes less: then what is staged is taken back, and the lane moves on.

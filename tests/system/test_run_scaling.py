@@ -9,6 +9,7 @@ from engine_rig import FUNCTIONS, Log, some, until
 from trio.testing import trio_test
 
 import streamfn
+from streamfn.cli import app
 
 SAID = re.compile(r"^(\d+) (True|False) (\S+)$", re.MULTILINE)
 
@@ -119,3 +120,37 @@ async def test_a_mapping_scales_down_to_what_is_warm_when_its_stream_is_quiet(tm
             await until(lambda: mapping._inner.counts.records == 40)
             await until(lambda: len(function.workers) == 1)
             mapping.drain()
+
+
+@trio_test
+async def test_a_mapping_that_is_paused_keeps_no_worker_from_others(tmp_path):
+    """Its lanes have records, and wait; while nothing may be handed over they are not what workers are made for."""
+    async with streamfn.open(tmp_path / "d", log=Log()) as session:
+        await session.put_many("s", some(100))
+        async with session.function("engine.naps", workers=1, code_dir=FUNCTIONS) as function:
+            inner = function._inner
+            async with session.mapping(function, "s", batch_size=1) as mapping, trio.open_nursery() as nursery:
+                nursery.start_soon(mapping.run)
+                await until(lambda: mapping._inner.counts.records > 3)
+                inner.workers[0].retire("to see")
+                await until(lambda: inner._waiting)
+                mapping._inner.pause()
+                await until(lambda: not inner._waiting)
+                mapping._inner.resume()
+                await until(lambda: mapping._inner.counts.records == 100)
+                mapping.drain()
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (("--concurrency", "2"), "--concurrency goes without a HANDLER: one function has --workers"),
+        (("--workers", "1", "--provisioned-concurrency", "2"), "a provisioned concurrency of 2 needs as many workers"),
+        (("--start-method", "thread"), "Member must satisfy enum value set: [fork, spawn]"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_before_anything_is_made(tmp_path, capsys, options, text):
+    code = app.run(["run", "app.handler", "--stream", "s", "--data-dir", str(tmp_path / "d"), *options])
+    assert code == 2
+    assert text in capsys.readouterr().err
+    assert not (tmp_path / "d").exists()
