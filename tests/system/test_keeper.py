@@ -6,11 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from run_rig import until
-from test_sandbox import LACKING
+from sandbox_rig import NEEDS_SANDBOX
 
-pytestmark = pytest.mark.skipif(LACKING is not None, reason=f"no PID namespaces on this machine: {LACKING}")
+pytestmark = NEEDS_SANDBOX
 
 # In a process of its own, because it enters a user namespace.
 PREAMBLE = """

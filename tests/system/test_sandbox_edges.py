@@ -16,14 +16,14 @@ import pool_rig
 import pytest
 import trio
 from run_rig import FUNCTIONS, error_line, until
-from test_sandbox import LACKING, SECRET, Walled, at_init, denied
+from sandbox_rig import NEEDS_SANDBOX, SECRET, Walled, at_init, denied
 
 from streamfn.errors import RefusedError
 from streamfn.pool.confine import landlock
 from streamfn.pool.confine.isolation import Isolation
 from streamfn.pool.pool import open_pool
 
-pytestmark = pytest.mark.skipif(LACKING is not None, reason=f"no sandbox on this machine: {LACKING}")
+pytestmark = NEEDS_SANDBOX
 
 UNFORKABLE = """
 import threading, time
