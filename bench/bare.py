@@ -37,9 +37,10 @@ def _prepare(files, data_dir, number, processes, batch):
         while messages := reader.poll(1 << 30):
             for message in messages:
                 segment = message.segment
-                segments[segment.id] = _events.Segment(source, segment.address, segment.size)
+                if segment.id not in segments:
+                    segment.retain()  # the reader goes on to the next one
+                    segments[segment.id] = _events.Segment(source, segment.address, segment.size)
                 piece = Piece(message, message.first_offset, message.first_offset + message.rows, 0, None)
-                files.callback(id, message)  # it is mapped for as long as somebody knows it
                 for first in range(piece.first, piece.end, batch):
                     extents.append(bytes(ffi.buffer(piece.aim(first, min(batch, piece.end - first)))))
     return extents, segments
