@@ -40,7 +40,7 @@ class Mixed:
         self.shards = [shard.id for shard in place.opened().shards]
 
     def start(self, *arguments, workers=4, timeout_s=1, around=()):
-        """`streamfn run` of all of it; every batch is one record with one attempt. `around`: a command to run it in."""
+        """`streamfn run` of all of it; a batch is one record, with one attempt. `around` is a command to run it in."""
         walled = ()
         if self.level != PROCESS:  # where handlers cannot write to our file, they tell us through the network
             self.post = _Post(self.place.seen)

@@ -12,6 +12,7 @@ import ctypes
 import gc
 import json
 import locale
+import mmap
 import os
 import random
 import re
@@ -237,7 +238,7 @@ def reads_a_pipe_that_nobody_writes(context):
 @behaviour(apart=True)
 def prints_a_gibibyte(context):
     block = random.randbytes(1 << 20)
-    for _ in range(1024):
+    for _ in range(int(_environ.get("MEBIBYTES", "1024"))):
         os.write(1, block)
 
 
@@ -335,12 +336,13 @@ def breeds_until_its_timeout(context):
     """A fork bomb whose every process leaves its parent and its group at once."""
     until = time.monotonic() + 20  # were it not stopped
     while time.monotonic() < until:
-        with contextlib.suppress(OSError):
+        try:
             if os.fork() == 0:
-                with contextlib.suppress(OSError):
-                    os.setsid()
+                os.setsid()
                 if os.fork():
                     os._exit(0)
+        except OSError:  # there are as many as there may be; whoever tests this has other things to run, too
+            time.sleep(0.3)
 
 
 # ---- signals
@@ -590,6 +592,88 @@ def raises_from_a_deep_place(context):
 
     deeper()
 
+
+# ---- answers of a function that may report failures (none of them Lambda's forms)
+
+REPORTED = "BatchItemFailures"
+
+
+@behaviour(REPORTED, "the response is", apart=True)
+def reports_a_text(context):
+    return "failed"
+
+
+@behaviour(REPORTED, "the response is", apart=True)
+def reports_a_number(context):
+    return 1
+
+
+@behaviour(REPORTED, "batchItemFailures is", apart=True)
+def reports_an_object(context):
+    return {"batchItemFailures": {"itemIdentifier": "1"}}
+
+
+@behaviour(REPORTED, apart=True)
+def reports_nobody(context):
+    return {"batchItemFailures": [{"itemIdentifier": None}]}
+
+
+@behaviour(REPORTED, apart=True)
+def reports_a_stranger(context):
+    return {"batchItemFailures": [{"itemIdentifier": "49590338271490256608559692538361571095921575989136588898"}]}
+
+
+@behaviour(REPORTED, apart=True)
+def reports_under_another_name(context):
+    return {"batchItemFailures": [{"itemidentifier": "1"}, 7, None, []]}
+
+
+@behaviour(REPORTED, apart=True)
+def reports_what_is_no_json(context):
+    return b'{"batchItemFailures": [' + b"[" * 100_000
+
+
+@behaviour(apart=True)
+def reports_null(context):
+    return {"batchItemFailures": None}
+
+
+REPORTS = [
+    "reports_a_text", "reports_a_number", "reports_an_object", "reports_nobody", "reports_a_stranger",
+    "reports_under_another_name", "reports_what_is_no_json", "reports_null",
+]  # fmt: skip
+
+
+# ---- memory
+
+OUT_OF_MEMORY = "Runtime.OutOfMemory"
+
+
+@behaviour(OUT_OF_MEMORY, apart=True)
+def takes_memory(context):
+    kept = []
+    while True:
+        kept.append(bytearray(b"x" * (1 << 22)))
+
+
+@behaviour(OUT_OF_MEMORY, apart=True)
+def takes_shared_memory(context):
+    """What RLIMIT_DATA does not count."""
+    kept = []
+    while True:
+        kept.append(mmap.mmap(-1, 1 << 22))
+        kept[-1].write(b"x" * (1 << 22))
+
+
+@behaviour(OUT_OF_MEMORY, apart=True)
+def takes_memory_and_catches_what_is_raised(context):
+    kept = []
+    while True:
+        with contextlib.suppress(MemoryError):
+            kept.append(bytearray(b"x" * (1 << 22)))
+
+
+HOGS = ["takes_memory", "takes_shared_memory", "takes_memory_and_catches_what_is_raised"]
 
 # ---- memory that is shared with the runtime
 
