@@ -3,7 +3,7 @@
  *
  *      ring_threads ITEMS SEED
  *
- * The runtime submits runs, batches of many extents, of selected rows and retire entries on several lanes, revokes at times, and sleeps on
+ * The runtime submits runs, batches of many extents, of selected rows and retire entries on several lanes, revokes and withdraws at times, and sleeps on
  * the eventfd with changing low-water marks.  The worker's outcomes and payloads are functions of the invocation number,
  * so both sides know what has to arrive.  Checked: every entry is answered once and in order, by the worker that saw
  * that very entry; what follows a failure in its lane and epoch is skipped; nothing runs behind a batch revoked with it;
@@ -162,6 +162,7 @@ struct expected {
     uint32_t epoch;
     uint32_t records;
     uint64_t revocations; /* calls of sf_port_revoke before it */
+    bool withdrawn;       /* nobody is told of it any more */
 };
 
 struct runtime {
@@ -172,6 +173,7 @@ struct runtime {
     uint64_t invocation;
     uint64_t dice;
     uint64_t outcomes[7];
+    uint64_t withdrawn;
     uint32_t epoch[LANES];
     uint64_t failed_below[LANES];
     uint64_t revocations;
@@ -187,7 +189,7 @@ static uint64_t roll(struct runtime *runtime, uint64_t sides)
 static void expect(struct runtime *runtime, uint64_t invocation, uint32_t lane, uint32_t records)
 {
     uint32_t epoch = lane < LANES ? runtime->epoch[lane] : 0;
-    struct expected expected = {invocation, lane, epoch, records, runtime->revocations};
+    struct expected expected = {invocation, lane, epoch, records, runtime->revocations, false};
     runtime->queue[runtime->submitted++ % CAPACITY] = expected;
 }
 
@@ -238,6 +240,26 @@ static void submit_many_extents(struct runtime *runtime, uint32_t lane)
     }
 }
 
+/* Gives up what a lane has outstanding, if none of it has begun; its slot goes to another lane. */
+static void withdraw(struct runtime *runtime, uint32_t lane)
+{
+    uint32_t count = sf_port_withdraw(runtime->shared->port, lane), found = 0;
+    for (uint64_t at = runtime->answered; count > 0 && at < runtime->submitted; at++) {
+        struct expected *entry = &runtime->queue[at % CAPACITY];
+        found += entry->lane == lane && !entry->withdrawn;
+        entry->withdrawn = entry->withdrawn || entry->lane == lane;
+    }
+    CHECK(found == count);
+    runtime->withdrawn += count;
+    runtime->epoch[lane] += count > 0;
+}
+
+static void pass_withdrawn(struct runtime *runtime)
+{
+    while (runtime->answered < runtime->submitted && runtime->queue[runtime->answered % CAPACITY].withdrawn)
+        runtime->answered += 1;
+}
+
 static void submit(struct runtime *runtime)
 {
     uint64_t rounds = 1 + roll(runtime, 40);
@@ -255,6 +277,9 @@ static void submit(struct runtime *runtime)
     if (roll(runtime, 20) == 0) {
         runtime->revocations += 1;
         sf_port_revoke(runtime->shared->port, roll(runtime, 3) == 0 ? UINT32_MAX : (uint32_t)roll(runtime, LANES));
+    } else if (roll(runtime, 20) == 0) {
+        runtime->revocations += 1;
+        withdraw(runtime, (uint32_t)roll(runtime, LANES));
     }
 }
 
@@ -280,6 +305,7 @@ static void check_answer(struct runtime *runtime, const sf_reaped *reaped)
     uint64_t records = 0;
     CHECK(entries == 1 || (entries > 1 && reaped->outcome == SF_OK));
     for (uint32_t i = 0; i < entries; i++) {
+        pass_withdrawn(runtime);
         CHECK(runtime->answered < runtime->submitted);
         const struct expected *wanted = &runtime->queue[runtime->answered++ % CAPACITY];
         CHECK(i > 0 || reaped->first_invocation == wanted->invocation);
@@ -318,7 +344,10 @@ static void reap(struct runtime *runtime)
             sf_port_release(runtime->shared->port);
     } while (count == 16);
     sf_port_release(runtime->shared->port);
-    CHECK(sf_port_in_flight(runtime->shared->port) == runtime->submitted - runtime->answered);
+    uint64_t left = sf_port_in_flight(runtime->shared->port);
+    for (; runtime->submitted - runtime->answered > left; runtime->answered++)
+        CHECK(runtime->queue[runtime->answered % CAPACITY].withdrawn);
+    CHECK(left == runtime->submitted - runtime->answered);
 }
 
 static void sleep_for_answers(struct runtime *runtime)
@@ -352,10 +381,11 @@ static void run(struct shared *shared)
     }
     CHECK(sf_port_retire(shared->port, STOP));
     sf_port_publish(shared->port);
-    printf("ok %lu error %lu partly %lu skipped %lu revoked %lu retired %lu\n", (unsigned long)runtime.outcomes[SF_OK],
+    printf("ok %lu error %lu partly %lu skipped %lu revoked %lu retired %lu withdrawn %lu\n", (unsigned long)runtime.outcomes[SF_OK],
            (unsigned long)runtime.outcomes[SF_ERROR], (unsigned long)runtime.outcomes[SF_PARTLY],
            (unsigned long)runtime.outcomes[SF_SKIPPED],
-           (unsigned long)runtime.outcomes[SF_REVOKED], (unsigned long)runtime.outcomes[SF_RETIRED]);
+           (unsigned long)runtime.outcomes[SF_REVOKED], (unsigned long)runtime.outcomes[SF_RETIRED],
+           (unsigned long)runtime.withdrawn);
     shared->items = runtime.outcomes[SF_OK] + runtime.outcomes[SF_ERROR] + runtime.outcomes[SF_PARTLY];
 }
 

@@ -62,7 +62,7 @@ def test_a_million_entries_are_answered_once_and_in_order_without_a_race(
     done = run(build(tmp_path, THREAD), 1_000_000, 1)
     assert done.returncode == 0, done.stdout + done.stderr
     kinds = re.findall(r"(\w+) (\d+)", done.stdout)
-    assert [kind for kind, _ in kinds] == ["ok", "error", "partly", "skipped", "revoked", "retired"]
+    assert [kind for kind, _ in kinds] == ["ok", "error", "partly", "skipped", "revoked", "retired", "withdrawn"]
     assert all(int(count) > 0 for _, count in kinds), done.stdout
     total = sum(int(count) for _, count in kinds)
     record_property("figure", f"rings under ThreadSanitizer: {total:,} entries answered, no race")
