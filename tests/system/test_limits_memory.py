@@ -19,7 +19,7 @@ from streamfn.pool.confine.limits import Limits
 from streamfn.pool.lane import FailureKind
 from streamfn.pool.pool import open_pool
 
-LIMIT_MB = 128
+LIMIT_MB = 64
 
 
 def greedily(**more: Any) -> FunctionConfig:
@@ -41,7 +41,7 @@ def means(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
 
 @pytest.mark.parametrize(
     ("deed", "number"),
-    [(greedy.PRIVATE, 800), (greedy.SHARED, 800), (greedy.CHILD, 300)],
+    [(greedy.PRIVATE, 400), (greedy.SHARED, 400), (greedy.CHILD, 250)],
     ids=["private", "shared and anonymous", "in a forked process"],
 )
 @trio_test
@@ -52,7 +52,7 @@ async def test_who_takes_more_than_the_memory_size_is_ended_for_it(means: str, d
         lane, bystander = Lane(worker), Lane(other)
         before = runtime_memory()
         lane.order(deed, number)
-        bystander.order(greedy.SPIN_MS, 300)
+        bystander.order(greedy.SPIN_MS, 100)
         await lane.answered()
         [(kind, answer)] = lane.failures
         assert kind is FailureKind.OUT_OF_MEMORY
@@ -70,11 +70,11 @@ async def test_what_fits_the_memory_size_is_left_alone_and_measured(means: str) 
         function = await pool.start(greedily())
         [worker] = function.workers
         lane = Lane(worker)
-        assert (await lane.ask(greedy.PRIVATE, 60))[0] == "completed"
-        assert (await lane.ask(greedy.CHILDREN, 20))[0] == "completed", "what forked processes share counts once"
+        assert (await lane.ask(greedy.PRIVATE, 20))[0] == "completed"
+        assert (await lane.ask(greedy.CHILDREN, 10))[0] == "completed", "what forked processes share counts once"
         peak = worker.environment.peak_mb()
         assert peak is not None
-        assert 80 <= peak < LIMIT_MB
+        assert 30 <= peak < LIMIT_MB
 
 
 @trio_test
@@ -83,7 +83,7 @@ async def test_what_no_process_maps_is_held_by_the_group(means: str) -> None:
         pytest.skip("without a control group nobody sees files in memory that nobody has mapped")
     async with open_pool(fold=False) as pool:
         function = await pool.start(greedily())
-        _, kind, answer = await Lane(function.workers[0]).ask(greedy.MEMFD, 1000)
+        _, kind, answer = await Lane(function.workers[0]).ask(greedy.MEMFD, 400)
         assert kind is FailureKind.OUT_OF_MEMORY
         assert answer.detail == "signal: killed"
 
@@ -97,14 +97,14 @@ async def test_more_than_there_can_be_is_refused_at_once_without_groups(monkeypa
         _, kind, answer = await lane.ask(greedy.AT_ONCE, 4000)
         assert (kind, answer.payload) == (FailureKind.HANDLER, b"MemoryError")
         lane.seat.renew()
-        assert (await lane.ask(greedy.AT_ONCE, 60))[0] == "completed"
+        assert (await lane.ask(greedy.AT_ONCE, 20))[0] == "completed"
 
 
 @trio_test
 async def test_an_init_that_takes_more_is_out_of_memory(means: str) -> None:
     async with open_pool() as pool:
         with pytest.raises(HandlerImportError) as refused:
-            await pool.start(greedily(settings={"init_mb": 350}))
+            await pool.start(greedily(settings={"init_mb": 250}))
     assert refused.value.document == {
         "errorType": "Runtime.OutOfMemory",
         "errorMessage": "Runtime exited with error: signal: killed",
@@ -115,7 +115,7 @@ async def test_an_init_that_takes_more_is_out_of_memory(means: str) -> None:
 async def test_an_init_of_each_worker_is_watched_too(means: str) -> None:
     async with open_pool() as pool:
         with pytest.raises(HandlerImportError) as refused:
-            await pool.start(greedily(settings={"init_mb": 350}, start_method="spawn"))
+            await pool.start(greedily(settings={"init_mb": 250}, start_method="spawn"))
     assert refused.value.document["errorType"] == "Runtime.OutOfMemory"
 
 
@@ -124,10 +124,10 @@ async def test_without_a_memory_size_there_is_no_limit_and_still_a_measure() -> 
     async with open_pool(fold=False) as pool:
         function = await pool.start(greedily(limits=Limits()))
         [worker] = function.workers
-        assert (await Lane(worker).ask(greedy.PRIVATE, 200))[0] == "completed"
+        assert (await Lane(worker).ask(greedy.PRIVATE, 100))[0] == "completed"
         peak = worker.environment.peak_mb()
         assert peak is not None
-        assert peak >= 200
+        assert peak >= 100
 
 
 @trio_test

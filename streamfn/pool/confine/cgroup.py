@@ -255,6 +255,7 @@ class Groups:
                 _write(home.path / "cgroup.subtree_control", " ".join(f"-{each}" for each in sorted(home.controllers)))
                 _write(parent / "cgroup.subtree_control", " ".join(f"-{each}" for each in sorted(home.controllers)))
                 _write(parent / "cgroup.procs", str(os.getpid()))
+            _remove(home.path / "runtime")
 
 
 class Group:
