@@ -144,10 +144,11 @@ def folder_home() -> Path:
 
 
 def sweep_folders() -> None:
-    """Remove directories of `Folders` whose zygote is gone: its runtime was killed."""
+    """Remove directories of `Folders` of this user whose zygote is gone: its runtime was killed."""
     for home in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError), held_if_free(home):
-            shutil.rmtree(home, ignore_errors=True)
+            if home.stat().st_uid == os.geteuid():
+                shutil.rmtree(home, ignore_errors=True)
 
 
 def size_of(directory: Path) -> int:
