@@ -57,6 +57,7 @@ class Serving:
     remaining: int = 0
     error: StreamfnError | None = None
     stale: bool = False  # the store has a later revision than the one that runs, or another function
+    throttled: bool = False  # its function is not to run at all
     function: dict[str, Any] | None = None  # as it was stored when the mapping was opened; None: it is not stored
 
     def now(self) -> RunResult:
@@ -228,8 +229,10 @@ class Service:
         """Open a mapping that is to run; None if its function is not to, as a reserved concurrency of 0 says."""
         serving.function = await self._runtime.disk(self._function_of, stored)
         options, code_dir = await self._runtime.disk(self.options, stored)
-        if options.reserved_concurrency == 0:
-            self._runtime.say(f"{serving.name} waits: its function has a reserved concurrency of 0")
+        throttled, serving.throttled = serving.throttled, options.reserved_concurrency == 0
+        if serving.throttled:
+            if not throttled:
+                self._runtime.say(f"{serving.name} waits: its function has a reserved concurrency of 0")
             return None
         stream = await self._runtime.disk(self._runtime.data.stream, stored.stream_name)
         arn = str(stored.options.get("FunctionArn") or "")

@@ -44,6 +44,7 @@ GROUPS = {
     "filters": "Filters",
     "shards": "Positions, shards and resharding",
     "mappings": "Mappings: life cycle, shapes and refusals",
+    "functions": "Functions: configuration, versions and single calls",
     "promises": "Order, checkpoints and liveness",
 }
 

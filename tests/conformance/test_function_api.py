@@ -58,6 +58,12 @@ def refusal(operation, kind, reason):
     return f"An error occurred ({kind}) when calling the {operation} operation: {reason}"
 
 
+@pytest.mark.conformance(
+    "functions/defaults-and-keys",
+    source="documented",
+    rule="A stored function has Lambda's defaults (128 MB, 3 s, a /tmp of 512 MB) and answers with its keys.",
+    differs="the code is a directory, which is not copied",
+)
 def test_a_function_has_lambdas_defaults_and_answers_with_its_keys(api, code):
     made = api("create", "orders", "--handler", "app.handler")
     assert set(made) == KEYS | OURS
@@ -112,6 +118,12 @@ def test_a_request_may_come_as_json(api, code):
     assert api("update", "--cli-input-json", '{"FunctionName": "f", "Timeout": 9}')["Timeout"] == 9
 
 
+@pytest.mark.conformance(
+    "functions/versions",
+    source="recorded",
+    rule="A change of the configuration alone makes a version; without any change there is none.",
+    differs="a version is made by whoever notices a change, and its code is not kept",
+)
 def test_a_change_of_code_or_configuration_is_a_version_and_a_look_finds_it(api, code):
     made = api("create", "f", "--handler", "app.handler")
     assert [one["Version"] for one in api("versions", "f")["Versions"]] == ["$LATEST", "1"]
@@ -156,6 +168,11 @@ CREATE = "CreateFunction"
 INVALID, VALIDATION = "InvalidParameterValueException", "ValidationException"
 
 
+@pytest.mark.conformance(
+    "functions/refusals",
+    source="documented",
+    rule="Values out of the model's ranges, 4 KB of variables, reserved names and a sixth layer are refused.",
+)
 @pytest.mark.parametrize(
     ("options", "kind", "reason"),
     [

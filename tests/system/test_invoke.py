@@ -20,6 +20,11 @@ def answer(done, code=0):
     return json.loads(done.out)
 
 
+@pytest.mark.conformance(
+    "functions/any-json-is-an-event",
+    source="recorded",
+    rule="The payload of a call may be any JSON; without one the event is an empty object.",
+)
 @pytest.mark.parametrize("event", [{"a": [1, 2.5, "é", None]}, True])
 def test_an_event_may_be_any_json(place, event):
     path = place.root / "event.json"
@@ -54,6 +59,11 @@ def test_a_handler_is_told_what_lambda_tells_it_and_its_log_is_lambdas(place):
     assert report.startswith(f"REPORT RequestId: {request}\tDuration: ")
 
 
+@pytest.mark.conformance(
+    "functions/error-documents",
+    source="recorded",
+    rule="A call whose handler raises, times out, exits or answers too much has Lambda's error document.",
+)
 @pytest.mark.parametrize(
     ("handler", "kind", "message"),
     [
@@ -121,6 +131,11 @@ def test_what_is_refused_is_named_and_nothing_is_called(place, arguments, words,
     assert not place.data.exists()
 
 
+@pytest.mark.conformance(
+    "functions/6-mb-of-request",
+    source="documented",
+    rule="A request of a synchronous call is at most 6 MB.",
+)
 def test_an_event_over_6_mb_is_refused(place):
     path = place.root / "event.json"
     path.write_bytes(b'"' + b"x" * 6_291_455 + b'"')
