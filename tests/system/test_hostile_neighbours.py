@@ -50,7 +50,7 @@ async def healthy_beside(tmp_path, witness, deeds, *, healthy, **options):
                     async for outcome in outcomes:
                         faults.append(outcome.fault)
 
-            with trio.fail_after(120):
+            with trio.fail_after(60 + healthy):
                 async with trio.open_nursery() as nursery:
                     await nursery.start(watch)
                     nursery.start_soon(run, "good", good)
@@ -66,9 +66,9 @@ async def healthy_beside(tmp_path, witness, deeds, *, healthy, **options):
 @trio_test
 async def test_rings_that_a_handler_writes_over_are_its_own_functions_trouble(tmp_path, witness, soak):
     dice = random.Random()
-    deeds = RINGS + [dice.choice(RINGS) for _ in range(3000 if soak else 40)]
+    deeds = RINGS + [dice.choice(RINGS) for _ in range(2000 if soak else 40)]
     with nothing_left():
-        faults = await healthy_beside(tmp_path, witness, deeds, healthy=10_000 if soak else 500)
+        faults = await healthy_beside(tmp_path, witness, deeds, healthy=5_000 if soak else 500)
     known = {fault.error_type for fault in faults if fault is not None}
     assert known <= {"Runtime.ExitError", "Sandbox.Timedout"}, known
 
