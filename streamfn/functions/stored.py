@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import platform
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +15,7 @@ from streamfn.state.functions import Code, FunctionVersion, StoredFunction
 
 LATEST = "$LATEST"
 ROLE_ARN = f"arn:aws:iam::{limits.ACCOUNT}:role/lambda-role"
-RUNTIME = "python" + ".".join(platform.python_version_tuple()[:2])
+RUNTIME = f"python{sys.version_info.major}.{sys.version_info.minor}"
 
 # What a function has that nothing was said of: Lambda's own defaults.
 DEFAULTS: dict[str, Any] = {

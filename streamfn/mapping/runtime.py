@@ -22,7 +22,6 @@ from streamfn.core.filter import check as check_filters
 from streamfn.errors import BusyError, FailedError, HandlerImportError, RefusedError, StreamfnError
 from streamfn.functions.configuration import Configuration
 from streamfn.functions.following import Followed, Following
-from streamfn.functions.managing import GET, StoredFunctions
 from streamfn.functions.starting import REGION_DEFAULT, function_config, named
 from streamfn.log.catalog.datadir import DataDir
 from streamfn.log.catalog.stream import Shard, Stream
@@ -371,6 +370,8 @@ class Runtime:
         Raises:
             RefusedError: there is none, or it is not to run at all.
         """
+        from streamfn.functions.managing import GET, StoredFunctions  # most runs name a handler, and need none of it
+
         found = StoredFunctions(lambda: self.store, Path.cwd()).configuration(GET, name)
         check_not_throttled(found)
         return found

@@ -20,7 +20,7 @@ from typing import Any
 import trio
 
 from streamfn.errors import StreamfnError
-from streamfn.functions.managing import GET, StoredFunctions
+from streamfn.functions.configuration import Configuration
 from streamfn.functions.naming import is_stored_name
 from streamfn.mapping import bell, configuration, lifecycle
 from streamfn.mapping.functions import Functions
@@ -254,7 +254,7 @@ class Service:
         """
         ours, code_dir = {**self._ours, "handler": stored.handler}, stored.code_dir
         if is_stored_name(stored.handler):
-            configuration_now = self._functions().configuration(GET, stored.handler)
+            configuration_now = self._configuration(stored.handler)
             ours.update(of_function(configuration_now, self._ours["workers"]))
             ours["environment"] = {**configuration_now.environment, **self._ours["environment"]}
             code_dir = configuration_now.code_dir
@@ -266,8 +266,14 @@ class Service:
         found = self._runtime.store.functions.get(stored.handler) if is_stored_name(stored.handler) else None
         return None if found is None else found.configuration
 
-    def _functions(self) -> StoredFunctions:
-        return StoredFunctions(lambda: self._runtime.store, Path.cwd())
+    def _configuration(self, name: str) -> Configuration:
+        """What a stored function is now. Reads the disk."""
+        from streamfn.functions.managing import (  # most mappings name a handler, and need none of it
+            GET,
+            StoredFunctions,
+        )
+
+        return StoredFunctions(lambda: self._runtime.store, Path.cwd()).configuration(GET, name)
 
     def _look_up(self, uuid: str) -> tuple[StoredMapping, Managed] | None:
         stored, wanted = self._runtime.store.find(uuid), self._runtime.store.managed(uuid)
