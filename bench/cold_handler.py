@@ -35,10 +35,8 @@ def bare_forks(count):
     return times
 
 
-place = os.environ.get("BENCH_FORKS")
-if place:
+if os.environ.get("BENCH_FORKS"):
     gc.collect()
     gc.freeze()  # as the zygote does before it serves
-    with open(place, "w") as file:
-        json.dump(bare_forks(FORKS), file)
+    print(json.dumps(bare_forks(FORKS)))  # a sandbox has nowhere to write to
     gc.unfreeze()
