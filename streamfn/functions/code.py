@@ -2,8 +2,9 @@
 
 Code is what Python imports: sources and extension modules below the code directory. Everything else there is not: a
 handler may write beside its code, and would be a new version each time. Hidden directories, `__pycache__`,
-`node_modules` and virtual environments are left out. A directory with more in it than Lambda would take (somebody runs
-a handler from their home) is not looked through; then the code is the handler's own module, or package.
+`node_modules`, virtual environments and data directories are left out. A directory with more in it than Lambda would
+take (somebody runs a handler from their home) is not looked through; then the code is the handler's own module, or
+package.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ FILES_MAX = 10_000  # ours
 
 _SUFFIXES = (*SOURCE_SUFFIXES, *EXTENSION_SUFFIXES)
 _LEFT_OUT = {"__pycache__", "node_modules"}
-_ENVIRONMENT = "pyvenv.cfg"  # lies in a virtual environment
+# What lies in a virtual environment, and in a data directory of ours, which may lie among the code.
+_MARKS = ({"pyvenv.cfg"}, {"format", "streams"})
 # A file that was written so short a time ago may be written again within one tick of its time stamp.
 _SETTLED_NS = 2_000_000_000
 
@@ -121,30 +123,30 @@ class _Walk:
         pending = [directory]
         while pending:
             directory = pending.pop()
-            inner: list[Path] = []
-            found: list[Path] = []
             try:
-                with os.scandir(directory) as entries:
-                    for entry in entries:
-                        if entry.name == _ENVIRONMENT and self.directories:
-                            break
-                        if entry.is_dir(follow_symlinks=False):
-                            if not is_left_out(entry.name):
-                                inner.append(directory / entry.name)
-                        elif is_code(entry.name):
-                            found.append(directory / entry.name)
-                            with contextlib.suppress(OSError):  # a link that leads nowhere
-                                self._bytes += entry.stat().st_size
-                    else:
-                        self.directories.append(directory)
-                        pending += inner
-                        yield from found
-                        self._files += len(found)
+                with os.scandir(directory) as listing:
+                    entries = list(listing)
             except OSError:
                 continue
+            if self.directories and _is_something_else({entry.name for entry in entries}):
+                continue
+            self.directories.append(directory)
+            for entry in entries:
+                with contextlib.suppress(OSError):  # it is gone, or a link that leads nowhere
+                    if entry.is_dir(follow_symlinks=False):
+                        if not is_left_out(entry.name):
+                            pending.append(directory / entry.name)
+                    elif is_code(entry.name):
+                        self._bytes += entry.stat().st_size
+                        self._files += 1
+                        yield directory / entry.name
             many = len(self.directories) + len(pending) > DIRECTORIES_MAX or self._files > FILES_MAX
             if many or self._bytes > BYTES_MAX:
                 raise TooMuch
+
+
+def _is_something_else(names: set[str]) -> bool:
+    return any(mark <= names for mark in _MARKS)
 
 
 def is_code(name: str) -> bool:

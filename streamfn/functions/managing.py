@@ -193,6 +193,8 @@ class StoredFunctions:
     def _current(self, function: StoredFunction) -> Answer:
         """The answer of a function whose code is looked at now; a version is added if it has changed."""
         code = _code_of(function.configuration)
+        if not os.path.isdir(function.configuration["CodeDirectory"]):
+            return stored.answer(function, code)  # it is away, which is no version
         # Who may only read sees the code as it is; whoever runs it next gives the version its number.
         with contextlib.suppress(FailedError):
             function = self._open_store().functions.note(function.name, code) or function

@@ -139,6 +139,8 @@ def test_a_change_of_code_or_configuration_is_a_version_and_a_look_finds_it(api,
     assert api("show", "f:2") == second
     assert api("show", "f", "--qualifier", "$LATEST") == latest
     assert [one["Version"] for one in api("versions", "f", "--max-items", 2)["Versions"]] == ["$LATEST", "1"]
+    code.rename(code.with_name("away"))
+    assert len(api("versions", "f")["Versions"]) == 4
 
 
 def test_a_function_that_is_deleted_is_gone_and_its_name_is_free(api, code):

@@ -42,6 +42,7 @@ def test_the_digest_is_that_of_what_python_imports(root: Path) -> None:
     assert before.size == sum((root / name).stat().st_size for name in code)
     tree(root, "notes.md", "out.jsonl", ".hidden/a.py", "__pycache__/a.py", "node_modules/a.py", "venv/lib/a.py")
     (root / "venv" / "pyvenv.cfg").touch()
+    tree(root, "data/format", "data/streams/1/a.py")
     assert CodeFiles(str(root), HANDLER).code() == before
 
 
