@@ -124,6 +124,8 @@ class LogLines:
             text += f"[{dropped} more bytes]\n"
         if fault is not None:
             text += _how_it_ended(fault, request_id)
+        if fault is not None and fault.error_type == document.OUT_OF_MEMORY:
+            usage = usage._replace(memory_used_mb=usage.memory_size_mb)  # it had all of it, whoever could look or not
         report = report_line(request_id, duration_ns, usage)
         head = [] if begun else [f"START RequestId: {request_id} Version: $LATEST\n"]
         self._sink.write("".join([*head, text, f"END RequestId: {request_id}\n", report]))

@@ -133,6 +133,7 @@ class Environment:
 
     def initialised(self) -> None:
         """Init is done: from here on it has the share of the CPU that goes with its memory, as in Lambda."""
+        self.peak_mb()  # a process that ends early has been seen once
         if self._group is not None and self._limits.memory_mb is not None:
             self._group.throttle(self._limits.memory_mb / MB_PER_VCPU)
 
