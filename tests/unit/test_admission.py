@@ -88,6 +88,11 @@ def test_numbers_of_long_ago_are_asked_of_the_log(tmp_path: Path, monkeypatch: p
     assert admitted(world, [[1, 2], [3, 4], [2], [5], [1, 4]]) == ([1, 2, 3, 4, 5], [2, 1, 4], [])
 
 
+def test_what_came_in_behind_a_question_is_found_by_the_next_one(tmp_path: Path) -> None:
+    world = World(tmp_path, [0])
+    assert admitted(world, [[0, BIG, 0, BIG]]) == ([BIG], [0, 0, BIG], [])
+
+
 def test_what_retention_has_taken_counts_as_there(tmp_path: Path) -> None:
     world = World(tmp_path, [1, 2, 3])
     with upkeep.sealed(world.shard, SystemClock()):

@@ -98,12 +98,16 @@ class Membership:
 
         if not len(numbers):
             return None
-        if self._current is None or _order(numbers[0]) < _order(self._current[0]):
+        fresh = self._current is None or _order(numbers[0]) < _order(self._current[0])
+        if fresh:
             self._restart()
         place = bisect_left(range(len(numbers)), self._trimmed_below, key=lambda i: _order(numbers[i]))
         while place < len(numbers):
             while self._current is not None and _order(self._current[-1]) < _order(numbers[place]):
                 self._current = next(self._batches, None)
+                if self._current is None and not fresh:  # the shard may have grown since this passage began
+                    fresh = True
+                    self._restart()
             if self._current is None:
                 return place
             last = _order(self._current[-1])
