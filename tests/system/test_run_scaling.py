@@ -18,7 +18,7 @@ async def four_shards(path, log, **options):
     async with streamfn.open(path / "d", log=log) as session:
         await session.create_stream("s", shards=4)
         await session.put_many("s", some(200))
-        options = {"workers": 4, "batch_size": 10, "code_dir": FUNCTIONS, **options}
+        options = {"workers": 4, "batch_size": 10, "timeout": 60, "code_dir": FUNCTIONS, **options}
         async with session.mapping("scaled.slow", "s", **options) as mapping:
             warm = len(mapping._inner.function.workers)
             result = await mapping.run_until_caught_up()
