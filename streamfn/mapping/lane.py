@@ -95,7 +95,7 @@ class ShardLane:
 
     def wake_at(self) -> int | None:
         """When time alone changes anything; an answer or the next round of the pool pumps the lane anyway."""
-        if self.feed.stopping or self.queued or self.busy or self._owner.paused:
+        if self.feed.stopping or self.queued or self._waits or self.busy or self._owner.paused:
             return None
         if self._try_again_ns is not None:
             return self._try_again_ns
@@ -167,10 +167,11 @@ class ShardLane:
             self._wait_no_more()
             return True
         worker = seat.worker if seat is not None else self._owner.choose_worker(self)
-        self._waits = worker is None
         if worker is None:
-            self._owner.runtime.queue(self)
+            self._waits = True
+            self._owner.runtime.park(self, self._owner.function)
             return False
+        self._waits = False
         room = self._room(worker)
         if room <= 0:
             if self.machine.wake_at(self._owner.now_ns()) is None:
@@ -192,6 +193,7 @@ class ShardLane:
         if self._waits:
             self._waits = False
             self._owner.function.forget(self)
+            self._owner.runtime.unpark(self, self._owner.function)
 
     def _should_move(self, worker: Worker) -> bool:
         """Whether another worker has at least two lanes less: then what is staged is taken back, and the lane moves on.

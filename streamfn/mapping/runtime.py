@@ -72,6 +72,7 @@ class Runtime:
         self._watch: CommitWatch[tuple[str, str]] = CommitWatch()
         self._watched: dict[tuple[str, str], Callable[[], None]] = {}
         self._queue: deque[Pumped] = deque()
+        self._parked: dict[Function, dict[Pumped, None]] = {}
         self._round = trio.Event()
         self._open: list[EventSourceMapping] = []
         # As their mappings were told.
@@ -384,7 +385,19 @@ class Runtime:
             lane.queued = True
             self._queue.append(lane)
 
+    def park(self, lane: Pumped, function: Function) -> None:
+        """Pump the lane when the function has a worker for it: many may wait for one while others are at work."""
+        self._parked.setdefault(function, {})[lane] = None
+
+    def unpark(self, lane: Pumped, function: Function) -> None:
+        """Undo `park`; harmless without it."""
+        self._parked.get(function, {}).pop(lane, None)
+
     def _on_round(self) -> None:
+        if self._parked:
+            for function in [each for each in self._parked if each.has_worker]:
+                for lane in self._parked.pop(function):
+                    self.queue(lane)
         for _ in range(len(self._queue)):
             lane = self._queue.popleft()
             lane.queued = False
@@ -454,6 +467,7 @@ class Runtime:
 
     async def stop(self, function: Function) -> None:
         """Stop a function; shielded from cancellation, and takes less than a second."""
+        self._parked.pop(function, None)
         followed = self._followed.pop(function, None)
         if followed is not None:
             self.following.end(followed)

@@ -296,6 +296,11 @@ class Function:
             self._scaler.nudge()
         return chosen
 
+    @property
+    def has_worker(self) -> bool:
+        """Whether `choose` would find one."""
+        return any(not worker.is_held_up for worker in self.workers)
+
     def forget(self, client: object) -> None:
         """A lane does not wait for a worker any more."""
         self._waiting.discard(client)

@@ -10,6 +10,8 @@ from trio.testing import trio_test
 
 import streamfn
 from streamfn.cli import app
+from streamfn.mapping.lane import ShardLane
+from streamfn.mapping.runtime import Runtime
 
 SAID = re.compile(r"^(\d+) (True|False) (\S+)$", re.MULTILINE)
 
@@ -86,6 +88,35 @@ async def test_functions_share_a_concurrency_and_all_get_their_turn(tmp_path):
         assert [result.records for result in results.values()] == [60, 60, 60]
         assert most == 1
         assert session._runtime.pool.concurrency is None
+
+
+@trio_test
+async def test_lanes_that_wait_for_their_functions_turn_are_not_asked_at_every_round(tmp_path, monkeypatch):
+    in_vain, rounds = [], []
+    hand_over, on_round = ShardLane.hand_over, Runtime._on_round
+
+    def counted(self):
+        waited = self._waits
+        done = hand_over(self)
+        if waited and self._waits:
+            in_vain.append(self)
+        return done
+
+    def counted_rounds(self):
+        rounds.append(None)
+        on_round(self)
+
+    monkeypatch.setattr(ShardLane, "hand_over", counted)
+    monkeypatch.setattr(Runtime, "_on_round", counted_rounds)
+    async with streamfn.open(tmp_path / "d", log=Log()) as session:
+        for number, handler in enumerate(["engine.naps", "engine.noop"]):
+            await session.create_stream(f"s{number}")
+            await session.put_many(f"s{number}", some(100))
+            options = {"starting_position": "TRIM_HORIZON", "batch_size": 1, "code_dir": FUNCTIONS}
+            await session.managed.create(handler, f"s{number}", **options)
+        results = await session.managed.run(until_caught_up=True, concurrency=1)
+    assert [result.records for result in results.values()] == [100, 100]
+    assert len(in_vain) <= 3 < len(rounds) / 5
 
 
 AT_LEAST_ONE = "Value '0' at 'concurrency' failed to satisfy constraint: Member must have value greater than or equal"
