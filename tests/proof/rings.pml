@@ -11,6 +11,7 @@
  * Configurations, by what is defined:
  *      RINGS           two sides that never sleep: entries, answers, slots that are used again
  *      REVOKE          and the runtime takes back what is not begun, of one lane or of both; batches fail
+ *      REVOKE WITHDRAW and gives a lane's slot to another one at once, where nothing of it had begun
  *      DOORBELL        both sides sleep, the runtime with any low-water mark; entries are submitted while it sleeps
  *      WORKER_DEATH    and the worker is killed at any step (with REVOKE too, and AWAKE where nobody is to sleep)
  *      RUNTIME_DEATH   and the runtime is killed at any step
@@ -170,6 +171,7 @@ bit runtime_done, worker_done;
 
 bit begun[ITEMS + 1];                   /* the handler has been called */
 bit revoked[ITEMS + 1];
+bit withdrawn[ITEMS + 1];               /* revoked, and its lane has gone elsewhere */
 bit fails[ITEMS + 1];                   /* it is going to fail */
 byte epoch[ITEMS + 1];                  /* of its lane, when it was submitted */
 byte reaped;                            /* answers the runtime has seen */
@@ -303,7 +305,7 @@ inline invoke(item) {
         i_ = 1;
         do
         :: i_ < item ->
-            assert(!(LANE(i_) == LANE(item) && revoked[i_] && i_ > reaped));
+            assert(!(LANE(i_) == LANE(item) && revoked[i_] && !withdrawn[i_] && i_ > reaped));
             assert(!(LANE(i_) == LANE(item) && epoch[i_] == epoch[item] && begun[i_] && fails[i_]));
             i_ = i_ + 1
         :: else -> break
@@ -449,12 +451,58 @@ inline revoke(lane) {
     }
 }
 
+/* Gives up what a lane has outstanding, if nothing of it has begun: another lane has its slot at once, in an epoch of its own. */
+inline withdraw(lane) {
+    revoke(lane);
+    d_step {
+        i_ = reaped + 1;
+        at = 0;
+        do
+        :: i_ <= submitted ->
+            if
+            :: LANE(i_) == lane && !withdrawn[i_] ->
+                seen = 1;
+                at = (revoked[i_] -> at : 1)
+            :: else
+            fi;
+            i_ = i_ + 1
+        :: else -> break
+        od;
+#ifdef OMIT_WITHDRAW_WHOLE
+        at = 0;
+#endif
+        if
+        :: seen && at == 0 ->
+            i_ = reaped + 1;
+            do
+            :: i_ <= submitted ->
+                if
+                :: LANE(i_) == lane && !withdrawn[i_] ->
+                    withdrawn[i_] = 1;
+                    assert(!begun[i_])
+                :: else
+                fi;
+                i_ = i_ + 1
+            :: else -> break
+            od;
+            lane_epoch[lane] = lane_epoch[lane] + 1
+        :: else
+        fi;
+        at = 0;
+        seen = 0;
+        settle()
+    }
+}
+
 /* A lane of which nothing is in flight goes on, after a failure in a new epoch; what was of it is of no interest any more. */
 inline settle() {
     i_ = reaped + 1;
     do
     :: i_ <= submitted ->
-        flying[LANE(i_)] = 1;
+        if
+        :: !withdrawn[i_] -> flying[LANE(i_)] = 1
+        :: else
+        fi;
         i_ = i_ + 1
     :: else -> break
     od;
@@ -462,7 +510,7 @@ inline settle() {
     do
     :: i_ <= reaped ->
         if
-        :: !flying[LANE(i_)] -> fails[i_] = 0; begun[i_] = 0; revoked[i_] = 0
+        :: !flying[LANE(i_)] -> fails[i_] = 0; begun[i_] = 0; revoked[i_] = 0; withdrawn[i_] = 0
         :: else
         fi;
         i_ = i_ + 1
@@ -652,6 +700,10 @@ proctype runtime() provided (!runtime_dead) {
         :: revoke(0)
         :: revoke(1)
         :: revoke(2)
+#ifdef WITHDRAW
+        :: withdraw(0)
+        :: withdraw(1)
+#endif
         fi
 #endif
     od;

@@ -21,6 +21,7 @@ SOUND = {
     "rings": ["RINGS"],
     "rings, stores in any order": ["RINGS", "WEAK", "BUFFER=3"],
     "claim and revoke": ["REVOKE", "ITEMS=3"],
+    "lanes withdrawn": ["REVOKE", "WITHDRAW", "ITEMS=3", "BUFFER=1"],
     "doorbell": ["DOORBELL", "ITEMS=3"],
     "death of the worker, asleep": ["WORKER_DEATH", "ITEMS=2"],
     "death of the worker, with revocations": ["WORKER_DEATH", "REVOKE", "AWAKE", "ITEMS=3", "BUFFER=1"],
@@ -29,6 +30,7 @@ SOUND = {
 LARGE = {
     "claim and revoke": ["REVOKE", "ITEMS=4"],
     "claim and revoke, stores in any order": ["REVOKE", "ITEMS=3", "WEAK", "BUFFER=3"],
+    "lanes withdrawn": ["REVOKE", "WITHDRAW", "ITEMS=3"],
     "doorbell, four in flight": ["DOORBELL", "ITEMS=5", "CAPACITY=4"],
     "doorbell, stores in any order": ["DOORBELL", "ITEMS=4", "WEAK", "BUFFER=3"],
     "death of the worker, asleep": ["WORKER_DEATH", "ITEMS=4"],
@@ -47,6 +49,10 @@ OMISSIONS = {
     "OMIT_REVOKE_SWAP": (["REVOKE", "ITEMS=3"], "the revocation is a compare-and-swap (D)"),
     "OMIT_NEWEST_FIRST": (["REVOKE", "ITEMS=3"], "the newest is revoked first"),
     "OMIT_SKIP": (["REVOKE", "ITEMS=3"], "what is behind a failure is skipped"),
+    "OMIT_WITHDRAW_WHOLE": (
+        ["REVOKE", "WITHDRAW", "ITEMS=3", "BUFFER=1"],
+        "nothing is given up of which a part has begun",
+    ),
     "OMIT_FENCE_PUBLISH": (["DOORBELL", "ITEMS=3"], "a fence between sq_tail and worker_sleeps"),
     "OMIT_FENCE_WORKER_SLEEP": (["DOORBELL", "ITEMS=3"], "a fence between worker_sleeps and sq_tail"),
     "OMIT_RECHECK_WORKER": (["DOORBELL", "ITEMS=3"], "sq_tail is looked at again before the futex"),
