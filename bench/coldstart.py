@@ -12,8 +12,10 @@ Then many at once: until every one of them has answered a batch.
 import argparse
 import contextlib
 import json
+import os
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from statistics import quantiles
 
@@ -27,12 +29,12 @@ from streamfn.log.catalog.datadir import DataDir
 from streamfn.log.shard.reader import ShardReader
 from streamfn.mapping.pieces import Piece
 from streamfn.mapping.source import source_header
-from streamfn.pool.generation import Generation
 from streamfn.pool.pool import open_pool
 
 ROOT = str(Path(__file__).resolve().parent.parent)
 ROLE = "arn:aws:iam::000000000000:role/lambda-role"
 BATCH = 10
+QUIET_S = 0.02  # between two starts: what ended is gone
 
 
 class Batch:
@@ -45,6 +47,7 @@ class Batch:
             message.first_offset, BATCH
         )
         self.answered = {}
+        self.seats = []
         self.news = trio.Event()
 
     async def wait(self, count):
@@ -61,6 +64,7 @@ class Batch:
         worker.introduce(self.segment.id, self.segment.fd, self.header)
         client.seat.submit_run(self.extent, BATCH, 1, time.monotonic_ns())
         client.seat.publish()
+        self.seats.append(client.seat)
 
 
 class Client:
@@ -80,68 +84,59 @@ class Client:
     completed = returned = printed = recalled = _unexpected
 
 
-def configuration(isolation, workers, **environment):
+def configuration(isolation, workers):
     name = "cold"
-    handler = "bench.cold_handler.handler"
-    wanted = Configuration(name=name, handler=handler, code_dir=ROOT, isolation=isolation, environment=environment)
+    wanted = Configuration(name=name, handler="bench.cold_handler.handler", code_dir=ROOT, isolation=isolation)
     return function_config(wanted, workers=workers, request_base="00000000-0000-0000-0000", path=())
 
 
-@contextlib.contextmanager
-def asked_for():
-    """When each worker was asked for, before anything was made for it."""
-    asked, one_worker = [], Generation._one_worker
-
-    async def noted(self, *arguments, **options):
-        asked.append(time.monotonic_ns())
-        return await one_worker(self, *arguments, **options)
-
-    Generation._one_worker = noted
-    try:
-        yield asked
-    finally:
-        Generation._one_worker = one_worker
-
-
 async def one_at_a_time(batch, isolation, starts):
-    """(ns until ready, ns until answered) of each start, and what Init has printed."""
+    """(ns until ready, ns until answered) of each start; nothing else is going on, and no other worker is ending."""
     times = []
-    with asked_for() as asked:
-        async with open_pool() as pool:
-            function = await pool.start(configuration(isolation, 1, BENCH_FORKS="1"))
-            seen, ready = set(), {}
+    async with open_pool() as pool:
+        wanted = replace(configuration(isolation, 2), minimum=1)
+        function = await pool.start(wanted)
+        (warm,) = function.workers
+        ready = {}
 
-            def on_round():
-                for worker in function.workers:
-                    if worker.pid not in seen:
-                        seen.add(worker.pid)
-                        ready[worker.pid] = time.monotonic_ns()
-                        batch.give(worker)
+        def on_round():
+            for worker in function.workers:
+                if worker is not warm and worker.pid not in ready:
+                    ready[worker.pid] = time.monotonic_ns()
+                    batch.give(worker)
 
-            pool.on_round = on_round
-            on_round()
-            for number in range(starts + 1):
-                await batch.wait(number + 1)
-                (worker,) = function.workers
-                pid = worker.pid
-                if number:  # the first one is the zygote's own start
-                    times.append((ready[pid] - asked[number], batch.answered[pid] - asked[number]))
-                worker.retire("bench")
-        assert len(times) == starts
-    return times, function.init_log
+        pool.on_round = on_round
+        for number in range(starts):
+            asked_ns = time.monotonic_ns()
+            function.grow(1)
+            await batch.wait(number + 1)
+            (worker,) = (each for each in function.workers if each is not warm)
+            times.append((ready[worker.pid] - asked_ns, batch.answered[worker.pid] - asked_ns))
+            batch.seats.pop().leave()
+            worker.retire("bench")
+            while os.path.exists(f"/proc/{worker.pid}"):  # noqa: ASYNC110, ASYNC240  (a look, not a wait)
+                await trio.sleep(0.002)
+            await trio.sleep(QUIET_S)
+    return times
 
 
 async def at_once(batch, isolation, count):
     """Seconds until so many have each answered a batch, from when their zygote was ready."""
     batch.answered.clear()
-    with asked_for() as asked:
-        async with open_pool() as pool:
-            function = await pool.start(configuration(isolation, count))
-            assert len(function.workers) == count
+    async with open_pool() as pool:
+        function = await pool.start(replace(configuration(isolation, count + 1), minimum=1))
+        (warm,) = function.workers
+
+        def on_round():
             for worker in function.workers:
-                batch.give(worker)
-            await batch.wait(count)
-    return (max(batch.answered.values()) - asked[0]) / 1e9
+                if worker is not warm and worker.lanes == 0 and worker.pid not in batch.answered:
+                    batch.give(worker)
+
+        pool.on_round = on_round
+        asked_ns = time.monotonic_ns()
+        function.grow(count)
+        await batch.wait(count)
+    return (max(batch.answered.values()) - asked_ns) / 1e9
 
 
 def row(what, times_ns, bars=""):
@@ -162,14 +157,16 @@ def main():
         stream = DataDir.open(f"{directory}/data", create=False).stream("bench")
         reader = files.enter_context(contextlib.closing(ShardReader.open(stream.shards[0], 0)))
         batch = Batch(stream, reader.poll(1 << 30)[0])
-        times, init_log = trio.run(one_at_a_time, batch, options.isolation, options.starts)
-        bare = json.loads(init_log)
+        forks = os.environ["BENCH_FORKS"] = f"{directory}/forks"
+        times = trio.run(one_at_a_time, batch, options.isolation, options.starts)
+        bare = json.loads(Path(forks).read_text())
         print(f"{machine()}; isolation {options.isolation}, {options.starts} starts one after the other\n")
         print("| | p50 | p99 | worst | bars: p50, p99 |\n|---|---|---|---|---|")
         base = row("bare fork of the same process", bare)
         row("until ready", [ready for ready, _ in times])
         ours = row("until the first batch is answered", [answered for _, answered in times], "5 ms, 15 ms")
         print(f"| : bare fork | {ours / base:.1f} | | | |")
+        del os.environ["BENCH_FORKS"]
         if options.at_once:
             seconds = trio.run(at_once, batch, options.isolation, options.at_once)
             each = 1000 * seconds / options.at_once
