@@ -35,6 +35,7 @@ MS_BIND = 0x1000
 MS_REC = 0x4000
 MS_PRIVATE = 0x40000
 MNT_DETACH = 2
+_MADV_COLLAPSE = 25
 _FALLOC_KEEP_SIZE = 1
 _SIGINFO_BYTES = 128
 _FALLOC_PUNCH_HOLE = 2
@@ -44,6 +45,7 @@ _libc.prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
 _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
 _libc.mount.argtypes = [ctypes.c_char_p] * 3 + [ctypes.c_ulong, ctypes.c_char_p]
 _libc.umount2.argtypes = [ctypes.c_char_p, ctypes.c_int]
+_libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 _libc.syscall.restype = ctypes.c_long
 
 
@@ -117,6 +119,11 @@ def unmount(target: str, flags: int = MNT_DETACH) -> None:
 def punch_hole(fd: int, start: int, length: int) -> None:
     """Give a file's pages back to the system; its size stays, the range reads as zeros."""
     _check(_libc.fallocate(fd, _FALLOC_PUNCH_HOLE | _FALLOC_KEEP_SIZE, start, length))
+
+
+def collapse(address: int, length: int) -> bool:
+    """Put memory of our own into huge pages (Linux 6.1); False where it stays as it is."""
+    return bool(_libc.madvise(address, length, _MADV_COLLAPSE) == 0)
 
 
 def sealed_memfd(name: str, size: int) -> int:

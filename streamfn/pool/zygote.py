@@ -13,6 +13,7 @@ be half there in a worker.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import contextlib
 import gc
 import os
@@ -27,7 +28,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from streamfn.pool import birth, forkable, linux, protocol
+from streamfn.pool import birth, forkable, linux, pages, protocol
 from streamfn.pool.confine import cgroup, rlimits, storage
 from streamfn.pool.confine.isolation import Isolation
 from streamfn.pool.confine.limits import Limits
@@ -148,6 +149,7 @@ class Zygote:
         else:
             gc.collect()
             gc.freeze()
+            pages.gather()
             self._reply({"op": "ready", "begins": self._begins, "no_tmp": self._no_tmp})
             return True
         return False
@@ -274,7 +276,9 @@ class Zygote:
             signal.set_wakeup_fd(-1)
             for number, handler in self._restore.items():
                 signal.signal(number, handler if handler is not None else signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_SETMASK, [])
+            _signal.pthread_sigmask(
+                signal.SIG_SETMASK, []
+            )  # the other one makes an enum of every signal that was blocked
             protocol.close_all(self._own)
             self._control.detach()
             if self._tmp is not None:

@@ -1,0 +1,49 @@
+"""Memory that is gathered into huge pages stays what it was, and what is small is left alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import mmap, sys
+from streamfn.pool import linux, pages
+
+def huge():
+    with open("/proc/self/smaps_rollup") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("AnonHugePages:"))
+
+megabytes = int(sys.argv[1])
+memory = mmap.mmap(-1, megabytes << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+memory.madvise(mmap.MADV_NOHUGEPAGE if sys.argv[2] == "no" else mmap.MADV_NORMAL)
+for place in range(0, len(memory), 4096):
+    memory[place : place + 8] = place.to_bytes(8, "little")
+before = huge()
+pages.gather()
+kept = all(memory[place : place + 8] == place.to_bytes(8, "little") for place in range(0, len(memory), 4096))
+print(kept, huge() - before)
+"""
+
+
+def gathered(megabytes: int, *, may: bool = True) -> tuple[bool, int]:
+    command = [sys.executable, "-c", PROGRAM, str(megabytes), "yes" if may else "no"]
+    kept, grown = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    return kept == "True", int(grown)
+
+
+def test_what_is_in_memory_comes_to_lie_in_huge_pages_and_is_what_it_was() -> None:
+    kept, grown = gathered(64)
+    assert kept
+    if not grown:
+        pytest.skip("this kernel does not collapse pages when it is asked to")
+    assert grown % 2048 == 0
+
+
+def test_where_it_may_not_be_done_nothing_happens() -> None:
+    assert gathered(64, may=False) == (True, 0)
+
+
+def test_a_small_process_is_left_alone() -> None:
+    assert gathered(4) == (True, 0)
