@@ -84,17 +84,21 @@ class Client:
     completed = returned = printed = recalled = _unexpected
 
 
-def configuration(isolation, workers):
+def configuration(isolation, workers, **environment):
     name = "cold"
-    wanted = Configuration(name=name, handler="bench.cold_handler.handler", code_dir=ROOT, isolation=isolation)
+    handler = "bench.cold_handler.handler"
+    wanted = Configuration(name=name, handler=handler, code_dir=ROOT, isolation=isolation, environment=environment)
     return function_config(wanted, workers=workers, request_base="00000000-0000-0000-0000", path=())
 
 
 async def one_at_a_time(batch, isolation, starts):
-    """(ns until ready, ns until answered) of each start; nothing else is going on, and no other worker is ending."""
+    """(ns until ready, ns until answered) of each start, and what Init has printed.
+
+    Nothing else is going on meanwhile, and no other worker is ending.
+    """
     times = []
     async with open_pool() as pool:
-        wanted = replace(configuration(isolation, 2), minimum=1)
+        wanted = replace(configuration(isolation, 2, BENCH_FORKS="1"), minimum=1)
         function = await pool.start(wanted)
         (warm,) = function.workers
         ready = {}
@@ -117,7 +121,7 @@ async def one_at_a_time(batch, isolation, starts):
             while os.path.exists(f"/proc/{worker.pid}"):  # noqa: ASYNC110, ASYNC240  (a look, not a wait)
                 await trio.sleep(0.002)
             await trio.sleep(QUIET_S)
-    return times
+    return times, function.init_log
 
 
 async def at_once(batch, isolation, count):
@@ -157,16 +161,14 @@ def main():
         stream = DataDir.open(f"{directory}/data", create=False).stream("bench")
         reader = files.enter_context(contextlib.closing(ShardReader.open(stream.shards[0], 0)))
         batch = Batch(stream, reader.poll(1 << 30)[0])
-        forks = os.environ["BENCH_FORKS"] = f"{directory}/forks"
-        times = trio.run(one_at_a_time, batch, options.isolation, options.starts)
-        bare = json.loads(Path(forks).read_text())
+        times, init_log = trio.run(one_at_a_time, batch, options.isolation, options.starts)
+        bare = json.loads(init_log)
         print(f"{machine()}; isolation {options.isolation}, {options.starts} starts one after the other\n")
         print("| | p50 | p99 | worst | bars: p50, p99 |\n|---|---|---|---|---|")
         base = row("bare fork of the same process", bare)
         row("until ready", [ready for ready, _ in times])
         ours = row("until the first batch is answered", [answered for _, answered in times], "5 ms, 15 ms")
         print(f"| : bare fork | {ours / base:.1f} | | | |")
-        del os.environ["BENCH_FORKS"]
         if options.at_once:
             seconds = trio.run(at_once, batch, options.isolation, options.at_once)
             each = 1000 * seconds / options.at_once
