@@ -25,6 +25,8 @@ ADDRESS = [
     "-fno-omit-frame-pointer",
 ]
 
+MANY = 10_000_000  # entries for each seed of the long run
+
 
 def compiler() -> str:
     found = shutil.which(os.environ.get("CC", "cc"))
@@ -48,12 +50,12 @@ def build(folder: Path, flags: list[str], source_folder: Path = NATIVE / "src") 
     return program
 
 
-def run(program: Path, items: int, seed: int) -> subprocess.CompletedProcess[str]:
+def run(program: Path, items: int, seed: int, limit_s: float = 120) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "TSAN_OPTIONS": "halt_on_error=1", "ASAN_OPTIONS": "detect_leaks=1"}
     # Without a fixed address layout ThreadSanitizer may find its shadow memory taken.
     fixed = ["setarch", platform.machine(), "-R"] if shutil.which("setarch") else []
     command = [*fixed, str(program), str(items), str(seed)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=limit_s, check=False)
 
 
 def test_a_million_entries_are_answered_once_and_in_order_without_a_race(
@@ -65,6 +67,18 @@ def test_a_million_entries_are_answered_once_and_in_order_without_a_race(
     assert [kind for kind, _ in kinds] == ["ok", "error", "partly", "skipped", "revoked", "retired", "withdrawn"]
     assert all(int(count) > 0 for _, count in kinds), done.stdout
     total = sum(int(count) for _, count in kinds)
+    record_property("figure", f"rings under ThreadSanitizer: {total:,} entries answered, no race")
+
+
+@pytest.mark.soak
+def test_a_hundred_million_entries_are_answered_without_a_race(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    program, total = build(tmp_path, THREAD), 0
+    for seed in range(11, 21):
+        done = run(program, MANY, seed, limit_s=1800)
+        assert done.returncode == 0, f"seed {seed}: {done.stdout}{done.stderr}"
+        total += sum(int(count) for _, count in re.findall(r"(\w+) (\d+)", done.stdout))
     record_property("figure", f"rings under ThreadSanitizer: {total:,} entries answered, no race")
 
 
