@@ -199,13 +199,14 @@ def _function(
 ) -> tuple[dict[str, Any], Path | None]:
     """What is run, as fields of `RunOptions`, and where its code is if that is not the current directory."""
     if not is_stored_name(handler):
-        return {"handler": handler, "workers": default_workers(), "environment": environment}, None
+        wanted = default_workers() if workers is None else workers
+        return {"handler": handler, "workers": wanted, "environment": environment}, None
     from streamfn.cli.functions import configuration_of
     from streamfn.functions.managing import GET
 
     stored = configuration_of(settings, GET, handler)
     check_not_throttled(stored)
-    fields = of_function(stored, default_workers())
+    fields = of_function(stored, default_workers(), workers)
     return {**fields, "environment": {**stored.environment, **environment}}, Path(stored.code_dir)
 
 

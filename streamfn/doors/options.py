@@ -200,9 +200,7 @@ def _checked(
     processors = len(os.sched_getaffinity(0))
     base: dict[str, Any] = {"handler": handler, "workers": processors}
     if stored is not None:
-        base = of_function(stored, processors)
-        if "workers" in given:
-            base["provisioned_concurrency"] = stored.provisioned_concurrency
+        base = of_function(stored, processors, given.get("workers"))
         if "environment" in given:
             given = {**given, "environment": {**stored.environment, **given["environment"]}}
     wanted = {**base, **given}

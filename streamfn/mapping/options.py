@@ -149,12 +149,14 @@ class RunOptions:
         return round(seconds * 1000)
 
 
-def of_function(configuration: Configuration, workers: int) -> dict[str, Any]:
+def of_function(configuration: Configuration, processors: int, workers: int | None = None) -> dict[str, Any]:
     """What a run of a stored function is told of it, as fields of `RunOptions`.
 
-    `workers` is how many there would be of another one. Reserved concurrency is how many there may be.
+    `workers` is how many there may be, if that is said. If not, it is what is reserved, else one for each processor, or
+    more where more are provisioned. Of what is provisioned as much is kept as there may be.
     """
-    most = configuration.reserved_concurrency or max(workers, configuration.provisioned_concurrency or 1)
+    provisioned = configuration.provisioned_concurrency
+    most = workers or configuration.reserved_concurrency or max(processors, provisioned or 1)
     return {
         "handler": configuration.handler,
         "function": configuration.name,
@@ -167,7 +169,7 @@ def of_function(configuration: Configuration, workers: int) -> dict[str, Any]:
         "environment": configuration.environment,
         "start_method": configuration.start_method,
         "workers": most,
-        "provisioned_concurrency": configuration.provisioned_concurrency,
+        "provisioned_concurrency": None if provisioned is None else min(most, provisioned),
         "reserved_concurrency": configuration.reserved_concurrency,
     }
 

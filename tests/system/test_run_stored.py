@@ -152,7 +152,8 @@ async def test_the_library_stores_lists_calls_and_runs_functions(place, monkeypa
         assert [state.name for state in await session.mappings()] == ["orders@s"]
         await session.put("s", b"y")
         assert (await session.run_until_caught_up("orders", "s")).records == 1
-        await functions.update("orders", timeout=7, reserved_concurrency=1)
+        await functions.update("orders", timeout=7, reserved_concurrency=3, provisioned_concurrency=2)
+        assert (await session.invoke("orders")).result == [1, "a"]
         assert [one["Timeout"] for one in await functions.versions("orders")] == [7, 3, 7]
         for call, words in (
             (functions.create("orders", "app.handler", code_dir=place.root / "code"), "Function already exist: orders"),

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from streamfn.errors import RefusedError
-from streamfn.mapping.options import RunOptions, validate
+from streamfn.functions.configuration import Configuration
+from streamfn.mapping.options import RunOptions, of_function, validate
 
 NOW_MS = 1_750_000_000_000
 
@@ -244,3 +245,32 @@ def test_what_a_function_cannot_be_is_refused_by_name(changes: dict[str, Any], t
 
 def test_an_environment_of_4096_bytes_as_json_is_allowed() -> None:
     check(environment={"A": "x" * (4096 - len('{"A":""}'))})
+
+
+@pytest.mark.parametrize(
+    ("reserved", "provisioned", "said", "workers", "warm"),
+    [
+        (None, None, None, 2, None),
+        (None, None, 5, 5, None),
+        (None, 1, None, 2, 1),
+        (None, 4, None, 4, 4),
+        (8, None, None, 8, None),
+        (8, 3, None, 8, 3),
+        (1, None, None, 1, None),
+        (8, 3, 1, 1, 1),
+        (8, 3, 5, 5, 3),
+    ],
+)
+def test_a_stored_function_has_as_many_workers_as_are_reserved_or_said(
+    reserved: int | None, provisioned: int | None, said: int | None, workers: int, warm: int | None
+) -> None:
+    stored = Configuration(
+        name="f",
+        handler="app.handler",
+        code_dir="/",
+        reserved_concurrency=reserved,
+        provisioned_concurrency=provisioned,
+    )
+    options = RunOptions(stream="s", **of_function(stored, 2, said))
+    assert (options.workers, options.provisioned_concurrency) == (workers, warm)
+    validate(options, now_ms=NOW_MS)
