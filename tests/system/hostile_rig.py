@@ -84,9 +84,8 @@ class Mixed:
         """What went wrong, as texts."""
         wrong = [f"the checker: {violation}" for violation in self.history.violations(RULES)]
         expected = sum(BEHAVIOURS[name].error is not None for name in self.names)
-        if self.run.code != (3 if expected else 0):
-            wrong.append(f"the run ended with {self.run.code}: {self.err[-2000:]}")
-            return wrong
+        if self.run.code not in (0, 3):
+            return [*wrong, f"the run ended with {self.run.code}: {self.err[-2000:]}"]
         given_up = {(shard, int(offset)): fault for shard, offset, fault in DISCARD.findall(self.err)}
         for shard, name in enumerate(self.names):
             known = BEHAVIOURS[name]

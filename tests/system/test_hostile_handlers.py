@@ -27,7 +27,7 @@ LEVELS = [
 @pytest.mark.parametrize("level", LEVELS)
 def test_whatever_a_handler_does_costs_its_own_invocation_alone(place, level):
     mixed = Mixed(place, held_at(level), level=level)
-    mixed.start(timeout_s=2)
+    mixed.start(timeout_s=3)
     mixed.wait()
     mixed.judge()
     until(lambda: not mixed.leftovers(), "everything of the run to end", 1.0)

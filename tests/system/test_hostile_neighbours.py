@@ -30,29 +30,24 @@ def mapping_of(session, stream, **options):
     return session.mapping("hostile.handler", stream, name=stream, **{**wanted, **options})
 
 
-async def healthy_beside(tmp_path, witness, deeds, *, healthy, **options):
-    """Run the deeds in one function and the healthy records in another; what the hostile one's invocations came to."""
-    faults = []
+async def healthy_beside(tmp_path, witness, deeds, *, healthy):
+    """Run the deeds in one function, and the healthy records in another.
+
+    What comes of the deeds is not asked: their function's own batches may have been written over.
+    """
     async with streamfn.open(tmp_path / "d", log=io.StringIO()) as session:
         await session.create_stream("good", shards=2)
         records = [streamfn.NewRecord(b"%d" % n, f"key-{n}") for n in range(healthy)]
         await session.put_many("good", records)
         await session.put_many("bad", [streamfn.NewRecord(f"deed:{deed}".encode(), "k") for deed in deeds])
-        async with mapping_of(session, "good") as good, mapping_of(session, "bad", **options) as bad:
+        async with mapping_of(session, "good") as good, mapping_of(session, "bad") as bad:
             results = {}
 
             async def run(name, mapping):
                 results[name] = await mapping.run_until_caught_up()
 
-            async def watch(*, task_status):
-                async with bad.outcomes() as outcomes:
-                    task_status.started()
-                    async for outcome in outcomes:
-                        faults.append(outcome.fault)
-
             with trio.fail_after(60 + healthy):
                 async with trio.open_nursery() as nursery:
-                    await nursery.start(watch)
                     nursery.start_soon(run, "good", good)
                     nursery.start_soon(run, "bad", bad)
         assert (results["good"].records, results["good"].errors, results["good"].discarded) == (healthy, 0, 0)
@@ -60,7 +55,6 @@ async def healthy_beside(tmp_path, witness, deeds, *, healthy, **options):
     told = [hostile.json.loads(line) for line in (witness / "seen").read_text().splitlines()]
     seen = [each["numbers"] for each in told if "seen" in each and each["deed"].isdigit()]
     assert len(seen) == healthy, "each once, by the handlers' own word"
-    return faults
 
 
 @trio_test
@@ -68,9 +62,7 @@ async def test_rings_that_a_handler_writes_over_are_its_own_functions_trouble(tm
     dice = random.Random()
     deeds = RINGS + [dice.choice(RINGS) for _ in range(2000 if soak else 40)]
     with nothing_left():
-        faults = await healthy_beside(tmp_path, witness, deeds, healthy=5_000 if soak else 500)
-    known = {fault.error_type for fault in faults if fault is not None}
-    assert known <= {"Runtime.ExitError", "Sandbox.Timedout"}, known
+        await healthy_beside(tmp_path, witness, deeds, healthy=5_000 if soak else 500)
 
 
 @trio_test
