@@ -1,15 +1,19 @@
 """Stored functions in the place of handlers: in runs, mappings, the library; and code that changes under a run."""
 
+import io
 import json
 import re
+from contextlib import redirect_stderr, redirect_stdout
+from typing import NamedTuple
 
 import pytest
 from run_rig import Place, error_line, until
 from trio.testing import trio_test
 
 import streamfn
+from streamfn.cli import app
 
-CODE = '''
+CODE = """
 import os, sys
 VERSION = {version}
 
@@ -23,7 +27,7 @@ def handler(event, context):
 def other(event, context):
     with open(os.environ["SEEN"], "a") as seen:
         seen.write("other\\n")
-'''
+"""
 
 
 @pytest.fixture
@@ -40,11 +44,27 @@ def write(place, version, more=""):
 
 
 def stored(place, *options):
-    done = place.run(
-        "function", "create", "orders", "--handler", "app.handler", "--code-dir", place.root / "code",
+    done = here(
+        place, "function", "create", "orders", "--handler", "app.handler", "--code-dir", place.root / "code",
         "--env", "STAGE=stored", "--memory-size", 1769, *options,
     )  # fmt: skip
     assert done.code == 0, done.err
+
+
+class Done(NamedTuple):
+    """What a command came to."""
+
+    code: int
+    out: str
+    err: str
+
+
+def here(place, *arguments):
+    """A command that starts nothing, in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        code = app.run([*map(str, arguments), "--data-dir", str(place.data)])
+    return Done(code, out.getvalue(), err.getvalue())
 
 
 def seen(place):
@@ -60,7 +80,7 @@ def test_a_run_takes_a_stored_function_with_its_configuration_and_what_is_said_w
     done = place.caught_up("orders", "--env", "STAGE=said", "--memory-size", 2000, "--workers", 1, cwd=place.root)
     assert (done.code, done.summary["resumed"]) == (0, True), done.err
     assert seen(place) == ["1 stored 1769 orders", "1 said 2000 orders"]
-    assert place.run("function", "update", "orders", "--reserved-concurrency", 0).code == 0
+    assert here(place, "function", "update", "orders", "--reserved-concurrency", 0).code == 0
     done = place.caught_up("orders")
     assert done.code == 2
     assert "the function 'orders' has a reserved concurrency of 0" in error_line(done)
@@ -89,7 +109,7 @@ def test_changed_code_is_taken_over_at_a_batch_edge_and_broken_code_leaves_the_o
         run.signal()
         assert run.wait() == 0
     assert [line.split()[0] for line in seen(place)] == ["1", "2", "2", "4"]
-    versions = json.loads(place.run("function", "versions", "orders").out)["Versions"]
+    versions = json.loads(here(place, "function", "versions", "orders").out)["Versions"]
     assert [one["Version"] for one in versions] == ["$LATEST", "1", "2", "3", "4"]
     assert len({one["CodeSha256"] for one in versions}) == 4
 
@@ -97,26 +117,26 @@ def test_changed_code_is_taken_over_at_a_batch_edge_and_broken_code_leaves_the_o
 def test_a_mapping_of_a_stored_function_goes_over_to_what_that_becomes(place):
     stored(place)
     create = ("mapping", "create", "--event-source-arn", "s", "--starting-position", "TRIM_HORIZON", "--function-name")
-    made = json.loads(place.run(*create, "orders").out)
+    made = json.loads(here(place, *create, "orders").out)
     assert made["FunctionArn"] == "arn:aws:lambda:us-east-1:000000000000:function:orders"
-    again = place.run(*create, "arn:aws:lambda:us-east-1:000000000000:function:orders:$LATEST")
+    again = here(place, *create, "arn:aws:lambda:us-east-1:000000000000:function:orders:$LATEST")
     assert (again.code, "ResourceConflictException" in error_line(again)) == (2, True)
-    missing = place.run(*create, "nope")
+    missing = here(place, *create, "nope")
     assert (missing.code, "Function does not exist" in error_line(missing)) == (2, True)
-    assert "is not kept" in error_line(place.run(*create, "orders:1"))
+    assert "is not kept" in error_line(here(place, *create, "orders:1"))
     place.put(["a"])
     run = place.start("run", "--workers", 1)
     try:
         until(lambda: len(seen(place)) == 1, "the first record")
-        assert place.run("function", "update", "orders", "--env", "STAGE=later").code == 0
+        assert here(place, "function", "update", "orders", "--env", "STAGE=later").code == 0
         place.put(["b"])
         until(lambda: len(seen(place)) == 2, "the second record")
         write(place, 2)
         run.says("orders: the code has changed, and fresh workers have taken over")
-        assert place.run("function", "update", "orders", "--handler", "app.other").code == 0
+        assert here(place, "function", "update", "orders", "--handler", "app.other").code == 0
         place.put(["c"])
         until(lambda: len(seen(place)) == 3, "the third record")
-        assert place.run("function", "delete", "orders").code == 0
+        assert here(place, "function", "delete", "orders").code == 0
         run.says("stops: .*Function not found")
         run.signal()
         assert run.wait() == 2
@@ -126,7 +146,7 @@ def test_a_mapping_of_a_stored_function_goes_over_to_what_that_becomes(place):
     assert first == "1 stored 1769 orders"
     assert second in ("1 stored 1769 orders", "1 later 1769 orders")
     assert third == "other"
-    assert json.loads(place.run("mapping", "show", made["UUID"]).out)["State"] == "Enabled"
+    assert json.loads(here(place, "mapping", "show", made["UUID"]).out)["State"] == "Enabled"
 
 
 @trio_test
