@@ -274,11 +274,10 @@ class Zygote:
             if self._nursery is None:  # else it goes with the namespace it is in
                 linux.die_with_parent(self._pid)
             signal.set_wakeup_fd(-1)
+            # `signal` itself makes enums, also of each signal that was blocked: page after page, in a fresh child.
             for number, handler in self._restore.items():
-                signal.signal(number, handler if handler is not None else signal.SIG_DFL)
-            _signal.pthread_sigmask(
-                signal.SIG_SETMASK, []
-            )  # the other one makes an enum of every signal that was blocked
+                _signal.signal(int(number), handler if callable(handler) else int(handler or signal.SIG_DFL))
+            _signal.pthread_sigmask(signal.SIG_SETMASK, [])
             protocol.close_all(self._own)
             self._control.detach()
             if self._tmp is not None:
