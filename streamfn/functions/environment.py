@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-import uuid
 from collections.abc import Mapping
 
 from streamfn import limits
@@ -17,7 +16,7 @@ PROVISIONED, ON_DEMAND = "provisioned-concurrency", "on-demand"
 
 def log_stream_name() -> str:
     """A new log stream's name, in Lambda's form: the day, the version, 32 hexadecimal digits."""
-    return time.strftime("%Y/%m/%d/[$LATEST]", time.gmtime()) + uuid.uuid4().hex
+    return time.strftime("%Y/%m/%d/[$LATEST]", time.gmtime()) + os.urandom(16).hex()
 
 
 def machine_memory_mb() -> int:

@@ -127,11 +127,10 @@ def collapse(address: int, length: int) -> bool:
 
 
 def sealed_memfd(name: str, size: int) -> int:
-    """Make a zeroed memfd of `size` bytes that is there (no SIGBUS later) and can never change its size."""
+    """Make a zeroed memfd of `size` bytes that can never change its size; its memory comes with `fallocate`."""
     fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         os.ftruncate(fd, size)
-        os.posix_fallocate(fd, 0, size)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
     except OSError:
         os.close(fd)
