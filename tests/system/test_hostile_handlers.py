@@ -27,7 +27,7 @@ LEVELS = [
 @pytest.mark.parametrize("level", LEVELS)
 def test_whatever_a_handler_does_costs_its_own_invocation_alone(place, level):
     mixed = Mixed(place, held_at(level), level=level)
-    mixed.start(timeout_s=3)
+    mixed.start(workers=8, timeout_s=3)
     mixed.wait()
     mixed.judge()
     until(lambda: not mixed.leftovers(), "everything of the run to end", 1.0)
@@ -79,10 +79,13 @@ def test_a_memory_hog_is_ended_alone(place, level):
     reason="without a control group nothing holds a fork bomb of root's",
 )
 @pytest.mark.parametrize("level", LEVELS)
-def test_a_fork_bomb_ends_with_its_invocation(place, level):
-    """It takes what processor time it gets, so the neighbours have a timeout that allows for that."""
+def test_a_fork_bomb_ends_with_its_invocation(place, level, soak):
+    """It takes what processor time it gets, so the neighbours have a timeout that allows for that.
+
+    How many there may be is for `test_limits_processes`; here it stops by itself, for the sake of other tests.
+    """
     mixed = Mixed(place, ["breeds_until_its_timeout"], level=level)
-    mixed.start(timeout_s=3)
+    mixed.start(*(() if soak else ("--env", "BREED=200")), timeout_s=2)
     mixed.wait()
     mixed.judge()
     until(lambda: not mixed.leftovers(), "everything of the run to end", 1.0)
