@@ -321,17 +321,18 @@ def _invoker(
     def invoke(work: Any) -> bool:
         fault: Fault | None
         invocation = request_id(base, work.invocation)
-        identify.current = invocation
         extents, count = work.extents, work.extent_count
         try:
             event = build(extents, count, segments)
         except KeyError as missing:
             try:
                 event = _event_after_receiving(missing.args[0], extents, count, segments, build)
-            except Unreachable as lost:  # what earlier handlers have done to this process is not this batch's fault
+            except Unreachable as lost:
                 seat.log(f"streamfn: this worker gets no segments any more, and ends: {lost}\n")
-                give_back(desk)
-                return False
+                if identify.current:  # what earlier handlers have done to this process is not this batch's fault
+                    give_back(desk)
+                return False  # else it is Init's, which every other worker has from it, too: the batch has failed
+        identify.current = invocation
         try:
             result = handler(event, context_type(invocation, work.started_ns + timeout_ns))
             answer = marshal(result)

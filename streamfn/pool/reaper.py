@@ -150,11 +150,11 @@ class Reaper:
                 batches = entry.batches
                 seat: Any = seats[entry.lane]
                 worker.answered(seat, batches)
+                worker.fruitful = True
                 seat.client.succeeded(batches, entry.finished_ns)
             else:
-                self._answer_one(worker, entry, is_first=not (worker.fruitful or i))
+                self._answer_one(worker, entry)
         _release(port)
-        worker.fruitful = True
         worker.rings = 0
         now_ns = time.monotonic_ns()
         apart_ns, usual_ns = now_ns - worker.progress_ns, worker.usual_ns
@@ -165,7 +165,7 @@ class Reaper:
         self._news = True
         return True
 
-    def _answer_one(self, worker: Worker, entry: Any, *, is_first: bool) -> None:
+    def _answer_one(self, worker: Worker, entry: Any) -> None:
         outcome = entry.outcome
         if outcome == lib.SF_RETIRED:
             worker.chores -= 1
@@ -178,6 +178,7 @@ class Reaper:
         seat: Any = worker.seats[entry.lane]
         worker.answered(seat, 1)
         if outcome in (lib.SF_OK, lib.SF_ERROR, lib.SF_PARTLY):
+            is_first, worker.fruitful = not worker.fruitful, True
             output = worker.take_log(entry.log_end) if entry.printed else NO_OUTPUT
             if outcome == lib.SF_ERROR:
                 seat.client.failed(_answer(worker, entry, output, is_first), FailureKind.HANDLER)

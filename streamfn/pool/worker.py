@@ -406,7 +406,7 @@ class Worker:
             assert seat is not None
             self.answered(seat, 1)
             if entry.outcome == lib.SF_ERROR:
-                self.fruitful = True
+                is_first, self.fruitful = not self.fruitful, True
                 output = self.take_log()
                 answer = Answer(
                     invocation=entry.first_invocation,
@@ -418,7 +418,7 @@ class Worker:
                     log=output.text,
                     log_dropped=output.dropped,
                     detail=self._detail or detail,
-                    is_first=not self.fruitful,
+                    is_first=is_first,
                 )
                 seat.client.failed(answer, self._cause)
             else:

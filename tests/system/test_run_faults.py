@@ -69,6 +69,15 @@ def test_the_trace_of_a_handlers_error_is_indented_as_in_lambdas_log(ready):
     assert re.search('\u00a0\u00a0File ".*unruly.py", line \\d+, in raises', "\n".join(block[1]))
 
 
+def test_a_worker_that_can_begin_nothing_because_of_its_init_fails_the_batch(ready):
+    done = ready.caught_up("cramped.handler", "--batch-size", "100", "--maximum-retry-attempts", "1")
+    assert done.code == 3, done.err
+    assert done.summary["records"] == 0
+    assert done.summary["errors"] > 0
+    assert "this worker gets no segments any more" in done.err
+    assert "Runtime.ExitError" in done.err
+
+
 def test_a_file_opened_over_our_descriptors_is_not_written_to(ready):
     done = ready.caught_up("unruly.closes_everything", "--batch-size", "5")
     assert done.code == 0, done.err
