@@ -163,15 +163,23 @@ class _Call:
         return True
 
     async def answered(self) -> Invocation | None:
-        """Wait for the answer; None if the worker went away before it began."""
+        """Wait for the answer; None if the worker went away before it began, or the function was stopped."""
         try:
-            await self._over.wait()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._wait_stopped, nursery.cancel_scope)
+                await self._over.wait()
+                nursery.cancel_scope.cancel()
         except trio.Cancelled:
             self._abandoned = True
             if self._seat is not None:
                 self._seat.revoke()
             raise
         return self._found
+
+    async def _wait_stopped(self, scope: trio.CancelScope) -> None:
+        """A function that is stopped answers nobody."""
+        await self._function.wait_stopped()
+        scope.cancel()
 
     def let_go(self) -> None:
         """Give back what the worker keeps for the call, as soon as nothing of it is in flight."""

@@ -96,6 +96,10 @@ class Function:
         self._scope.cancel()
         await self._ended.wait()
 
+    async def wait_stopped(self) -> None:
+        """Wait until there will be no more workers, and none is left."""
+        await self._ended.wait()
+
     @property
     def is_stopped(self) -> bool:
         """Whether there will be no more workers."""

@@ -711,3 +711,19 @@ async def test_a_session_changes_nothing_global(tmp_path, monkeypatch):
         assert await results(session, lambda event, context: 1, workers=1) == [1]
         assert state() == before
     assert state() == before
+
+
+@trio_test
+async def test_a_call_ends_when_its_function_is_closed(tmp_path):
+    async with streamfn.open(tmp_path / "d") as session:
+        function = await session.open_function("library.sleeper", **QUICK, timeout=60)
+
+        async def call():
+            with pytest.raises(streamfn.PoolClosed, match="was stopped"):
+                await session.invoke(function, {"Records": []})
+
+        with trio.fail_after(20):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(call)
+                await trio.sleep(0.5)
+                await session.close_function(function)
