@@ -27,7 +27,6 @@ from typing import NamedTuple
 import orjson
 
 from bench import handlers
-from bench.bare import side_by_side
 from bench.records import checksum, payload, ready_events
 from streamfn.clock import SystemClock
 from streamfn.log.catalog.datadir import DataDir
@@ -115,9 +114,11 @@ def streamfn(data_dir, name, count, batch):
 
 
 def bare(data_dir, name, count, batch):
-    """Records per second of two loops without rings, side by side."""
-    with witnessed():
-        records, total, seconds = side_by_side(data_dir, name, batch, WORKERS)
+    """Records per second of two loops without rings, side by side, in processes forked from a fresh one."""
+    with witnessed() as directory:
+        command = [sys.executable, "-m", "bench.bare", data_dir, name, str(batch), str(WORKERS)]
+        subprocess.run(command, cwd=ROOT, check=True)
+        records, total, seconds = handlers.read_witnesses(directory)
     assert (records, total) == (count, count if name == "noop" else checksum(count)), (records, total)
     return records / seconds
 
