@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from streamfn.pool.confine import cgroup
-from streamfn.pool.confine.cgroup import CPU, MEMORY, PIDS, Place, standing
+from streamfn.pool.confine.cgroup import CPU, MEMORY, PIDS, Group, Place, standing
+from streamfn.pool.confine.locking import is_own_name, own_name
 
 VERSION_1 = """\
 25 1 0:23 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
@@ -104,3 +107,31 @@ def test_where_nothing_is_handed_down_it_is_said_for_every_controller(tree: Tree
     assert found.places == []
     assert set(found.lacking) == {CPU, MEMORY, PIDS}
     assert all("hands that controller down" in why for why in found.lacking.values())
+
+
+def test_only_what_a_runtime_has_made_is_swept_away(tmp_path: Path) -> None:
+    theirs = tmp_path / "streamfn-web.slice"
+    for home in (theirs, tmp_path / "streamfn-1-1", ours := tmp_path / own_name(cgroup.PREFIX)):
+        home.mkdir()
+    with subprocess.Popen(["sleep", "60"]) as process:
+        (theirs / "worker").mkdir()
+        (theirs / "worker" / "cgroup.procs").write_text(f"{process.pid}\n")
+        cgroup.sweep(tmp_path)
+        assert process.poll() is None
+        process.kill()
+    assert not ours.exists()
+    assert theirs.exists()
+    assert not is_own_name(own_name(cgroup.PREFIX), "streamfn-tmp-")
+
+
+def test_a_runtime_waits_for_no_other_one_with_its_number() -> None:
+    assert own_name("streamfn-") != own_name("streamfn-")
+
+
+def test_a_group_of_version_2_is_killed_by_kernels_that_have_no_file_for_it(tmp_path: Path) -> None:
+    home = tmp_path / "group"
+    home.mkdir()
+    with subprocess.Popen(["sleep", "60"]) as process:
+        (home / "cgroup.procs").write_text(f"{process.pid}\n")
+        assert not Group([Place(home, 2, frozenset({PIDS}))]).end()
+        assert process.wait(5) == -signal.SIGKILL

@@ -1,8 +1,9 @@
 """Control groups: what the kernel itself holds an execution environment to, where they may be written.
 
-A runtime has one directory of its own, `streamfn-PID-N`, in each hierarchy it may write to (version 1: one for
-memory, one for pids, one for cpu; version 2: one for all), and in it one group for each environment.  It holds a lock
-on that directory for as long as it lives, however it ends; who finds such a directory unlocked sweeps it away.
+A runtime has one directory of its own, `streamfn-PID-` and a random number, in each hierarchy it may write to (version
+1: one for memory, one for pids, one for cpu; version 2: one for all), and in it one group for each environment.  It
+holds a lock on that directory for as long as it lives, however it ends; who finds such a directory unlocked sweeps it
+away.
 
 A process enters a group by itself, with descriptors that the runtime has opened: it needs neither the rights nor the
 files for that, and whatever it allocates afterwards is counted there.  Version 1 takes a single thread in 40 us
@@ -17,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import itertools
 import os
 import signal
 import time
@@ -25,7 +25,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from streamfn.pool.confine.locking import held_if_free, lock_directory
+from streamfn.pool.confine.locking import held_if_free, is_own_name, lock_directory, own_name
 
 MEMORY, PIDS, CPU = "memory", "pids", "cpu"
 CONTROLLERS = (MEMORY, PIDS, CPU)
@@ -35,7 +35,6 @@ PERIOD_US = 20_000
 QUOTA_US_MIN = 1_000  # the kernel's own
 _REMOVAL_S = 1.0  # how long a killed process may take to leave its group at our end
 _NOWHERE = "no hierarchy of control groups has that controller"
-_numbers = itertools.count(1)
 
 
 class Place(NamedTuple):
@@ -164,7 +163,7 @@ class Groups:
         self._left: list[Group] = []
         found = survey()
         self.lacking = dict(found.lacking)
-        name = f"{PREFIX}{os.getpid()}-{next(_numbers)}"
+        name = own_name(PREFIX)
         for place in found.places:
             sweep(place.path)
             try:
@@ -362,7 +361,7 @@ def enter(doors: Sequence[int]) -> None:
 def sweep(parent: Path) -> None:
     """Remove what runtimes have left in a group whose lock they do not hold any more: they were killed."""
     for home in _directories(parent):
-        if home.name.startswith(PREFIX):
+        if is_own_name(home.name, PREFIX):
             with contextlib.suppress(OSError), held_if_free(home):
                 _sweep_away(home)
 
@@ -385,7 +384,8 @@ def _kill_all(place: Place) -> None:
     """SIGKILL every process of a group; none can be added meanwhile where it has the pids controller."""
     with contextlib.suppress(OSError):
         if place.version == 2:
-            return _write(place.path / "cgroup.kill", "1")
+            with contextlib.suppress(FileNotFoundError):  # before Linux 5.14
+                return _write(place.path / "cgroup.kill", "1")
         listing = place.path / "cgroup.procs"
         if not listing.read_text():
             return None

@@ -5,8 +5,20 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
+
+
+def own_name(prefix: str) -> str:
+    """Give a name that nobody else has: a pid alone is another runtime's, too, in another PID namespace."""
+    return f"{prefix}{os.getpid()}-{secrets.token_hex(6)}"
+
+
+def is_own_name(name: str, prefix: str) -> bool:
+    """Whether a name is one that `own_name` gives, here or elsewhere: others may have a use for the prefix."""
+    return re.fullmatch(r"\d+-[0-9a-f]{12}", name.removeprefix(prefix)) is not None and name.startswith(prefix)
 
 
 def lock_directory(path: Path) -> int:

@@ -15,7 +15,6 @@ somebody has to look how large it is.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import shutil
 import tempfile
@@ -24,12 +23,11 @@ from pathlib import Path
 from typing import Protocol
 
 from streamfn.pool import linux
-from streamfn.pool.confine.locking import held_if_free, lock_directory
+from streamfn.pool.confine.locking import held_if_free, is_own_name, lock_directory, own_name
 from streamfn.pool.confine.privileges import CAP_SYS_ADMIN, CAP_SYS_CHROOT, keep_capabilities, map_ids
 
 TMP = "/tmp"
 PREFIX = "streamfn-tmp-"
-_numbers = itertools.count(1)
 _NAMESPACE = "/proc/thread-self/ns/mnt"
 
 
@@ -140,14 +138,14 @@ class Folders:
 
 def folder_home() -> Path:
     """Give a directory's name for `Folders` of a function of this process; nothing is there yet."""
-    return Path(tempfile.gettempdir(), f"{PREFIX}{os.getpid()}-{next(_numbers)}")
+    return Path(tempfile.gettempdir(), own_name(PREFIX))
 
 
 def sweep_folders() -> None:
     """Remove directories of `Folders` of this user whose zygote is gone: its runtime was killed."""
     for home in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError), held_if_free(home):
-            if home.stat().st_uid == os.geteuid():
+            if is_own_name(home.name, PREFIX) and home.stat().st_uid == os.geteuid():
                 shutil.rmtree(home, ignore_errors=True)
 
 
