@@ -36,7 +36,7 @@ class Mixed:
         for shard in range(healthy):
             place.put(range(records), shard=len(self.names) + shard)
         self.records = 3 * len(self.names) + healthy * records
-        self.history = _History(place, NAME)
+        self.history = _History(place, NAME, level)
         self.shards = [shard.id for shard in place.opened().shards]
 
     def start(self, *arguments, workers=4, timeout_s=1, around=()):
@@ -147,8 +147,8 @@ class _Post:
 class _History(History):
     """One in which an invocation whose process is gone is over, whether it said so or not."""
 
-    def __init__(self, place, mapping):
-        self._began = {}
+    def __init__(self, place, mapping, level):
+        self._began, self._level = {}, level
         super().__init__(place, mapping)
 
     def _told(self, told):
@@ -166,15 +166,20 @@ class _History(History):
     def _dead(self):
         if not self._live:
             return set()
-        lives = all_lives() if "life" in self._began[next(iter(self._live))] else None
-        return {live for live in self._live if not self._is_alive(self._began[live], lives)}
-
-    def _is_alive(self, told, lives):
-        return is_alive(told["pid"]) if lives is None else tuple(told["life"]) in lives
+        lives = None if self._level == PROCESS else all_lives()
+        return {live for live in self._live if not _is_alive(self._began[live], lives)}
 
     def _bury(self, dead):
         self._live -= dead
         self._events += [Ended(invocation, ok=False) for invocation in sorted(dead)]
+
+
+def _is_alive(told, lives):
+    if lives is not None:
+        return tuple(told["life"]) in lives
+    with contextlib.suppress(OSError):
+        return is_alive(told["pid"]) and began(told["pid"]) == told["life"][1]
+    return False
 
 
 def all_lives():

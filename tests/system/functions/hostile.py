@@ -58,7 +58,7 @@ def handler(event, context):
     shard = records[0]["eventID"].split(":")[0]
     pid = os.getpid()
     global _life
-    if "PORT" in _environ and _life is None:  # numbers mean nothing outside of its namespace
+    if _life is None:  # numbers are used again, and mean nothing outside of their namespace
         _life = [_stat("/proc/self/ns/pid").st_ino, began("self")]
     witness(seen=invocation, shard=shard, numbers=numbers, deed=name, pid=pid, at=_monotonic())
     known, done = BEHAVIOURS.get(name), False
@@ -91,9 +91,8 @@ def began(pid):
 
 
 def witness(**told):
-    told["run"] = 0
+    told.update(run=0, life=_life)
     if "PORT" in _environ:
-        told["life"] = _life
         with _socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.sendto(_dumps(told).encode() + b"\n", ("127.0.0.1", int(_environ["PORT"])))
         return
