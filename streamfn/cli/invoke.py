@@ -66,7 +66,7 @@ def invoke(
 
     return work(
         settings,
-        str(handler or function_name),
+        handler if handler is not None else str(function_name),
         flags,
         event=event,
         payload=payload,

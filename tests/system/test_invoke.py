@@ -119,6 +119,7 @@ def test_a_stored_function_is_called_by_its_name_and_what_is_said_wins(place):
         (["called.echo", "--layers", "nope"], "nope' is not a directory"),
         (["called"], "ResourceNotFoundException.*function:called:\\$LATEST"),
         (["called:"], "Bad handler 'called:'"),
+        ([""], "Bad handler ''"),
     ],
 )
 def test_what_is_refused_is_named_and_nothing_is_called(place, arguments, words, capsys, monkeypatch):
