@@ -37,6 +37,7 @@ def create(settings: Settings, which: str | None, given: Mapping[str, Any]) -> N
 
     with ExitStack() as opened:
         print_answer(StoredFunctions(open_store, Path.cwd()).create(asked), one_line=settings.json_output)
+    bell.ring(DataDir.open(settings.data_dir, create=False).locks_path)  # mappings may have waited for it
 
 
 def list_(settings: Settings, most: int | None) -> None:

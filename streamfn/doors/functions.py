@@ -82,7 +82,9 @@ class Functions:
         """
         request = _request(options, StoredOptions.__annotations__)
         request.update(FunctionName=name, Handler=handler)
-        return await self._call(options, lambda functions: functions.create(request))
+        answer = await self._call(options, lambda functions: functions.create(request))
+        await self._ring()  # mappings may have waited for it
+        return answer
 
     async def get(self, name: str, qualifier: str | None = None) -> Answer:
         """A function as it is now, or one of its versions.

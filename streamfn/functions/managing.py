@@ -129,7 +129,7 @@ class StoredFunctions:
     def delete(self, which: str) -> Answer:
         """Forget a function and its versions; its code stays where it is. The answer is what it was.
 
-        Mappings of it stay, as in Lambda: they are deleted by themselves.
+        Mappings of it stay, as in Lambda: they stop, and have to be deleted, too.
 
         Raises:
             ServiceRefused: there is none.

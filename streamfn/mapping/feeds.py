@@ -7,6 +7,7 @@ go of those that are finished.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import trio
@@ -68,7 +69,9 @@ class Feeds:
         await self._seat()
         if self._targets is not None:
             later = self._lineage.within_reach() & self._lineage.waiting()
-            ends, damaged = await self._runtime.disk(_ends, [one for one in self._stream.shards if one.id in later])
+            ends, damaged = await self._runtime.disk(
+                committed_ends, [one for one in self._stream.shards if one.id in later]
+            )
             self._targets.update(ends)
             self._damaged(damaged)
 
@@ -287,7 +290,7 @@ def _progress(offset: int, window: Window | None) -> int:
     return offset - 1 if window is not None and window.state is not None else offset
 
 
-def _ends(shards: list[Shard]) -> tuple[dict[str, int], _Damaged]:
+def committed_ends(shards: Iterable[Shard]) -> tuple[dict[str, int], _Damaged]:
     """Where the shards end now, but for those that are damaged. Reads the disk."""
     ends: dict[str, int] = {}
     damaged: _Damaged = []

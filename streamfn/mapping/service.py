@@ -19,10 +19,11 @@ from typing import Any
 
 import trio
 
-from streamfn.errors import StreamfnError
+from streamfn.errors import FailedError, StreamfnError
 from streamfn.functions.configuration import Configuration
 from streamfn.functions.naming import is_stored_name
 from streamfn.mapping import bell, configuration, lifecycle
+from streamfn.mapping.feeds import committed_ends
 from streamfn.mapping.functions import Functions
 from streamfn.mapping.mapping import EventSourceMapping
 from streamfn.mapping.options import RunOptions, of_function
@@ -34,6 +35,16 @@ from streamfn.state.store import StoredMapping
 
 # How long a request lets lanes that are behind others of their shard catch up: nobody sits there and waits for it.
 LEVEL_S = 60.0
+
+
+class FunctionGone(FailedError):
+    """The stored function of a mapping was deleted: the mapping stays, as in Lambda, and the others go on."""
+
+    def __init__(self, function: str, mapping: str) -> None:
+        super().__init__(
+            f"its function {function!r} was deleted: make it again (streamfn function create {function}), "
+            f"or delete the mapping (streamfn mapping delete {mapping})"
+        )
 
 
 @dataclass
@@ -71,9 +82,7 @@ class Service:
     `concurrency` is how many workers all functions may have together; None: as many as each may have.
     """
 
-    def __init__(
-        self, runtime: Runtime, *, until_caught_up: bool, concurrency: int | None = None, **ours: Any
-    ) -> None:
+    def __init__(self, runtime: Runtime, *, until_caught_up: bool, concurrency: int | None = None, **ours: Any) -> None:
         self._runtime = runtime
         runtime.pool.concurrency = concurrency
         self._until_caught_up = until_caught_up
@@ -91,6 +100,8 @@ class Service:
     async def open(self) -> None:
         """Open what is enabled now; the first that cannot be opened ends it before anything was delivered.
 
+        One whose function was deleted stops by itself, as it does later on.
+
         Raises:
             BusyError: another process runs one of them; its pid is named.
             HandlerImportError: a handler cannot be loaded.
@@ -101,7 +112,11 @@ class Service:
         for mapping, wanted in await self._runtime.disk(self._runtime.store.all_managed):
             if wanted.enabled:
                 serving = self._take(mapping)
-                serving.mapping = await self._open(serving)
+                try:
+                    serving.mapping = await self._open(serving)
+                except FunctionGone as error:
+                    self._stopped(serving, error)
+                    serving.ownership.release()
 
     async def run(self) -> None:
         """Run them, and whatever is enabled meanwhile, until all have caught up or `drain` was called.
@@ -111,7 +126,8 @@ class Service:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             for serving in self.served.values():
-                self._begin(serving)
+                if serving.error is None:
+                    self._begin(serving)
             nursery.start_soon(self._listen)
             self._settle()
             await self._over.wait()
@@ -190,12 +206,15 @@ class Service:
         try:
             await self._follow(serving)
         except* StreamfnError as group:
-            serving.error = _first(group)
-            self._runtime.say(f"{serving.name} stops: {serving.error}")
+            self._stopped(serving, _first(group))
         finally:
             serving.ownership.release()
             self._running.discard(serving.uuid)
         self._settle()
+
+    def _stopped(self, serving: Serving, error: StreamfnError) -> None:
+        serving.error = error
+        self._runtime.say(f"{serving.name} stops: {error}")
 
     async def _follow(self, serving: Serving) -> None:
         """Open, run, and look again, as long as there is something to run or something new to look at."""
@@ -233,6 +252,7 @@ class Service:
         if serving.throttled:
             if not throttled:
                 self._runtime.say(f"{serving.name} waits: its function has a reserved concurrency of 0")
+            serving.remaining = await self._runtime.disk(self._left, stored)
             return None
         stream = await self._runtime.disk(self._runtime.data.stream, stored.stream_name)
         arn = str(stored.options.get("FunctionArn") or "")
@@ -246,14 +266,23 @@ class Service:
             raise
         return mapping
 
+    def _left(self, stored: StoredMapping) -> int:
+        """How many records lie before a mapping that is not to run. Reads the disk."""
+        stream = self._runtime.data.stream(stored.stream_name)
+        done = self._runtime.store.checkpoints(stored.uuid) if stored.stream_id == stream.id else {}
+        ends, _ = committed_ends(stream.shards)
+        return sum(max(0, end - (done[shard].offset if shard in done else 0)) for shard, end in ends.items())
+
     def options(self, stored: StoredMapping) -> tuple[RunOptions, str]:
         """What a run of the stored mapping is told, and its function's code directory. Reads the store.
 
         Raises:
-            RefusedError: its function was deleted.
+            FunctionGone: its function was deleted.
         """
         ours, code_dir = {**self._ours, "handler": stored.handler}, stored.code_dir
         if is_stored_name(stored.handler):
+            if self._function_of(stored) is None:
+                raise FunctionGone(stored.handler, stored.title)
             configuration_now = self._configuration(stored.handler)
             ours.update(of_function(configuration_now, self._ours["workers"]))
             ours["environment"] = {**configuration_now.environment, **self._ours["environment"]}

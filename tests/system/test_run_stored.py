@@ -137,9 +137,9 @@ def test_a_mapping_of_a_stored_function_goes_over_to_what_that_becomes(place):
         place.put(["c"])
         until(lambda: len(seen(place)) == 3, "the third record")
         assert here(place, "function", "delete", "orders").code == 0
-        run.says("stops: .*Function not found")
+        run.says("orders@s stops: its function 'orders' was deleted")
         run.signal()
-        assert run.wait() == 2
+        assert run.wait() == 1
     finally:
         run.kill()
     first, second, third = seen(place)
@@ -147,6 +147,34 @@ def test_a_mapping_of_a_stored_function_goes_over_to_what_that_becomes(place):
     assert second in ("1 stored 1769 orders", "1 later 1769 orders")
     assert third == "other"
     assert json.loads(here(place, "mapping", "show", made["UUID"]).out)["State"] == "Enabled"
+
+
+def test_a_mapping_whose_function_is_gone_stops_and_keeps_no_other_one_from_running(place):
+    stored(place)
+    create = ("mapping", "create", "--event-source-arn", "s", "--starting-position", "TRIM_HORIZON", "--function-name")
+    assert here(place, *create, "orders").code == 0
+    code = place.root / "code"
+    assert here(place, "function", "create", "others", "--handler", "app.other", "--code-dir", code).code == 0
+    assert here(place, *create, "others").code == 0
+    assert here(place, "function", "delete", "orders").code == 0
+    place.put(["a", "b"])
+    assert here(place, "function", "update", "others", "--reserved-concurrency", 0).code == 0
+    done = place.run("run", "--until-caught-up", "--json")
+    assert (seen(place), done.code, done.summary["remaining"]) == ([], 1, 2), done.err
+    assert here(place, "function", "update", "others", "--reserved-concurrency", "none").code == 0
+    done = place.run("run", "--until-caught-up", "--json", "--workers", 1)
+    assert seen(place) == ["other"], done.err
+    assert (done.code, done.summary["records"]) == (1, 2), done.err
+    assert "make it again (streamfn function create orders)" in error_line(done)
+    run = place.start("run", "--workers", 1)
+    try:
+        run.says("orders@s stops: its function 'orders' was deleted")
+        stored(place)
+        until(lambda: len(seen(place)) == 3, "the records, by the function that was made again")
+        run.signal()
+        assert run.wait() == 0
+    finally:
+        run.kill()
 
 
 @trio_test
