@@ -57,6 +57,10 @@ class CodeFiles:
         """Find the directories, and read nothing."""
         self._find()
 
+    def is_there(self) -> bool:
+        """Whether the code directory is there."""
+        return self._code_dir.is_dir()
+
     def code(self) -> Code:
         """The digest of all files, names included, as they are now, and how many bytes they have.
 

@@ -24,12 +24,15 @@ from streamfn.state.functions import Code
 # or is looked at all the same.
 REST_S = 0.05
 RESTLESS_S = 2.0
+# A code directory that is away cannot be watched: whether it is back is looked at so often.
+AWAY_S = 0.5
 
 Changed = Callable[[Code], Awaitable[None]]
 
 _EVENT = struct.Struct("=iIII")
 _READ_BYTES = 1 << 16
-_MASK = libc.IN_CLOSE_WRITE | libc.IN_MOVED_FROM | libc.IN_MOVED_TO | libc.IN_CREATE | libc.IN_DELETE
+_SELF = libc.IN_DELETE_SELF | libc.IN_MOVE_SELF  # a directory is replaced by another one of its name
+_MASK = libc.IN_CLOSE_WRITE | libc.IN_MOVED_FROM | libc.IN_MOVED_TO | libc.IN_CREATE | libc.IN_DELETE | _SELF
 
 
 class CodeWatch:
@@ -87,7 +90,7 @@ class CodeWatch:
                 elif mask & libc.IN_IGNORED:  # the directory is gone, and its watch with it
                     for key in self._keys.pop(watch, ()):
                         self._watches[key].discard(watch)
-                elif not is_left_out(name) if mask & libc.IN_ISDIR else is_code(name):
+                elif mask & _SELF or (not is_left_out(name) if mask & libc.IN_ISDIR else is_code(name)):
                     told.update(self._keys.get(watch, ()))
         return told
 
@@ -211,6 +214,8 @@ class Following:
                 followed.stirred = trio.Event()
                 await trio.sleep(REST_S)
         followed.stirred = trio.Event()
+        while not await trio.to_thread.run_sync(followed.files.is_there):
+            await trio.sleep(AWAY_S)
 
     def _watch_anew(self, followed: Followed) -> None:
         """Watch the directories that there are now."""

@@ -170,6 +170,23 @@ def test_what_was_changed_before_the_first_digest_is_told(root: Path) -> None:
     trio.run(main)
 
 
+def test_a_code_directory_that_is_replaced_by_another_is_followed(tmp_path: Path) -> None:
+    code = tree(tmp_path / "code", "pkg/app.py")
+
+    async def main() -> None:
+        async with following(code) as told:
+            await trio.sleep(0.2)  # the first digest is made
+            code.rename(tmp_path / "before")
+            await trio.sleep(0.3)
+            assert not told.codes, "a directory that is away is no version"
+            tree(tmp_path / "after", "pkg/app.py", "pkg/new.py").rename(code)
+            assert (await told.next()).digest == digest(code)
+            (code / "pkg" / "app.py").write_text("# another\n")
+            assert (await told.next()).digest == digest(code)
+
+    trio.run(main)
+
+
 def test_where_the_system_allows_no_watch_that_is_said_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> int:
         raise OSError(24, "Too many open files")
