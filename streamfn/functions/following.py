@@ -214,7 +214,7 @@ class Following:
                 followed.stirred = trio.Event()
                 await trio.sleep(REST_S)
         followed.stirred = trio.Event()
-        while not await trio.to_thread.run_sync(followed.files.is_there):
+        while not await trio.to_thread.run_sync(followed.files.is_there):  # noqa: ASYNC110 (nothing tells of it)
             await trio.sleep(AWAY_S)
 
     def _watch_anew(self, followed: Followed) -> None:
