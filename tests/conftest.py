@@ -1,8 +1,9 @@
 """Options of the whole suite, how it is spread over processes, and what each part of it took.
 
 A run of the whole suite takes three processes at once (pytest-xdist): most tests wait, for processes and for time to
-pass, and while one waits another runs; one of the three waits most of the time for what explores crash states. A file's tests stay together, in their order, so what a module's fixtures make
-is made once. What is run by name or path runs in this process, as ever; `-n 0` does that for everything.
+pass, and while one waits another runs; one of the three waits most of the time for what explores crash states. A file's
+tests stay together, in their order, so what a module's fixtures make is made once. What is run by name or path runs in
+this process, as ever; `-n 0` does that for everything.
 """
 
 import importlib.util
