@@ -41,6 +41,16 @@ def test_an_event_comes_from_standard_input_and_is_empty_where_none_is_given(pla
     assert answer(place.run("invoke", "called.echo", "--logs", "none")) == {}
 
 
+def test_standard_streams_that_are_closed_are_no_fault_of_ours(place):
+    command = place.command("invoke", "called.echo", "--payload", "[1]")
+    for closed, told in (("<&- >&-", b"REPORT"), ("<&- >&- 2>&-", b""), ("2>&-", b"")):
+        shell = ["sh", "-c", f'exec "$@" {closed}', "sh", *command]
+        done = subprocess.run(shell, cwd=FUNCTIONS, capture_output=True)
+        assert done.returncode == 0, done.stderr
+        assert told in done.stderr
+        assert done.stdout == (b"[1]\n" if closed == "2>&-" else b"")
+
+
 def test_a_handler_is_told_what_lambda_tells_it_and_its_log_is_lambdas(place):
     layer = place.root / "layer"
     (layer / "python").mkdir(parents=True)
