@@ -83,8 +83,12 @@ def run_mapping(
     `filter_criteria` is `{"Filters": [{"Pattern": JSON text}]}`.
 
     Raises:
-        RefusedError: an option is out of its range, or a filter pattern is not valid.
+        RefusedError: an option is out of its range, a filter pattern is not valid, or the handler cannot be called.
     """
+    if not isinstance(handler, Script) and not callable(handler):
+        raise RefusedError(
+            f"a handler is a function or something else that can be called, or a Script, not {handler!r}"
+        )
     if isinstance(function_response_types, str):
         raise RefusedError(f"option function_response_types takes a list of texts, not {function_response_types!r}")
     options = RunOptions(

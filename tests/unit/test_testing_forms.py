@@ -214,3 +214,8 @@ def test_a_failure_is_named_by_its_sequence_number():
 
 def test_a_script_needs_no_environment():
     assert run_mapping(Script(), ["a"], clock=VirtualClock()).caught_up
+
+
+def test_what_cannot_be_called_is_no_handler():
+    with pytest.raises(streamfn.RefusedError, match="a handler is a function .*, not 'app.handler'"):
+        run_mapping("app.handler", ["a"])
