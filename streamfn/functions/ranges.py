@@ -145,3 +145,8 @@ def check_handler(handler: str) -> None:
     module, name = r"[^\s:]*[^\s:./]", r"[^\s:./]+"
     if len(handler) > HANDLER_CHARS_MAX or not re.fullmatch(rf"{module}(\.{name}|:{name}(\.{name})*)", handler):
         raise RefusedError(f"Bad handler {handler!r}: it is named as module.function or module:function")
+    if not all(re.split(r"[./]", re.split(r":|\.(?=[^./]*$)", handler)[0])):  # ./app.f, ../app.f, /srv/app.f
+        raise RefusedError(
+            f"Bad handler {handler!r}: its module is looked for in the code directory and below it, "
+            "as in dir/module.function"
+        )

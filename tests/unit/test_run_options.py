@@ -168,7 +168,7 @@ def test_all_violations_are_told_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    "handler", ["app.handler", "src/app.handler", "app:handler", "a.b.handler", "../x/app.h", "pkg.mod:f"]
+    "handler", ["app.handler", "src/app.handler", "app:handler", "a.b.handler", "x/y.z/app.h", "pkg.mod:f", "m:C.f"]
 )
 def test_handlers_are_named_as_in_lambda_or_with_a_colon(handler: str) -> None:
     check(handler=handler)
@@ -179,6 +179,14 @@ def test_handlers_are_named_as_in_lambda_or_with_a_colon(handler: str) -> None:
 )
 def test_a_handler_without_module_or_function_is_refused(handler: str) -> None:
     with pytest.raises(RefusedError, match="Bad handler"):
+        check(handler=handler)
+
+
+@pytest.mark.parametrize(
+    "handler", ["./app.f", "../x/app.h", "/srv/app.f", "a/../app.f", "a//app:f", ".a.f", "./app:C.f"]
+)
+def test_a_handler_that_is_not_below_the_code_directory_is_refused(handler: str) -> None:
+    with pytest.raises(RefusedError, match="in the code directory and below it, as in dir/module.function"):
         check(handler=handler)
 
 
