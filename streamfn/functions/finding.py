@@ -6,6 +6,7 @@ import importlib.util
 import sys
 from collections.abc import Sequence
 from importlib.machinery import all_suffixes
+from os.path import isfile  # of a directory that may not be read it says False, where Path raises
 from pathlib import Path
 
 
@@ -32,8 +33,8 @@ def handler_exists(name: str, code_dir: Path, layers: Sequence[str] = ()) -> boo
         return False
     for directory in (code_dir, *map(Path, (*layers, *sys.path))):
         place = directory.joinpath(*parts)
-        if (place / "__init__.py").is_file() or any(
-            place.with_name(place.name + suffix).is_file() for suffix in all_suffixes()
+        if isfile(place / "__init__.py") or any(
+            isfile(place.with_name(place.name + suffix)) for suffix in all_suffixes()
         ):
             return True
     return _found_by_import_system(parts)
@@ -49,5 +50,5 @@ def _found_by_import_system(parts: list[str]) -> bool:
         return False
     places = [Path(place).joinpath(*parts[1:]) for place in spec.submodule_search_locations or ()]
     return len(parts) == 1 or any(
-        (place / "__init__.py").is_file() or place.with_name(place.name + ".py").is_file() for place in places
+        isfile(place / "__init__.py") or isfile(place.with_name(place.name + ".py")) for place in places
     )

@@ -28,3 +28,7 @@ def test_a_module_is_found_in_the_code_directory_and_where_python_looks(code: Pa
 @pytest.mark.parametrize("name", ["nope.h", "app", "", "src/nope.h", "pkg.outer.h", "empty.h", ".h", "a..b", "app."])
 def test_a_module_that_is_not_there_is_not_found(code: Path, name: str) -> None:
     assert not handler_exists(name, code)
+
+
+def test_a_place_that_cannot_be_looked_at_holds_no_handler(code):
+    assert not handler_exists("x" * 300 + ".f", code)  # longer than a file's name may be; a closed directory is alike
