@@ -132,6 +132,21 @@ def test_the_data_directory_is_empty_to_a_handler_whose_code_lies_around_it(tmp_
     assert done["beside"] == {"did": SECRET}  # a code directory is readable as a whole
 
 
+def test_an_init_that_mounts_its_code_again_finds_no_data_directory_below(place):
+    place.stream(contents=["secret"])
+    shutil.copy(FUNCTIONS / "uncovering.py", place.root)
+    (place.root / "link").symlink_to("/etc/shadow")
+    done = subprocess.run(
+        place.command("invoke", "uncovering.handler", "--isolation", "sandbox"),
+        cwd=place.root, env=place.environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert place.data == place.root / "data"
+    assert not [path for names in found.values() for path in names if path.startswith("data")]
+    assert "uncovering.py" in found["unbindable"]
+
+
 def test_a_callable_without_a_name_is_refused_with_the_remedy():
     async def main():
         async with open_pool() as pool:

@@ -16,7 +16,7 @@ import contextlib
 import errno
 import os
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from streamfn.pool import linux
 from streamfn.pool.confine import copying, idmap, seccomp
@@ -66,7 +66,8 @@ def build(
     """Make the view, and make it the root of this process, in a mount namespace of its own.
 
     `readable` are absolute paths; those that do not exist are left out.  `hidden` are directories that are empty in
-    it.  `mounts`, if the user changes, are what to show of some of them instead of what is there (see `idmap`); of
+    it: what lies around them is shown piece by piece, because a mount over them could be gone around (the zygote may
+    mount).  `mounts`, if the user changes, are what to show of some of them instead of what is there (see `idmap`); of
     the others, what the new user could not read is copied.  The process needs CAP_SYS_ADMIN over its mount namespace,
     and to be in the PID namespace that /proc is to show.  OSError names the path of what is refused; Unshowable.
     """
@@ -92,8 +93,6 @@ def build(
     if not network:
         view.write("/etc/hosts", "127.0.0.1 localhost\n::1 localhost\n")
     _make_devices()
-    for path in hidden:
-        view.hide(path)
     linux.mount("proc", NEW + "/proc", "proc", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC)
     _set_attributes(NEW, _RDONLY, recursive=False)
     os.chdir(NEW)
@@ -132,7 +131,11 @@ class _View:
             os.makedirs(target, exist_ok=True)
         else:
             self._make_file(real, b"")
-        if real in self._mounts:
+        if any(_lies_in(OLD + real, each) for each in self._hidden):  # it is in what is hidden
+            return
+        if any(_lies_in(each, OLD + real) for each in self._hidden):
+            self._show_around(real, target)
+        elif real in self._mounts:
             idmap.attach(self._mounts[real], target)
         elif self._copies and path not in _SYSTEM and not copying.is_readable_by_all(OLD + real, self._hidden):
             self._copy_tree(real, target)
@@ -142,13 +145,27 @@ class _View:
             set_read_only(target)
         self._shown.append(real)
 
+    def _show_around(self, real: str, target: str) -> None:
+        """Let a directory be there with everything in it but what is hidden."""
+        linux.mount("tmpfs", target, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=755,size=16m")
+        for path in around(OLD + real, self._hidden):
+            inside = path.removeprefix(OLD)
+            if path in self._hidden:
+                os.makedirs(NEW + inside)
+            elif os.path.islink(path):
+                os.makedirs(os.path.dirname(NEW + inside), exist_ok=True)
+                os.symlink(os.readlink(path), NEW + inside)
+            else:
+                with contextlib.suppress(FileNotFoundError):  # somebody has removed it meanwhile
+                    self.show(inside)
+
     def _copy_tree(self, real: str, target: str) -> None:
         try:
             if os.path.isdir(target):
                 size = f"mode=755,size={copying.BYTES_MAX}"
                 linux.mount("tmpfs", target, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, size)
                 copying.copy_for_all(OLD + real, target, self._hidden)
-            else:
+            elif os.path.isfile(OLD + real):
                 with open(OLD + real, "rb") as source, open(target, "wb") as file:
                     file.write(source.read())
         except OSError as error:
@@ -167,13 +184,6 @@ class _View:
     def write(self, path: str, text: str) -> None:
         """Let there be a file with this text."""
         self._make_file(path, text.encode())
-
-    def hide(self, path: str) -> None:
-        """Let a directory that is shown be empty."""
-        real = self._resolve(path, link=False)
-        if self._is_shown(real) and os.path.isdir(NEW + real):
-            linux.mount("tmpfs", NEW + real, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=555,size=4k")
-            _set_attributes(NEW + real, _RDONLY)
 
     def _is_shown(self, real: str) -> bool:
         return any(real == each or real.startswith(each + "/") for each in self._shown)
@@ -213,6 +223,20 @@ class _View:
                 done = ""
             rest += target.split("/")[::-1]
         return done or "/"
+
+
+def around(directory: str, hidden: Collection[str]) -> Iterator[str]:
+    """List what is in a directory: in place of a directory that something hidden lies in, what is in that."""
+    for name in sorted(os.listdir(directory)):
+        path = f"{directory}/{name}"
+        if path not in hidden and any(_lies_in(each, path) for each in hidden) and not os.path.islink(path):
+            yield from around(path, hidden)
+        else:
+            yield path
+
+
+def _lies_in(path: str, directory: str) -> bool:
+    return path == directory or path.startswith(directory + "/")
 
 
 def sandbox_ids() -> tuple[int, int]:

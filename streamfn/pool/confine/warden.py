@@ -19,7 +19,7 @@ import signal
 import site
 import socket
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -78,7 +78,7 @@ def _stand(fields: Mapping[str, Any], control: int) -> int:
     readable = [*isolation.readable, *python_paths(fields["environment"])]
     warden = os.pidfd_open(os.getpid())
     user, _ = view.sandbox_ids()
-    mounts = idmap.swapped(readable, user) if user != os.geteuid() else None
+    mounts = idmap.swapped(_pieces(readable, isolation.data_dir), user) if user != os.geteuid() else None
     keeper = enter(network=isolation.network)
     if os.path.isdir(isolation.data_dir):
         _send_shelf(control, isolation.data_dir)
@@ -98,6 +98,15 @@ def _stand(fields: Mapping[str, Any], control: int) -> int:
     _, status = os.waitpid(pid, 0)
     keeper.end()  # which waits for the last of them
     return status if ended is not None else signal.SIGKILL
+
+
+def _pieces(paths: Iterable[str], hidden: str) -> Iterator[str]:
+    """The paths as they are shown: in place of one that `hidden` lies in, what lies around that."""
+    for path in map(os.path.realpath, paths):
+        if hidden and hidden.startswith(path + "/") and os.path.isdir(path):
+            yield from (each for each in view.around(path, [hidden]) if each != hidden and not os.path.islink(each))
+        else:
+            yield path
 
 
 def _send_shelf(control: int, directory: str) -> None:
