@@ -219,8 +219,12 @@ class Function:
                     return generation
                 self.share.bounds = _bounds(self.config, where)
                 self._nursery.start_soon(self._run, generation)
-                while not generation.can_make and generation.pid is not None:
-                    await self.wait_moved()
+                try:
+                    while not generation.can_make and generation.pid is not None:
+                        await self.wait_moved()
+                except BaseException:
+                    generation.leave("nobody waits for it any more")
+                    raise
                 return generation
             if generation.unforkable and not self._unforkable:
                 self._unforkable = generation.unforkable

@@ -22,6 +22,7 @@ from streamfn.errors import FailedError, HandlerImportError, RefusedError
 from streamfn.pool import linux
 from streamfn.pool.config import FunctionConfig
 from streamfn.pool.function import Function
+from streamfn.pool.generation import Generation
 from streamfn.pool.pool import open_pool
 
 
@@ -305,6 +306,28 @@ async def test_a_renewal_that_fails_leaves_the_old_at_work(tmp_path: Path) -> No
         await function.renew(replace(start, minimum=1, maximum=1))
         await until(lambda: len(function.workers) == 1 and function.workers[0].pid not in pids)
     assert [version for version, _, _ in written(tmp_path)] == ["1", "1"]
+
+
+@trio_test
+async def test_a_renewal_that_is_cancelled_when_its_zygote_is_there_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scope, begin = trio.CancelScope(), Generation.begin
+    async with open_pool() as pool:
+        function = await pool.start(config())
+        before = sorted(linux.children())
+
+        async def begin_late(generation: Generation) -> bool:
+            begun = await begin(generation)
+            scope.cancel()
+            return begun
+
+        monkeypatch.setattr(Generation, "begin", begin_late)
+        with scope:
+            await function.renew(function.config)
+        assert scope.cancelled_caught
+        await until(lambda: sorted(linux.children()) == before)
+        assert await Lane(function.workers[0]).ask(toy.OK) == ("succeeded", 1)
 
 
 @pytest.mark.parametrize("after_s", [0.05, 0.3])
