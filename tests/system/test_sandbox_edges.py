@@ -19,7 +19,7 @@ from run_rig import FUNCTIONS, error_line, until
 from sandbox_rig import NEEDS_SANDBOX, SECRET, Walled, at_init, denied
 
 from streamfn.errors import RefusedError
-from streamfn.pool.confine import landlock
+from streamfn.pool.confine import landlock, probe
 from streamfn.pool.confine.isolation import Isolation
 from streamfn.pool.pool import open_pool
 
@@ -173,6 +173,11 @@ def test_what_the_machine_lacks_is_named_and_nothing_less_is_run(place):
     assert "isolation 'sandbox' cannot be had for walled-handler: this machine does not allow namespaces" in done.stderr
     assert "`streamfn doctor`" in done.stderr
     assert "RESULT" not in done.stderr
+
+
+def test_a_doctor_that_gets_no_answer_says_so(monkeypatch):
+    monkeypatch.setattr(probe, "_PATIENCE_S", 0.001)
+    assert probe.survey() == probe.Findings("what this machine allows could not be found out within 0.001 s", ())
 
 
 def test_the_doctor_says_the_same_and_what_there_is(place):

@@ -55,6 +55,8 @@ def survey() -> Findings:
             command, pass_fds=[told], stdin=subprocess.DEVNULL, capture_output=True, timeout=_PATIENCE_S, check=False
         )
         text = os.pread(told, 1 << 20, 0)
+    except subprocess.TimeoutExpired:
+        return Findings(f"what this machine allows could not be found out within {_PATIENCE_S} s", ())
     finally:
         os.close(told)
     if not text:
