@@ -228,9 +228,11 @@ def summary_text(summary: RunSummary) -> str:
 def _bill_of(summary: RunSummary) -> str:
     """Return what Lambda would have billed, and by which rates."""
     rates = prices.rates()
+    dollars = summary.estimated_price_usd or 0.0
+    price = f"about ${dollars:.6f}" if dollars >= 1e-6 else "less than $0.000001"
     return (
         f"billed {summary.billed_duration_ms:,} ms, {summary.gb_seconds:,.3f} GB-seconds: "
-        f"about ${summary.estimated_price_usd:.6f} in Lambda ({rates.region}, {rates.architecture}, {rates.as_of})"
+        f"{price} in Lambda ({rates.region}, {rates.architecture}, {rates.as_of})"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
 
 import pytest
@@ -40,6 +41,7 @@ SUMMARY = RunSummary(
     seconds=0.5,
     why="caught up",
 )
+BILLED: dict[str, float] = {"billed_duration_ms": 99, "gb_seconds": 0.5}
 
 
 def test_a_rate_follows_what_came_of_late_and_does_not_jump() -> None:
@@ -91,14 +93,17 @@ def test_the_picture_shows_progress_and_a_few_of_many_waiting_shards() -> None:
         ({"discarded": 2}, "0 errors, 2 records discarded"),
         ({"trimmed": 3, "lost": 1}, "0 errors, 3 records trimmed before they were handed over, 1 record lost"),
         ({"remaining": 5}, "; 5 records left, run it again to go on there"),
+        (BILLED | {"estimated_price_usd": 0.01}, "\nbilled 99 ms, 0.500 GB-seconds: about $0.010000 in Lambda (RATES)"),
+        (BILLED | {"estimated_price_usd": 2e-7}, "GB-seconds: less than $0.000001 in Lambda (RATES)"),
         (
             {"position_ignored": True},
             "\nthe starting position was ignored: the mapping went on from its checkpoint",
         ),
     ],
 )
-def test_the_summary_says_what_was_done_and_what_is_left(changes: dict[str, int | bool], text: str) -> None:
-    assert summary_text(replace(SUMMARY, **changes)).endswith(text)  # type: ignore[arg-type]
+def test_the_summary_says_what_was_done_and_what_is_left(changes: dict[str, float], text: str) -> None:
+    said = summary_text(replace(SUMMARY, **changes))  # type: ignore[arg-type]
+    assert re.sub(r"in Lambda \(.*\)", "in Lambda (RATES)", said).endswith(text)
 
 
 def test_the_summarys_json_has_the_contracts_keys() -> None:
