@@ -117,7 +117,7 @@ class ZygoteLink:
                 protocol.close_all(fds)
                 self.process.kill()
                 return
-            expected.pid, expected.pidfd = pid if pid > 0 else fields["pid"], fds[0]
+            expected.pid, expected.pidfd = pid, fds[0]  # the number that was said could be anybody's
             expected.spawned.set()
         elif fields["op"] == "refused":
             expected.error = fields["reason"]
@@ -143,7 +143,9 @@ class ZygoteLink:
         return pid
 
     async def spawn(self, token: int, index: int, fds: Sequence[int], *, fresh: bool) -> tuple[int, int] | None:
-        """Fork a worker with these descriptors: its pid and (the caller's) pidfd.  None: the zygote is gone.
+        """Fork a worker with these descriptors: its pid (-1: reaped already) and the caller's pidfd.
+
+        None: the zygote is gone.
 
         `fresh` says whether the execution environment `index` begins with it, or goes on after its process has died.
 
