@@ -120,6 +120,9 @@ class ZygoteLink:
             expected.pid, expected.pidfd = pid, fds[0]  # the number that was said could be anybody's
             expected.spawned.set()
         elif fields["op"] == "refused":
+            if expected.spawned.is_set():
+                self.process.kill()
+                return
             expected.error = fields["reason"]
             expected.spawned.set()
         else:

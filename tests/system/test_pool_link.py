@@ -139,6 +139,21 @@ async def test_a_second_process_for_one_worker_ends_the_zygote() -> None:
     assert count_fds() == before
 
 
+@trio_test
+async def test_a_worker_that_is_there_and_refused_ends_the_zygote_and_leaves_no_descriptor() -> None:
+    before = count_fds()
+    async with scene() as stage:
+        pidfd = os.pidfd_open(stage.family[0])
+        stage.say([pidfd], op="spawned", token=1, pid=stage.family[0])
+        os.close(pidfd)
+        stage.say(op="refused", token=1, reason="no")
+        born = await stage.link.spawn(1, 0, [], fresh=True)
+        assert born is not None
+        os.close(born[1])
+        assert await stage.killed()
+    assert count_fds() == before
+
+
 @pytest.mark.parametrize("status", [0x7F, 2**70, -1, 0xFF, 0x13 << 8 | 0x7F])
 @trio_test
 async def test_an_end_that_no_process_has_ends_the_zygote(status: int) -> None:
