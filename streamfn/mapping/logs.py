@@ -73,7 +73,7 @@ class LogLines:
     def note(self, text: str) -> None:
         """A line of ours among the function's."""
         if self.which != "none":
-            self._sink.write(f"streamfn: {text}\n", ours=True)
+            self._sink.write(our_line(text), ours=True)
 
     def init(self, log: bytes) -> None:
         """What the function's Init wrote."""
@@ -129,6 +129,11 @@ class LogLines:
         report = report_line(request_id, duration_ns, usage)
         head = [] if begun else [f"START RequestId: {request_id} Version: $LATEST\n"]
         self._sink.write("".join([*head, text, f"END RequestId: {request_id}\n", report]))
+
+
+def our_line(text: str) -> str:
+    """A line of ours; what a handler has said, an error's message, may be in it."""
+    return f"streamfn: {text.translate(_ESCAPES)}\n"
 
 
 def report_line(request_id: str, duration_ns: int, usage: Usage) -> str:

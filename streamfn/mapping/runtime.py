@@ -33,7 +33,7 @@ from streamfn.mapping.delivery import refuse_destination
 from streamfn.mapping.destinations import resolve_destination
 from streamfn.mapping.feed import ShardFeed
 from streamfn.mapping.invoking import Caller, Invocation
-from streamfn.mapping.logs import LogLines, LogSink, shown_log
+from streamfn.mapping.logs import LogLines, LogSink, our_line, shown_log
 from streamfn.mapping.mapping import EventSourceMapping
 from streamfn.mapping.options import RunOptions, check_not_throttled
 from streamfn.mapping.position import check_position, starting_offsets
@@ -263,7 +263,7 @@ class Runtime:
 
     def say(self, text: str) -> None:
         """A line for whoever runs this, among the log lines."""
-        self._sink.write(f"streamfn: {text}\n", ours=True)
+        self._sink.write(our_line(text), ours=True)
 
     async def disk(self, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
         """Call what may wait for the disk, in a thread; one such call at a time has the store.

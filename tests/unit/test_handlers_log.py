@@ -2,7 +2,7 @@
 
 import threading
 
-from streamfn.mapping.logs import QUEUE_BYTES_MAX, LogWriter
+from streamfn.mapping.logs import QUEUE_BYTES_MAX, LogWriter, our_line
 
 
 def test_what_handlers_print_does_not_push_out_what_is_said_of_the_run():
@@ -25,3 +25,7 @@ def test_what_handlers_print_does_not_push_out_what_is_said_of_the_run():
     assert "lost" not in text
     assert "log lines dropped" in text
     assert len(text) < 2 * QUEUE_BYTES_MAX
+
+
+def test_what_a_handler_has_said_neither_ends_a_line_of_ours_nor_paints_the_terminal():
+    assert our_line("no: \x1b[31mred\nstreamfn: forged") == "streamfn: no: \\x1b[31mred\\x0astreamfn: forged\n"
