@@ -394,14 +394,12 @@ class Runtime:
         self._parked.get(function, {}).pop(lane, None)
 
     def _on_round(self) -> None:
-        if self._parked:
+        self._pump()
+        if self._parked:  # lanes that have just stood up may have left room
             for function in [each for each in self._parked if each.has_worker]:
                 for lane in self._parked.pop(function):
                     self.queue(lane)
-        for _ in range(len(self._queue)):
-            lane = self._queue.popleft()
-            lane.queued = False
-            lane.pump()
+            self._pump()
         for function in self.pool.functions:
             if self._faults.get(function) is not function.fault:
                 self._faults[function] = function.fault
@@ -410,6 +408,12 @@ class Runtime:
                         mapping.look_after_workers()
         self._round.set()
         self._round = trio.Event()
+
+    def _pump(self) -> None:
+        for _ in range(len(self._queue)):
+            lane = self._queue.popleft()
+            lane.queued = False
+            lane.pump()
 
     async def next_round(self) -> None:
         """Wait until the pool has reaped something, or a moment has passed."""

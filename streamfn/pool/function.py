@@ -21,7 +21,7 @@ from streamfn.pool.fork import FORK_INIT_S
 from streamfn.pool.generation import Generation
 from streamfn.pool.reaper import Reaper
 from streamfn.pool.scaler import Scaler
-from streamfn.pool.worker import State, Worker
+from streamfn.pool.worker import HELD_UP_TIMES, State, Worker
 
 # Lambda gives Init 10 s; where it is done ahead of need, as long as the function may run, and at least this.
 INIT_PROVISIONED_S = 130.0
@@ -292,8 +292,8 @@ class Function:
         the function grow, until it has asked again and got one, or `forget` is called.
         """
         workers = self.workers
-        chosen = min(workers, key=_load) if workers else None
-        if chosen is None or chosen.is_held_up:
+        chosen = self._free_worker(client not in self._waiting)
+        if chosen is None:
             if client not in self._waiting:
                 self._waiting.add(client)
                 self._tell()
@@ -306,8 +306,26 @@ class Function:
 
     @property
     def has_worker(self) -> bool:
-        """Whether `choose` would find one."""
-        return any(not worker.is_held_up for worker in self.workers)
+        """Whether `choose` would find one for a lane that waits."""
+        return self._free_worker(newcomers=0) is not None
+
+    def _free_worker(self, newcomers: int) -> Worker | None:
+        """See `choose`; `newcomers` lanes want one beside those that wait.
+
+        Where invocations take long, every worker is held up by one now and then, and the first that is free again
+        would get all the lanes that wait.  It gets its share: others are free soon, by what invocations take here.
+        """
+        workers = self.workers
+        chosen = min(workers, key=_load) if workers else None
+        if chosen is None or chosen.is_held_up:
+            return None
+        if chosen.lanes and any(worker.is_held_up for worker in workers):
+            soon_ns = time.monotonic_ns() - HELD_UP_TIMES * max(worker.usual_ns for worker in workers)
+            soon = sum(not worker.is_held_up or worker.progress_ns > soon_ns for worker in workers)
+            lanes = sum(worker.lanes for worker in workers) + len(self._waiting) + newcomers
+            if chosen.lanes * soon >= lanes:
+                return None
+        return chosen
 
     def forget(self, client: object) -> None:
         """A lane does not wait for a worker any more."""

@@ -1,6 +1,7 @@
 """Workers that come and go, seen from mappings: warm ones, more as lanes wait, shared out among functions."""
 
 import re
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -16,12 +17,12 @@ from streamfn.mapping.runtime import Runtime
 SAID = re.compile(r"^(\d+) (True|False) (\S+)$", re.MULTILINE)
 
 
-async def four_shards(path, log, **options):
+async def four_shards(path, log, handler="scaled.slow", shards=4, **options):
     async with streamfn.open(path / "d", log=log) as session:
-        await session.create_stream("s", shards=4)
+        await session.create_stream("s", shards=shards)
         await session.put_many("s", some(200))
         options = {"workers": 4, "batch_size": 10, "timeout": 60, "code_dir": FUNCTIONS, **options}
-        async with session.mapping("scaled.slow", "s", **options) as mapping:
+        async with session.mapping(handler, "s", **options) as mapping:
             warm = len(mapping._inner.function.workers)
             result = await mapping.run_until_caught_up()
             assert result.records == 200
@@ -43,6 +44,14 @@ async def test_without_a_word_all_workers_are_warm_and_there_are_no_more(tmp_pat
     assert warm == 2
     assert len({pid for pid, _, _ in said}) == 2
     assert {kind for _, _, kind in said} == {"on-demand"}
+
+
+@trio_test
+async def test_lanes_that_long_invocations_have_freed_are_spread_over_the_workers(tmp_path):
+    _, said = await four_shards(tmp_path, Log(), "scaled.third", shards=8)
+    shares = sorted(Counter(pid for pid, _, _ in said).values())
+    assert len(shares) == 4
+    assert shares[-1] - shares[0] <= 4, "the first that was free again got all the lanes that waited"
 
 
 @trio_test

@@ -14,3 +14,9 @@ IMPORTED_BY = os.getpid()
 def slow(event, context):
     print(os.getpid(), os.getpid() == IMPORTED_BY, os.environ["AWS_LAMBDA_INITIALIZATION_TYPE"])
     time.sleep(0.05)
+
+
+def third(event, context):
+    """Take a third of a second, longer than what holds a worker up."""
+    time.sleep(0.3)
+    print(os.getpid(), os.getpid() == IMPORTED_BY, os.environ["AWS_LAMBDA_INITIALIZATION_TYPE"])
