@@ -10,7 +10,12 @@ import importlib.util
 from collections import Counter
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# How long an example takes says what else the machine does: no test depends on it.
+hypothesis.settings.register_profile("streamfn", deadline=None)
+hypothesis.settings.load_profile("streamfn")
 
 PROCESSES = 3
 

@@ -265,7 +265,7 @@ def test_readers_share_what_is_inflated_and_the_last_one_lets_it_go(shard: Shard
     first.release()
     second.release()
     assert len(os.listdir("/proc/self/fd")) == before
-    assert not any(link.file.path.name in repr(open_) for open_ in Segment._open.values())
+    assert not any(open_.path == link.file.path for open_ in Segment._open.values())
 
 
 def test_where_a_file_system_has_no_unnamed_files_memory_holds_it(
