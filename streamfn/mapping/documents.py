@@ -19,15 +19,21 @@ _ids = itertools.count(1 << 62)
 
 
 def introduce(worker: Worker, text: bytes, header: bytes) -> int | None:
-    """Give a worker a document and return the name it has there; None when its socket is full, or it goes away."""
-    descriptor = os.memfd_create("streamfn-document", os.MFD_CLOEXEC)
+    """Give a worker a document and return the name it has there; None when its socket is full, or it goes away.
+
+    None too while the system is short of descriptors or memory: it is tried again as with a full socket.
+    """
+    try:
+        descriptor = os.memfd_create("streamfn-document", os.MFD_CLOEXEC)
+    except OSError:
+        return None
     try:
         written = 0
         while written < len(text):
             written += os.write(descriptor, text[written:])
         name = next(_ids)
         worker.introduce(name, descriptor, header)
-    except trio.WouldBlock:
+    except (trio.WouldBlock, OSError):
         return None
     finally:
         os.close(descriptor)

@@ -215,14 +215,16 @@ class Worker:
         """
         if not self.ready:
             raise trio.WouldBlock
-        again = None if self.shelf is None else self.shelf.opened(fd)
+        again: int | None = None
         try:
+            if self.shelf is not None:
+                again = self.shelf.opened(fd)
             protocol.send_bytes(self.control, segment_message(segment_id, header), [fd if again is None else again])
         except (BrokenPipeError, ConnectionResetError) as error:  # a handler has closed it
             self.is_cut_off = True
             self._reaper.tell()
             raise trio.WouldBlock from error
-        except OSError as error:  # full, or the kernel is short of memory or of descriptors in flight
+        except OSError as error:  # full, short of memory or of descriptors, or the file is just being renamed
             raise trio.WouldBlock from error
         finally:
             if again is not None:
@@ -445,7 +447,6 @@ class Worker:
         self.kill()
         self.state = State.DEAD
         self._reaper.dismiss(self)
-        self.environment.close()
         self.control.close()
         self._forget_far_ends()
         for fd in (self._log_fd, self._side, self.doorbell, self._pidfd):
@@ -459,6 +460,7 @@ class Worker:
         self.seats = []
         self.in_flight = self.lanes = 0
         self.staged.clear()
+        self.environment.close()  # last: it may fail, by what others have put into its directories
 
     def _leave_roster(self) -> None:
         if self.ready:

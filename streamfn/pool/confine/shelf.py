@@ -7,6 +7,7 @@ was opened through a read-only mount the kernel refuses all that, whoever asks.
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 
@@ -49,15 +50,16 @@ class Shelf:
         """Open the file of a descriptor again through the mount, for reading; None if it has no name there any more.
 
         A file without a name is nobody's to change for others, and memory (a document) never had one.
+
+        Raises:
+            OSError: it has a name, and could not be opened by it now: another one took that name, or descriptors are
+                short.  To be tried again; the descriptor itself must not be handed out.
         """
-        try:
-            path = os.readlink(f"/proc/self/fd/{fd}")
-            if not path.startswith(self._path + "/"):
-                return None
-            again = os.open(path[len(self._path) + 1 :], os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=self._mount)
-        except OSError:
+        path = os.readlink(f"/proc/self/fd/{fd}")
+        if not path.startswith(self._path + "/") or os.fstat(fd).st_nlink == 0:
             return None
+        again = os.open(path[len(self._path) + 1 :], os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=self._mount)
         if os.path.sameopenfile(fd, again):
             return again
-        os.close(again)  # the name is another file's now
-        return None
+        os.close(again)
+        raise FileNotFoundError(errno.ENOENT, "its name is another file's now", path)
