@@ -40,7 +40,8 @@ class Hungry(Lane):
         while True:
             worker = self.function.choose(self)
             if worker is None:
-                await self.function.wait_moved()
+                with trio.move_on_after(0.01):  # a worker that is held up no more has not moved
+                    await self.function.wait_moved()
                 continue
             seat = self.sit(worker)
             with trio.CancelScope(shield=True):
