@@ -26,6 +26,8 @@ REST_S = 0.05
 RESTLESS_S = 2.0
 # A code directory that is away cannot be watched: whether it is back is looked at so often.
 AWAY_S = 0.5
+# The first digest reads all of the code: not in the moments in which a run begins, and a short one needs none.
+FIRST_S = 1.0
 
 Changed = Callable[[Code], Awaitable[None]]
 
@@ -187,6 +189,8 @@ class Following:
     async def _follow(self, followed: Followed, changed: Changed) -> None:
         files = followed.files
         with followed.scope:
+            with trio.move_on_after(FIRST_S):
+                await followed.stirred.wait()
             code = await trio.to_thread.run_sync(files.code)
             # What has stirred by now may be in that digest, and not in what Init read: it is a change.
             if self._watch is not None:
