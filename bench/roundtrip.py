@@ -3,7 +3,9 @@
     round ──submit──▶ ring ──▶ worker (sleeps on a futex)       task ──eventfd──▶ process (blocks in read)
           ◀──reap──── ring ◀── answers at once                       ◀──eventfd── writes back at once
 
-Both sleep on both sides between two round trips; rounds alternate, and p50 of each is compared with p50.
+Both sleep on both sides between two round trips; rounds alternate, and p50 of each is compared with p50. Who asks and
+who answers have a core each: else the scheduler puts both sides of one of the two on one core now and then, and it is
+that which is compared.
 """
 
 import os
@@ -79,9 +81,11 @@ def echo(there, back):
 
 async def _run(rounds):
     there, back = os.eventfd(0), os.eventfd(0, os.EFD_NONBLOCK)
+    cores = os.sched_getaffinity(0)
     child = os.fork()
     if child == 0:
         echo(there, back)
+    os.sched_setaffinity(child, {max(cores)})
     try:
         async with open_pool() as pool:
             config = FunctionConfig(
@@ -89,6 +93,8 @@ async def _run(rounds):
                 environment={**os.environ, "PYTHONPATH": ROOT},
             )  # fmt: skip
             function = await pool.start(config)
+            os.sched_setaffinity(function.workers[0].pid, {max(cores)})
+            os.sched_setaffinity(0, {min(cores)})
             client = Client(function.workers[0], ffi.new("sf_extent *", {"rows": 1}))
             pool.on_round = client.on_round
             await client.go(200)
@@ -96,6 +102,7 @@ async def _run(rounds):
             for _ in range(rounds):
                 pairs.append((await client.go(TRIPS), await bare(there, back, TRIPS)))
     finally:
+        os.sched_setaffinity(0, cores)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)  # noqa: ASYNC222  (it has been killed)
     return pairs
