@@ -57,10 +57,12 @@ class TableEntry(NamedTuple):
     session: int
 
 
-def _check(result: int) -> None:
-    if result != 0:
+def _check(result: int, *named: str) -> int:
+    """Return what libc returned; OSError, which names what was `named`, if that says that it failed."""
+    if result < 0:
         error = ctypes.get_errno()
-        raise OSError(error, os.strerror(error))
+        raise OSError(error, os.strerror(error), *named)
+    return result
 
 
 def prctl(option: int, value: int, more: int = 0) -> None:
@@ -71,11 +73,7 @@ def prctl(option: int, value: int, more: int = 0) -> None:
 def syscall(number: int, *arguments: int | bytes | None) -> int:
     """Make a system call that no libc of some years ago has; OSError if it fails."""
     native = [ctypes.c_long(each) if isinstance(each, int) else each for each in arguments]
-    result = int(_libc.syscall(ctypes.c_long(number), *native))
-    if result < 0:
-        error = ctypes.get_errno()
-        raise OSError(error, os.strerror(error))
-    return result
+    return _check(int(_libc.syscall(ctypes.c_long(number), *native)))
 
 
 def name_process(name: str) -> None:
@@ -106,9 +104,7 @@ def setns(fd: int, flags: int) -> None:
 
 def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = "") -> None:
     """Call mount(2); OSError, naming the target, if it is refused."""
-    if _libc.mount(os.fsencode(source), os.fsencode(target), os.fsencode(kind), flags, os.fsencode(data)) != 0:
-        error = ctypes.get_errno()
-        raise OSError(error, os.strerror(error), target)
+    _check(_libc.mount(os.fsencode(source), os.fsencode(target), os.fsencode(kind), flags, os.fsencode(data)), target)
 
 
 def unmount(target: str, flags: int = MNT_DETACH) -> None:
@@ -149,11 +145,7 @@ def growing_memfd(name: str, *, append: bool) -> int:
 def signalfd(signals: Iterable[int]) -> int:
     """Make a descriptor to read these signals from; they must be blocked in every thread.  It never blocks."""
     mask = sum(1 << (number - 1) for number in signals)
-    fd = int(_libc.signalfd(-1, mask.to_bytes(128, sys.byteorder), os.O_NONBLOCK | os.O_CLOEXEC))
-    if fd < 0:
-        error = ctypes.get_errno()
-        raise OSError(error, os.strerror(error))
-    return fd
+    return _check(int(_libc.signalfd(-1, mask.to_bytes(128, sys.byteorder), os.O_NONBLOCK | os.O_CLOEXEC)))
 
 
 def read_signals(fd: int) -> list[tuple[int, int, int]]:

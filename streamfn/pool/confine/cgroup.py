@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from streamfn.pool.confine.locking import held_if_free, is_own_name, lock_directory, own_name
+from streamfn.pool.confine.mounts import unescaped
 
 MEMORY, PIDS, CPU = "memory", "pids", "cpu"
 CONTROLLERS = (MEMORY, PIDS, CPU)
@@ -65,7 +66,7 @@ def standing(mountinfo: str, own: str) -> list[Place]:
     found: list[Place] = []
     for line in mountinfo.splitlines():
         before, _, after = line.partition(" - ")
-        root, point = (_unescaped(text) for text in before.split()[3:5])
+        root, point = (unescaped(text) for text in before.split()[3:5])
         kind, _, options = after.split(" ", 2)
         if kind == "cgroup2":
             names, version = {""}, 2
@@ -79,13 +80,6 @@ def standing(mountinfo: str, own: str) -> list[Place]:
             if below is not None and not any(each.controllers == names - {""} for each in found):
                 found.append(Place(Path(point, below), version, frozenset(names - {""})))
     return found
-
-
-def _unescaped(text: str) -> str:
-    """A path of mountinfo: blanks, tabs, line ends and backslashes are octal there."""
-    for code in ("040", "011", "012", "134"):
-        text = text.replace(f"\\{code}", chr(int(code, 8)))
-    return text
 
 
 def _below(root: str, path: str) -> str | None:

@@ -33,7 +33,7 @@ def copy_for_all(source: str, target: str, left_out: frozenset[str]) -> None:
         elif stat.S_ISLNK(status.st_mode):
             os.symlink(os.readlink(each), there)
         elif stat.S_ISREG(status.st_mode):
-            _copy_file(each, there, 0o755 if status.st_mode & stat.S_IXUSR else 0o644)
+            copy_file(each, there, 0o755 if status.st_mode & stat.S_IXUSR else 0o644)
 
 
 def _walk(path: str, left_out: frozenset[str]) -> Iterator[str]:
@@ -53,7 +53,8 @@ def _allows_all(status: os.stat_result) -> bool:
     return status.st_mode & needed == needed
 
 
-def _copy_file(source: str, target: str, mode: int) -> None:
+def copy_file(source: str, target: str, mode: int) -> None:
+    """Copy what is in a file; the new one has this mode.  OSError, ENOSPC included."""
     with open(source, "rb") as file, open(target, "wb") as copy:
         while piece := file.read(_PIECE):
             copy.write(piece)

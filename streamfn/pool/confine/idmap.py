@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import struct
 from collections.abc import Iterable, Iterator
 
 from streamfn.pool import linux
+from streamfn.pool.confine.mounts import IDMAP, detached
+from streamfn.pool.confine.privileges import map_ids
 
-_OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442
-_AT_EMPTY_PATH, _AT_RECURSIVE, _CLONE = 0x1000, 0x8000, 1
-_MOVE_FROM_EMPTY_PATH = 4
-_IDMAP = 0x00100000
 _ALL_IDS = 2**32 - 1
 
 
@@ -32,30 +29,14 @@ def swapped(paths: Iterable[str], user: int) -> dict[str, int]:
             with contextlib.suppress(OSError):
                 real = os.path.realpath(path)
                 if real not in mounts:
-                    mounts[real] = _clone(real, namespace)
+                    mounts[real] = detached(real, IDMAP, namespace)
     return mounts
 
 
 def try_one(path: str, user: int) -> None:
     """Make such a mount and let it go; OSError if it cannot be."""
     with _namespace(user) as namespace:
-        os.close(_clone(path, namespace))
-
-
-def attach(mount: int, target: str) -> None:
-    """Attach such a mount; OSError."""
-    linux.syscall(_MOVE_MOUNT, mount, b"", -100, os.fsencode(target), _MOVE_FROM_EMPTY_PATH)
-
-
-def _clone(path: str, namespace: int) -> int:
-    mount = linux.syscall(_OPEN_TREE, -100, os.fsencode(path), _CLONE | os.O_CLOEXEC | _AT_RECURSIVE)
-    try:
-        packed = struct.pack("=4Q", _IDMAP, 0, 0, namespace)
-        linux.syscall(_MOUNT_SETATTR, mount, b"", _AT_EMPTY_PATH | _AT_RECURSIVE, packed, len(packed))
-    except OSError:
-        os.close(mount)
-        raise
-    return mount
+        os.close(detached(path, IDMAP, namespace))
 
 
 @contextlib.contextmanager
@@ -79,12 +60,7 @@ def _namespace(user: int) -> Iterator[int]:
     try:
         if not os.read(made, 1):
             raise PermissionError("no user namespace")
-        for name in ("uid_map", "gid_map"):
-            file = os.open(f"/proc/{pid}/{name}", os.O_WRONLY | os.O_CLOEXEC)
-            try:
-                os.write(file, text.encode())
-            finally:
-                os.close(file)
+        map_ids(str(pid), text, text)
         namespace = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     finally:
         os.close(made)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 MB = 1024 * 1024  # Lambda's MB: MemorySize 128 is 134,217,728 bytes
+STORAGE_BYTES_DEFAULT = 512 * MB  # Lambda's EphemeralStorage where nothing is said
 
 
 @dataclass(frozen=True, kw_only=True)

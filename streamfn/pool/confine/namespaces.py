@@ -20,12 +20,13 @@ from collections.abc import Iterator
 from streamfn._native import ffi, lib
 from streamfn.pool import linux
 from streamfn.pool.confine import landlock, seccomp, storage, view
+from streamfn.pool.confine.limits import STORAGE_BYTES_DEFAULT
 from streamfn.pool.confine.privileges import (
     CAP_SYS_ADMIN,
     CAP_SYS_CHROOT,
     bound_capabilities,
     keep_capabilities,
-    map_ids,
+    unshare_keeping_ids,
     unshare_mapping_all,
 )
 
@@ -90,9 +91,7 @@ def enter_user(flags: int = 0) -> None:
     if os.geteuid() == 0:
         unshare_mapping_all(linux.CLONE_NEWUSER | flags)
     else:
-        uid, gid = os.geteuid(), os.getegid()
-        linux.unshare(linux.CLONE_NEWUSER | flags)
-        map_ids("self", f"{uid} {uid} 1", f"{gid} {gid} 1")
+        unshare_keeping_ids(flags)
 
 
 def live_with(keeper: Keeper) -> None:
@@ -130,7 +129,7 @@ class Nursery:
         self._network = network
         self._own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self._filter = seccomp.inner()
-        self.tmp = storage.Spaces(code_dir, storage_bytes or view.DEFAULT_STORAGE_BYTES, walled=True)
+        self.tmp = storage.Spaces(code_dir, storage_bytes or STORAGE_BYTES_DEFAULT, walled=True)
         # What the user's code execs in the zygote has no use for our capabilities.
         linux.prctl(linux.PR_CAP_AMBIENT, linux.PR_CAP_AMBIENT_CLEAR_ALL)
 
@@ -182,11 +181,9 @@ class Nursery:
         threads = len(os.listdir("/proc/self/task")) - 1
         if threads:
             raise RuntimeError(f"the fork started {threads} thread(s), around which a worker's walls cannot be put up")
-        uid, gid = os.geteuid(), os.getegid()
         linux.unshare(linux.CLONE_NEWNS | linux.CLONE_NEWIPC)
         linux.mount("proc", "/proc", "proc", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC)
-        linux.unshare(linux.CLONE_NEWUSER)
-        map_ids("self", f"{uid} {uid} 1", f"{gid} {gid} 1")
+        unshare_keeping_ids()
         bound_capabilities(())
         keep_capabilities(())
         rules = [("/", landlock.READ), ("/tmp", landlock.ALL), *((name, landlock.DEVICE) for name in view.DEVICES)]

@@ -46,6 +46,13 @@ def unshare_mapping_all(flags: int) -> None:
         raise PermissionError("user ids cannot be mapped into a new user namespace")
 
 
+def unshare_keeping_ids(flags: int = 0) -> None:
+    """Enter a new user namespace, and those that `flags` name, in which our own ids are as before."""
+    uid, gid = os.geteuid(), os.getegid()
+    linux.unshare(linux.CLONE_NEWUSER | flags)
+    map_ids("self", f"{uid} {uid} 1", f"{gid} {gid} 1")
+
+
 def map_ids(process: str, uids: str, gids: str) -> None:
     """Say which ids of the machine are which in the user namespace of a process; OSError if that is refused."""
     if "\n" not in uids and uids.endswith(" 1"):

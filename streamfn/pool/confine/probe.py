@@ -6,7 +6,6 @@ the sandbox as a whole, walls and all.  Nothing is left behind.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -173,11 +172,7 @@ def _mounts() -> None:
 
 def _proc() -> None:
     """Mount one; where parts of the machine's are covered (containers do that), the kernel shows no uncovered one."""
-    keeper = namespaces.enter_outer(network=True)
-    try:
-        why = _tried(lambda: linux.mount("proc", "/proc", "proc"))
-    finally:
-        keeper.end()
+    why = _behind(namespaces.enter_outer(network=True), lambda: linux.mount("proc", "/proc", "proc"))
     if why is not None:
         covered = "; parts of the machine's are covered, as in a container?" if "permitted" in why else ""
         raise warden.Unwalled(why + covered)
@@ -195,28 +190,22 @@ def _idmapped() -> None:
 
 def _whole() -> None:
     """The whole sandbox, to the walls of a worker."""
-    keeper = warden.enter(network=False)
-    heard, tell = os.pipe2(os.O_CLOEXEC)
-    pid = os.fork()
-    if pid == 0:
-        try:
-            linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
-            warden.raise_wall(Isolation(level=SANDBOX), warden.python_paths({}), None, storage_bytes=1 << 20)
-            linux.prctl(linux.PR_SET_DUMPABLE, 1)  # an exec would do it
+
+    def inside() -> None:
+        linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+        warden.raise_wall(Isolation(level=SANDBOX), warden.python_paths({}), None, storage_bytes=1 << 20)
+        linux.prctl(linux.PR_SET_DUMPABLE, 1)  # an exec would do it
+        with warden.step("the walls of a worker"):
             namespaces.Nursery("/", network=False, storage_bytes=1 << 20).try_out()
-        except OSError as error:
-            os.write(tell, f"this machine does not allow the walls of a worker: {warden.words(error)}".encode())
-        except BaseException as error:
-            os.write(tell, (str(error) or type(error).__name__).encode())
-        finally:
-            os._exit(0)
-    os.close(tell)
+
+    why = _behind(warden.enter(network=False), inside)
+    if why is not None:
+        raise warden.Unwalled(why)
+
+
+def _behind(keeper: namespaces.Keeper, deed: Callable[[], object]) -> str | None:
+    """`_tried`, by the first child in the keeper's namespace."""
     try:
-        with open(heard, "rb") as file:
-            text = file.read().decode(errors="replace")
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(pid, 0)
+        return _tried(deed)
     finally:
         keeper.end()
-    if text:
-        raise warden.Unwalled(text)

@@ -9,28 +9,13 @@ from __future__ import annotations
 
 import errno
 import os
-import struct
 
-from streamfn.pool import linux
-
-_OPEN_TREE, _MOUNT_SETATTR = 428, 442
-_AT_EMPTY_PATH, _AT_RECURSIVE, _CLONE = 0x1000, 0x8000, 1
-_RDONLY, _NOSUID, _NODEV, _NOEXEC = 1, 2, 4, 8
+from streamfn.pool.confine.mounts import NODEV, NOEXEC, NOSUID, RDONLY, detached
 
 
 def mount_read_only(path: str) -> int:
-    """Make a read-only mount of a directory, attached nowhere; its descriptor.  OSError.
-
-    The process needs CAP_SYS_ADMIN over its mount namespace; who is given the descriptor needs nothing.
-    """
-    mount = linux.syscall(_OPEN_TREE, -100, os.fsencode(path), _CLONE | os.O_CLOEXEC | _AT_RECURSIVE)
-    try:
-        packed = struct.pack("=4Q", _RDONLY | _NOSUID | _NODEV | _NOEXEC, 0, 0, 0)
-        linux.syscall(_MOUNT_SETATTR, mount, b"", _AT_EMPTY_PATH | _AT_RECURSIVE, packed, len(packed))
-    except OSError:
-        os.close(mount)
-        raise
-    return mount
+    """Make a read-only mount of a directory, attached nowhere; see `mounts.detached`."""
+    return detached(path, RDONLY | NOSUID | NODEV | NOEXEC)
 
 
 class Shelf:

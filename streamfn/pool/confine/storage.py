@@ -23,8 +23,10 @@ from pathlib import Path
 from typing import Protocol
 
 from streamfn.pool import linux
+from streamfn.pool.confine.copying import copy_file
 from streamfn.pool.confine.locking import held_if_free, is_own_name, lock_directory, own_name
-from streamfn.pool.confine.privileges import CAP_SYS_ADMIN, CAP_SYS_CHROOT, keep_capabilities, map_ids
+from streamfn.pool.confine.mounts import mount_memory, unescaped
+from streamfn.pool.confine.privileges import CAP_SYS_ADMIN, CAP_SYS_CHROOT, keep_capabilities, unshare_keeping_ids
 
 TMP = "/tmp"
 PREFIX = "streamfn-tmp-"
@@ -179,7 +181,7 @@ def lay_over(size_bytes: int, through: Sequence[str], *, copy: bool) -> None:
         for path in through:
             with contextlib.suppress(FileNotFoundError):  # somebody has removed it meanwhile
                 places.append((path, os.open(path, os.O_PATH | os.O_CLOEXEC)))
-        linux.mount("tmpfs", TMP, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, f"mode=1777,size={size_bytes}")
+        mount_memory(TMP, size_bytes, "1777")
         for path, place in places:
             with contextlib.suppress(FileNotFoundError):
                 _show(path, f"/proc/self/fd/{place}")
@@ -194,7 +196,7 @@ def mounts_below(directory: str) -> list[str]:
     """List the mount points below a directory, outermost first, and none that lies in another."""
     found: list[str] = []
     with open("/proc/self/mountinfo") as file:
-        points = sorted(line.split()[4].encode().decode("unicode_escape") for line in file)
+        points = sorted(unescaped(line.split()[4]) for line in file)
     for point in points:
         if point.startswith(directory + "/") and not any(point.startswith(each + "/") for each in found):
             found.append(point)
@@ -220,18 +222,10 @@ def _copy_missing(source: str, target: str) -> None:
             if entry.is_dir(follow_symlinks=False):
                 os.makedirs(there, exist_ok=True)
                 _copy_missing(entry.path, there)
-            elif entry.is_symlink() or entry.is_file():
-                _copy_file(entry, there)
-
-
-def _copy_file(entry: os.DirEntry[str], target: str) -> None:
-    if entry.is_symlink():
-        os.symlink(os.readlink(entry.path), target)
-        return
-    with open(entry.path, "rb") as source, open(target, "wb") as copy:
-        while piece := source.read(1024 * 1024):
-            copy.write(piece)
-    os.chmod(target, entry.stat().st_mode & 0o7777)
+            elif entry.is_symlink():
+                os.symlink(os.readlink(entry.path), there)
+            elif entry.is_file():
+                copy_file(entry.path, there, entry.stat().st_mode & 0o7777)
 
 
 def _enter_own() -> bool:
@@ -239,9 +233,7 @@ def _enter_own() -> bool:
     try:
         linux.unshare(linux.CLONE_NEWNS)
     except PermissionError:
-        uid, gid = os.geteuid(), os.getegid()
-        linux.unshare(linux.CLONE_NEWUSER | linux.CLONE_NEWNS)
-        map_ids("self", f"{uid} {uid} 1", f"{gid} {gid} 1")
+        unshare_keeping_ids(linux.CLONE_NEWNS)
         # All that is needed for more namespaces; over nothing that is not ours.
         keep_capabilities((CAP_SYS_ADMIN, CAP_SYS_CHROOT))
         linux.prctl(linux.PR_CAP_AMBIENT, linux.PR_CAP_AMBIENT_CLEAR_ALL)

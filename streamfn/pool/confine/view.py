@@ -15,11 +15,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import struct
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from streamfn.pool import linux
-from streamfn.pool.confine import copying, idmap, seccomp
+from streamfn.pool.confine import copying, mounts, seccomp
+from streamfn.pool.confine.limits import STORAGE_BYTES_DEFAULT
+from streamfn.pool.confine.mounts import NODEV, NOSUID, RDONLY, mount_memory
 
 _SYSTEM = (
     "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store",
@@ -40,15 +41,12 @@ USER = "sbx_user1051"  # as in Lambda
 _BASE = "/tmp"  # any directory that exists; it is covered for a moment, for us alone
 OLD, NEW = "/old", "/new"
 _LINKS_MAX = 40
-_MOUNT_SETATTR = 442
-_AT_RECURSIVE = 0x8000
-_RDONLY, _NOSUID, _NODEV = 1, 2, 4
-DEFAULT_STORAGE_BYTES = 512 * 1024 * 1024  # Lambda's EphemeralStorage where nothing is said
+_SMALL = "16m"  # directories, and files that are written here
 
 
 def set_read_only(target: str) -> None:
     """Make a mount, and those below it, read only, without devices and setuid."""
-    _set_attributes(target, _RDONLY | _NOSUID | _NODEV)
+    mounts.set_attributes(target, RDONLY | NOSUID | NODEV)
 
 
 class Unshowable(Exception):
@@ -58,7 +56,7 @@ class Unshowable(Exception):
 def build(
     readable: Iterable[str],
     hidden: Iterable[str],
-    mounts: Mapping[str, int] | None,
+    instead: Mapping[str, int] | None,
     *,
     network: bool,
     storage_bytes: int | None,
@@ -67,20 +65,20 @@ def build(
 
     `readable` are absolute paths; those that do not exist are left out.  `hidden` are directories that are empty in
     it: what lies around them is shown piece by piece, because a mount over them could be gone around (the zygote may
-    mount).  `mounts`, if the user changes, are what to show of some of them instead of what is there (see `idmap`); of
-    the others, what the new user could not read is copied.  The process needs CAP_SYS_ADMIN over its mount namespace,
+    mount).  `instead`, if the user changes, are mounts to show in place of some of them (see `idmap`); of the others,
+    what the new user could not read is copied.  The process needs CAP_SYS_ADMIN over its mount namespace,
     and to be in the PID namespace that /proc is to show.  OSError names the path of what is refused; Unshowable.
     """
     os.umask(0o022)
     uid, gid = sandbox_ids()  # as /proc says, which is covered in a moment
     linux.mount("none", "/", flags=linux.MS_REC | linux.MS_PRIVATE)
-    linux.mount("tmpfs", _BASE, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=755,size=16m")
+    mount_memory(_BASE, _SMALL)
     os.mkdir(_BASE + OLD)
     os.mkdir(_BASE + NEW)
     _pivot(_BASE, _BASE + OLD)
     os.chdir("/")
-    linux.mount("tmpfs", NEW, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=755,size=16m")
-    view = _View(mounts, frozenset(OLD + path for path in hidden))
+    mount_memory(NEW, _SMALL)
+    view = _View(instead, frozenset(OLD + path for path in hidden))
     for name in ("/proc", "/dev", "/etc", "/tmp"):
         os.mkdir(NEW + name)
     mount_tmp(NEW + "/tmp", storage_bytes)
@@ -94,7 +92,7 @@ def build(
         view.write("/etc/hosts", "127.0.0.1 localhost\n::1 localhost\n")
     _make_devices()
     linux.mount("proc", NEW + "/proc", "proc", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC)
-    _set_attributes(NEW, _RDONLY, recursive=False)
+    mounts.set_attributes(NEW, RDONLY, recursive=False)
     os.chdir(NEW)
     _pivot(".", ".")
     linux.unmount(".")
@@ -103,16 +101,15 @@ def build(
 
 def mount_tmp(target: str, storage_bytes: int | None) -> None:
     """Mount an empty /tmp of that size (None: Lambda's 512 MB) over `target`."""
-    size = DEFAULT_STORAGE_BYTES if storage_bytes is None else storage_bytes
-    linux.mount("tmpfs", target, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, f"mode=1777,size={size}")
+    mount_memory(target, STORAGE_BYTES_DEFAULT if storage_bytes is None else storage_bytes, "1777")
 
 
 class _View:
     """The new root while it is being made: `OLD` and `NEW` are the old one and the new one."""
 
-    def __init__(self, mounts: Mapping[str, int] | None, hidden: frozenset[str]) -> None:
-        self._mounts = mounts or {}
-        self._copies = mounts is not None
+    def __init__(self, instead: Mapping[str, int] | None, hidden: frozenset[str]) -> None:
+        self._instead = instead or {}
+        self._copies = instead is not None
         self._hidden = hidden
         self._shown: list[str] = []
 
@@ -135,8 +132,8 @@ class _View:
             return
         if any(_lies_in(each, OLD + real) for each in self._hidden):
             self._show_around(real, target)
-        elif real in self._mounts:
-            idmap.attach(self._mounts[real], target)
+        elif real in self._instead:
+            mounts.attach(self._instead[real], target)
         elif self._copies and path not in _SYSTEM and not copying.is_readable_by_all(OLD + real, self._hidden):
             self._copy_tree(real, target)
         else:
@@ -147,7 +144,7 @@ class _View:
 
     def _show_around(self, real: str, target: str) -> None:
         """Let a directory be there with everything in it but what is hidden."""
-        linux.mount("tmpfs", target, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=755,size=16m")
+        mount_memory(target, _SMALL)
         for path in around(OLD + real, self._hidden):
             inside = path.removeprefix(OLD)
             if path in self._hidden:
@@ -162,8 +159,7 @@ class _View:
     def _copy_tree(self, real: str, target: str) -> None:
         try:
             if os.path.isdir(target):
-                size = f"mode=755,size={copying.BYTES_MAX}"
-                linux.mount("tmpfs", target, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, size)
+                mount_memory(target, copying.BYTES_MAX)
                 copying.copy_for_all(OLD + real, target, self._hidden)
             elif os.path.isfile(OLD + real):
                 with open(OLD + real, "rb") as source, open(target, "wb") as file:
@@ -186,7 +182,7 @@ class _View:
         self._make_file(path, text.encode())
 
     def _is_shown(self, real: str) -> bool:
-        return any(real == each or real.startswith(each + "/") for each in self._shown)
+        return any(_lies_in(real, each) for each in self._shown)
 
     def _make_file(self, path: str, content: bytes) -> None:
         if self._is_shown(path):
@@ -263,18 +259,9 @@ def _make_devices() -> None:
         with open(NEW + device, "wb"):
             pass
         linux.mount(OLD + device, NEW + device, flags=linux.MS_BIND)
-        _set_attributes(NEW + device, _NOSUID)
+        mounts.set_attributes(NEW + device, NOSUID)
     for name, target in (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")):
         os.symlink(f"/proc/self/fd{target}", f"{NEW}/dev/{name}")
-
-
-def _set_attributes(path: str, attributes: int, *, recursive: bool = True) -> None:
-    packed = struct.pack("=4Q", attributes, 0, 0, 0)
-    flags = _AT_RECURSIVE if recursive else 0
-    try:
-        linux.syscall(_MOUNT_SETATTR, -100, os.fsencode(path), flags, packed, len(packed))
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, path) from None
 
 
 def _pivot(root: str, old: str) -> None:

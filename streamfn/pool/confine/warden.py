@@ -110,7 +110,7 @@ def _pieces(paths: Iterable[str], hidden: str) -> Iterator[str]:
 
 
 def _send_shelf(control: int, directory: str) -> None:
-    with _step("a read-only mount of the data directory"):
+    with step("a read-only mount of the data directory"):
         mount = shelf.mount_read_only(directory)
     try:
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(control)) as sock:
@@ -155,7 +155,7 @@ def raise_wall(
     isolation: Isolation, readable: Iterable[str], mounts: Mapping[str, int] | None, *, storage_bytes: int | None
 ) -> None:
     """In the first child behind `namespaces.enter_outer`: everything else of the outer wall.  Unwalled, Unshowable."""
-    with _step("a view of the file system of its own"):
+    with step("a view of the file system of its own"):
         view.build(
             readable,
             [isolation.data_dir] if isolation.data_dir else [],
@@ -165,9 +165,9 @@ def raise_wall(
         )
     with contextlib.suppress(OSError):  # a kernel without keys
         linux.syscall(seccomp.number("keyctl") or 0, _KEYCTL_JOIN_SESSION_KEYRING, None)
-    with _step("giving up what its user may do"):
+    with step("giving up what its user may do"):
         namespaces.become_unprivileged()
-    with _step("a seccomp filter"):
+    with step("a seccomp filter"):
         seccomp.install(seccomp.outer(network=isolation.network, truncate=landlock.abi() >= landlock.ABI_TRUNCATE))
 
 
@@ -178,7 +178,7 @@ def enter(*, network: bool) -> namespaces.Keeper:
     if seccomp.machine() is None:
         raise Unwalled(f"no seccomp filter is known for {os.uname().machine}")
     os.chdir("/")  # the keeper is seen from inside, and what it stands in should lead nowhere
-    with _step("namespaces of its own"):
+    with step("namespaces of its own"):
         return namespaces.enter_outer(network=network)
 
 
@@ -196,7 +196,7 @@ def _die_with(warden: int) -> None:
 
 
 @contextlib.contextmanager
-def _step(name: str) -> Any:
+def step(name: str) -> Any:
     """Say what could not be had when something fails."""
     try:
         yield
