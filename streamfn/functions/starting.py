@@ -126,5 +126,5 @@ def named(error: HandlerImportError, handler: str) -> HandlerImportError:
     kind = str(error.document.get("errorType", ""))
     text = str(error) if kind.startswith(("Runtime.", "Sandbox.")) else f"{kind}: {error}"
     found = HandlerImportError(f"cannot load handler {handler!r}: {text}", error.document, error.log)
-    found.init_ns = error.init_ns
+    found.init_ns, found.phase = error.init_ns, error.phase
     return found

@@ -7,6 +7,7 @@ import pytest
 from streamfn._native import lib
 from streamfn.errors import HandlerImportError
 from streamfn.functions import prices
+from streamfn.functions.starting import named
 from streamfn.mapping.billing import Bill
 from streamfn.mapping.histogram import new_histogram
 from streamfn.mapping.logs import Usage, billed_ms, init_report_line, report_line
@@ -58,6 +59,15 @@ def test_an_init_that_failed_is_reported(kind: str, ending: str) -> None:
     error = HandlerImportError("x", {"errorType": kind})
     error.init_ns = 1_236_040_000
     assert init_report_line(error) == f"INIT_REPORT Init Duration: 1236.04 ms\tPhase: init\t{ending}"
+
+
+def test_what_is_known_of_an_init_stays_known_when_its_handler_is_named() -> None:
+    error = HandlerImportError("no module", {"errorType": "Runtime.ImportModuleError"}, b"printed")
+    error.init_ns, error.phase = 1_000_000, "invoke"
+    told = named(error, "app.handler")
+    assert str(told) == "cannot load handler 'app.handler': no module"
+    assert told.log == b"printed"
+    assert "Init Duration: 1.00 ms\tPhase: invoke\tStatus: error" in init_report_line(told)
 
 
 def test_an_error_type_cannot_forge_a_line() -> None:
