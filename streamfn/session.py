@@ -51,6 +51,7 @@ from streamfn.mapping.calling import Handler
 from streamfn.mapping.deletion import delete_mapping, delete_stream
 from streamfn.mapping.invoking import Invocation
 from streamfn.mapping.logs import LogWriter
+from streamfn.mapping.options import check_not_throttled
 from streamfn.mapping.result import RunResult
 from streamfn.mapping.runtime import Runtime, judge_of, open_runtime
 from streamfn.types import NewChange, NewRecord
@@ -389,6 +390,7 @@ class Session:
         if not isinstance(handler, str) or not is_stored_name(handler):
             return find(handler, code_dir), code_dir, None
         stored = await self._runtime.disk(self._runtime.stored_function, handler)
+        check_not_throttled(stored)
         code_dir = Path(stored.code_dir)
         return find(stored.handler, code_dir), code_dir, stored
 

@@ -16,12 +16,10 @@ from streamfn.pool.function import Function
 class _Key(NamedTuple):
     """What workers know of their function from the start: mappings with the same may share them."""
 
-    handler: str
-    code_dir: str
+    configuration: str
     region: str
     function_arn: str
     judge: str | None
-    configuration: str
 
 
 @dataclass
@@ -43,17 +41,21 @@ class Functions:
     ) -> tuple[Function, bool]:
         """A function for a mapping with these options, and whether it was started just now; give it to `release`.
 
-        `function_arn` is the mapping's, which may name a version.
+        `function_arn` is the mapping's, which may name a version. The code of a stored function is looked at when it is
+        started, and a version added where it has changed.
 
         Raises:
             HandlerImportError: the handler cannot be loaded.
+            RefusedError: there is no such function (any more).
         """
         configuration = repr(options.configuration(str(code_dir)))
-        key = _Key(options.handler, str(code_dir), region, function_arn, judge_of(options), configuration)
+        key = _Key(configuration, region, function_arn, judge_of(options))
         async with self._turn:
             started = self._started.get(key)
             fresh = started is None
             if started is None:
+                if options.function:
+                    await self._runtime.disk(self._runtime.stored_function, options.function)
                 function = await self._runtime.start(
                     options, code_dir=code_dir, region=region, function_arn=function_arn
                 )

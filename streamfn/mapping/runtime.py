@@ -35,7 +35,7 @@ from streamfn.mapping.feed import ShardFeed
 from streamfn.mapping.invoking import Caller, Invocation
 from streamfn.mapping.logs import LogLines, LogSink, our_line, shown_log
 from streamfn.mapping.mapping import EventSourceMapping
-from streamfn.mapping.options import RunOptions, check_not_throttled
+from streamfn.mapping.options import RunOptions
 from streamfn.mapping.position import check_position, starting_offsets
 from streamfn.mapping.selector import Selector, open_selector
 from streamfn.pool.function import Function
@@ -366,16 +366,14 @@ class Runtime:
         return await self.caller.invoke(function, event, LogLines(self._sink, logs))
 
     def stored_function(self, name: str) -> Configuration:
-        """What a stored function is now, by its name or ARN. Reads the disk.
+        """What a stored function is now, by its name or ARN. Reads its code: a version is added if that has changed.
 
         Raises:
-            RefusedError: there is none, or it is not to run at all.
+            RefusedError: there is none.
         """
         from streamfn.functions.managing import GET, StoredFunctions  # most runs name a handler, and need none of it
 
-        found = StoredFunctions(lambda: self.store, Path.cwd()).configuration(GET, name)
-        check_not_throttled(found)
-        return found
+        return StoredFunctions(lambda: self.store, Path.cwd()).configuration(GET, name)
 
     # ---- rounds
 

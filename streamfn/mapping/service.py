@@ -20,8 +20,8 @@ from typing import Any
 import trio
 
 from streamfn.errors import FailedError, StreamfnError
-from streamfn.functions.configuration import Configuration
 from streamfn.functions.naming import is_stored_name
+from streamfn.functions.stored import configuration_of
 from streamfn.mapping import bell, configuration, lifecycle
 from streamfn.mapping.feeds import committed_ends
 from streamfn.mapping.functions import Functions
@@ -167,10 +167,9 @@ class Service:
             await self._reconcile()
 
     async def _reconcile(self) -> None:
-        for mapping, wanted in await self._runtime.disk(self._runtime.store.all_managed):
+        for mapping, wanted, function in await self._runtime.disk(self._all):
             serving = self.served.get(mapping.uuid)
             if serving is not None and mapping.uuid in self._running:
-                function = await self._runtime.disk(self._function_of, mapping)
                 later = wanted.revision != serving.revision or function != serving.function
                 if later and not serving.stale:
                     serving.stale = True
@@ -247,7 +246,7 @@ class Service:
     async def _start(self, serving: Serving, stored: StoredMapping) -> EventSourceMapping | None:
         """Open a mapping that is to run; None if its function is not to, as a reserved concurrency of 0 says."""
         serving.function = await self._runtime.disk(self._function_of, stored)
-        options, code_dir = await self._runtime.disk(self.options, stored)
+        options, code_dir = self._options(stored, serving.function)
         throttled, serving.throttled = serving.throttled, options.reserved_concurrency == 0
         if serving.throttled:
             if not throttled:
@@ -273,20 +272,20 @@ class Service:
         ends, _ = committed_ends(stream.shards)
         return sum(max(0, end - (done[shard].offset if shard in done else 0)) for shard, end in ends.items())
 
-    def options(self, stored: StoredMapping) -> tuple[RunOptions, str]:
-        """What a run of the stored mapping is told, and its function's code directory. Reads the store.
+    def _options(self, stored: StoredMapping, function: dict[str, Any] | None) -> tuple[RunOptions, str]:
+        """What a run of the stored mapping is told, and its function's code directory; `function` as it is stored.
 
         Raises:
             FunctionGone: its function was deleted.
         """
         ours, code_dir = {**self._ours, "handler": stored.handler}, stored.code_dir
         if is_stored_name(stored.handler):
-            if self._function_of(stored) is None:
+            if function is None:
                 raise FunctionGone(stored.handler, stored.title)
-            configuration_now = self._configuration(stored.handler)
-            ours.update(of_function(configuration_now, self._ours["workers"]))
-            ours["environment"] = {**configuration_now.environment, **self._ours["environment"]}
-            code_dir = configuration_now.code_dir
+            now = configuration_of(stored.handler, function)
+            ours.update(of_function(now, self._ours["workers"]))
+            ours["environment"] = {**now.environment, **self._ours["environment"]}
+            code_dir = now.code_dir
         options = configuration.run_options(stored.options, stream=stored.stream_name, name=stored.name, **ours)
         return options, code_dir
 
@@ -295,14 +294,9 @@ class Service:
         found = self._runtime.store.functions.get(stored.handler) if is_stored_name(stored.handler) else None
         return None if found is None else found.configuration
 
-    def _configuration(self, name: str) -> Configuration:
-        """What a stored function is now. Reads the disk."""
-        from streamfn.functions.managing import (  # most mappings name a handler, and need none of it
-            GET,
-            StoredFunctions,
-        )
-
-        return StoredFunctions(lambda: self._runtime.store, Path.cwd()).configuration(GET, name)
+    def _all(self) -> list[tuple[StoredMapping, Managed, dict[str, Any] | None]]:
+        """Every mapping, what is wanted of it, and its function as the store has it."""
+        return [(mapping, wanted, self._function_of(mapping)) for mapping, wanted in self._runtime.store.all_managed()]
 
     def _look_up(self, uuid: str) -> tuple[StoredMapping, Managed] | None:
         stored, wanted = self._runtime.store.find(uuid), self._runtime.store.managed(uuid)
