@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import struct
 from collections.abc import Awaitable, Callable, Hashable, Iterable
 from pathlib import Path
 
@@ -31,8 +30,6 @@ FIRST_S = 1.0
 
 Changed = Callable[[Code], Awaitable[None]]
 
-_EVENT = struct.Struct("=iIII")
-_READ_BYTES = 1 << 16
 _SELF = libc.IN_DELETE_SELF | libc.IN_MOVE_SELF  # a directory is replaced by another one of its name
 _MASK = libc.IN_CLOSE_WRITE | libc.IN_MOVED_FROM | libc.IN_MOVED_TO | libc.IN_CREATE | libc.IN_DELETE | _SELF
 
@@ -81,19 +78,15 @@ class CodeWatch:
     def drain(self) -> set[Hashable]:
         """The keys of what has changed since the last call. Never blocks."""
         told: set[Hashable] = set()
-        while content := self._read():
-            at = 0
-            while at < len(content):
-                watch, mask, _, name_bytes = _EVENT.unpack_from(content, at)
-                name = os.fsdecode(content[at + _EVENT.size :][:name_bytes].rstrip(b"\0"))
-                at += _EVENT.size + name_bytes
-                if mask & libc.IN_Q_OVERFLOW:
-                    told.update(self._watches)
-                elif mask & libc.IN_IGNORED:  # the directory is gone, and its watch with it
-                    for key in self._keys.pop(watch, ()):
-                        self._watches[key].discard(watch)
-                elif mask & _SELF or (not is_left_out(name) if mask & libc.IN_ISDIR else is_code(name)):
-                    told.update(self._keys.get(watch, ()))
+        for watch, mask, name_bytes in libc.inotify_events(self._fd):
+            name = os.fsdecode(name_bytes)
+            if mask & libc.IN_Q_OVERFLOW:
+                told.update(self._watches)
+            elif mask & libc.IN_IGNORED:  # the directory is gone, and its watch with it
+                for key in self._keys.pop(watch, ()):
+                    self._watches[key].discard(watch)
+            elif mask & _SELF or (not is_left_out(name) if mask & libc.IN_ISDIR else is_code(name)):
+                told.update(self._keys.get(watch, ()))
         return told
 
     def close(self) -> None:
@@ -105,12 +98,6 @@ class CodeWatch:
         keys.discard(key)
         if not keys and self._keys.pop(watch, None) is not None:
             libc.inotify_remove(self._fd, watch)
-
-    def _read(self) -> bytes:
-        try:
-            return os.read(self._fd, _READ_BYTES)
-        except BlockingIOError:
-            return b""
 
 
 class Followed:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import os
-import struct
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -19,8 +18,6 @@ from streamfn.log.storage import libc
 
 Key = TypeVar("Key", bound=Hashable)
 
-_EVENT = struct.Struct("=iIII")
-_READ_BYTES = 1 << 16
 _DESCRIPTION = description.FILE.encode()
 
 
@@ -89,28 +86,17 @@ class CommitWatch(Generic[Key]):
     def drain(self) -> set[Key]:
         """Return the keys of what has changed since the last call.  Never blocks."""
         told: set[Key] = set()
-        while content := self._read():
-            at = 0
-            while at < len(content):
-                watch, mask, _, name_bytes = _EVENT.unpack_from(content, at)
-                name = content[at + _EVENT.size :][:name_bytes].rstrip(b"\0")
-                at += _EVENT.size + name_bytes
-                if name and name != _DESCRIPTION:  # something else was renamed into a stream's directory
-                    continue
-                if mask & libc.IN_Q_OVERFLOW:
-                    told.update(self._watches)
-                told.update(self._keys.get(watch, ()))
-                if mask & libc.IN_IGNORED:  # the file is gone, and its watch with it
-                    for key in self._keys.pop(watch, ()):
-                        self._watches.pop(key, None)
+        for watch, mask, name in libc.inotify_events(self._fd):
+            if name and name != _DESCRIPTION:  # something else was renamed into a stream's directory
+                continue
+            if mask & libc.IN_Q_OVERFLOW:
+                told.update(self._watches)
+            told.update(self._keys.get(watch, ()))
+            if mask & libc.IN_IGNORED:  # the file is gone, and its watch with it
+                for key in self._keys.pop(watch, ()):
+                    self._watches.pop(key, None)
         return told
 
     def close(self) -> None:
         """Close the descriptor."""
         os.close(self._fd)
-
-    def _read(self) -> bytes:
-        try:
-            return os.read(self._fd, _READ_BYTES)
-        except BlockingIOError:
-            return b""

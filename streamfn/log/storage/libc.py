@@ -6,6 +6,8 @@ import ctypes
 import errno
 import mmap
 import os
+import struct
+from collections.abc import Iterator
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
@@ -25,6 +27,9 @@ _libc.inotify_rm_watch.argtypes = (ctypes.c_int, ctypes.c_int)
 _MAP_FAILED = ctypes.c_void_p(-1).value
 _KEEP_SIZE_PUNCH_HOLE = 0x01 | 0x02
 _ZEROS = bytes(1 << 16)
+
+_EVENT = struct.Struct("=iIII")
+_READ_BYTES = 1 << 16
 
 IN_MODIFY = 0x0000_0002
 IN_CLOSE_WRITE = 0x0000_0008
@@ -83,6 +88,23 @@ def inotify_add(fd: int, path: str, mask: int) -> int:
     if watch < 0:
         raise _fail(f"inotify_add_watch {path}")
     return int(watch)
+
+
+def inotify_events(fd: int) -> Iterator[tuple[int, int, bytes]]:
+    """Read what has happened: the watch's number, the mask, and the name in the directory, or none.  Never blocks."""
+    while content := _read(fd):
+        at = 0
+        while at < len(content):
+            watch, mask, _, name_bytes = _EVENT.unpack_from(content, at)
+            yield watch, mask, content[at + _EVENT.size :][:name_bytes].rstrip(b"\0")
+            at += _EVENT.size + name_bytes
+
+
+def _read(fd: int) -> bytes:
+    try:
+        return os.read(fd, _READ_BYTES)
+    except BlockingIOError:
+        return b""
 
 
 def inotify_remove(fd: int, watch: int) -> None:
