@@ -4,8 +4,7 @@ import json
 import re
 
 import pytest
-
-from streamfn.cli import app
+from api_rig import Api, refusal
 
 ARN = "arn:aws:lambda:us-east-1:000000000000:function:"
 KEYS = {
@@ -16,28 +15,8 @@ KEYS = {
 OURS = {"CodeDirectory", "Isolation", "AllowNetwork", "StartMethod"}
 
 
-class Api:
-    """`streamfn function ...` in this process: answers as objects, refusals as what the CLI says."""
-
-    def __init__(self, directory, capsys):
-        self.data = directory / "data"
-        self._capsys = capsys
-
-    def __call__(self, *arguments):
-        code, out, err = self.said(*arguments)
-        assert code == 0, err
-        return json.loads(out)
-
-    def said(self, *arguments):
-        self._capsys.readouterr()
-        code = app.run(["function", *map(str, arguments), "--data-dir", str(self.data)])
-        return code, *self._capsys.readouterr()
-
-    def refused(self, *arguments):
-        """The one line with which a request is refused."""
-        code, out, err = self.said(*arguments)
-        assert (code, out, len(err.splitlines())) == (2, "", 1), err
-        return err.removeprefix("streamfn: error: ").rstrip("\n")
+class FunctionApi(Api):
+    group = "function"
 
 
 @pytest.fixture
@@ -51,11 +30,7 @@ def code(tmp_path, monkeypatch):
 
 @pytest.fixture
 def api(tmp_path, capsys, code):
-    return Api(tmp_path, capsys)
-
-
-def refusal(operation, kind, reason):
-    return f"An error occurred ({kind}) when calling the {operation} operation: {reason}"
+    return FunctionApi(tmp_path, capsys)
 
 
 @pytest.mark.conformance(
@@ -146,7 +121,7 @@ def test_a_change_of_code_or_configuration_is_a_version_and_a_look_finds_it(api,
 def test_a_function_that_is_deleted_is_gone_and_its_name_is_free(api, code):
     api("create", "f", "--handler", "app.handler")
     assert api("delete", "f")["FunctionName"] == "f"
-    missing = refusal("DeleteFunction", "ResourceNotFoundException", f"Function not found: {ARN}f")
+    missing = refusal("ResourceNotFoundException", "DeleteFunction", f"Function not found: {ARN}f")
     assert api.refused("delete", "f") == missing
     assert (code / "app.py").exists()
     api("create", "f", "--handler", "app.handler")
@@ -162,7 +137,7 @@ def test_where_nothing_was_ever_stored_there_is_nothing_and_nothing_is_made(api)
         ("ListVersionsByFunction", "versions"),
     ):
         said = api.refused(command, "f")
-        assert said == refusal(operation, "ResourceNotFoundException", f"Function not found: {ARN}f")
+        assert said == refusal("ResourceNotFoundException", operation, f"Function not found: {ARN}f")
     assert not api.data.exists()
 
 
@@ -216,15 +191,15 @@ INVALID, VALIDATION = "InvalidParameterValueException", "ValidationException"
 def test_what_is_refused_is_named_and_nothing_is_made(api, options, kind, reason):
     said = api.refused("create", *options)
     assert reason in said
-    assert said.startswith("" if kind is None else refusal(CREATE, kind, ""))
+    assert said.startswith("" if kind is None else refusal(kind, CREATE, ""))
     assert not api.data.exists()
 
 
 def test_a_name_that_is_taken_and_a_change_that_is_refused_leave_the_function_as_it_was(api):
     made = api("create", "f", "--handler", "app.handler")
     said = api.refused("create", "f", "--handler", "app.handler", "--timeout", 9)
-    assert said == refusal(CREATE, "ResourceConflictException", "Function already exist: f")
+    assert said == refusal("ResourceConflictException", CREATE, "Function already exist: f")
     said = api.refused("update", "f", "--timeout", 9, "--memory-size", 1)
-    assert said.startswith(refusal("UpdateFunctionConfiguration", VALIDATION, "1 validation error detected"))
+    assert said.startswith(refusal(VALIDATION, "UpdateFunctionConfiguration", "1 validation error detected"))
     assert "only $LATEST is there" in api.refused("update", "f:1", "--timeout", 9)
     assert api("show", "f") == made

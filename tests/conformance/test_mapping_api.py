@@ -5,8 +5,8 @@ import re
 import threading
 
 import pytest
+from api_rig import Api, refusal
 
-from streamfn.cli import app
 from streamfn.functions.refusals import ServiceRefused
 from streamfn.log.catalog.datadir import DataDir
 from streamfn.mapping import request
@@ -18,30 +18,15 @@ UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 CREATE, UPDATE = "CreateEventSourceMapping", "UpdateEventSourceMapping"
 
 
-class Api:
-    """`streamfn mapping ...` in this process: answers as objects, refusals as (exit code, what the CLI says)."""
-
-    def __init__(self, directory, capsys):
-        self.data = directory / "data"
-        self._capsys = capsys
-
-    def __call__(self, *arguments):
-        code, out, err = self.said(*arguments)
-        assert code == 0, err
-        return json.loads(out)
-
-    def said(self, *arguments):
-        self._capsys.readouterr()
-        code = app.run(["mapping", *map(str, arguments), "--data-dir", str(self.data)])
-        return code, *self._capsys.readouterr()
+class MappingApi(Api):
+    group = "mapping"
 
     def refused(self, *arguments):
         """The one line with which a request is refused; nothing was made, not even a store."""
         before = self.stored()
-        code, out, err = self.said(*arguments)
-        assert (code, out, len(err.splitlines())) == (2, "", 1), err
+        said = super().refused(*arguments)
         assert self.stored() == before
-        return err.removeprefix("streamfn: error: ").rstrip("\n")
+        return said
 
     def stored(self):
         path = self.data / "state.db"
@@ -69,11 +54,7 @@ def api(tmp_path, streams, capsys, monkeypatch):
     for name in ("app", "other"):
         (tmp_path / f"{name}.py").write_text("def handler(event, context): pass\n")
     monkeypatch.chdir(tmp_path)
-    return Api(tmp_path, capsys)
-
-
-def refusal(code, operation, reason):
-    return f"An error occurred ({code}) when calling the {operation} operation: {reason}"
+    return MappingApi(tmp_path, capsys)
 
 
 # ---- answers

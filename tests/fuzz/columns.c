@@ -5,6 +5,7 @@
  * What C reads from the columns is compared with what was put in: merging, lanes, sizes, times, sequence numbers.
  */
 #include "fuzz.h"
+#include "gathered.h"
 #include "sf_json.h"
 #include "sf_log.h"
 #include "sf_rows.h"
@@ -202,18 +203,9 @@ static void check_sizes(const uint8_t *base, const sf_message *message, const st
 /* All messages merged are the values one after the other. */
 static void check_merged(const uint8_t *base, const sf_message *messages, size_t count, const sf_layout *layout)
 {
-    uint64_t totals[1 + SF_COLUMNS_MAX], rows = 0;
-    uint8_t *buffers[3 * SF_COLUMNS_MAX];
-    unsigned used = 0, texts = 1;
-    sf_measure(base, messages, count, totals);
-    for (unsigned i = 0; i < layout->columns; i++) {
-        if (layout->form[i] & SF_NULLABLE)
-            buffers[used++] = zeros((totals[0] + 7) / 8);
-        if (!(layout->form[i] & SF_FIXED))
-            buffers[used++] = zeros(4 * (totals[0] + 1));
-        buffers[used++] = zeros(layout->form[i] & SF_FIXED ? 8 * totals[0] : totals[texts++]);
-    }
-    sf_gather(base, messages, count, buffers);
+    uint64_t rows = 0;
+    struct gathered gathered = gather(base, messages, count, layout);
+    uint8_t *const *buffers = gathered.buffers;
     for (size_t m = 0; m < count; rows += made[m++].rows) {
         unsigned buffer = 0;
         for (unsigned i = 0; i < layout->columns; i++) {
@@ -233,8 +225,7 @@ static void check_merged(const uint8_t *base, const sf_message *messages, size_t
             }
         }
     }
-    for (unsigned i = 0; i < used; i++)
-        free(buffers[i]);
+    free_gathered(&gathered);
 }
 
 /* Sequence numbers count on in decimal. */

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "fuzz.h"
+#include "gathered.h"
 #include "message_columns.h"
 #include "sf_json.h"
 #include "sf_log.h"
@@ -92,21 +93,8 @@ static void check_columns(const uint8_t *base, const sf_message *message)
 /* Merging messages into buffers of exactly the size that they measure. */
 static void check_gather(const uint8_t *base, const sf_message *messages, size_t count)
 {
-    const sf_layout *layout = sf_layout_of((int)messages[0].layout);
-    uint64_t totals[1 + SF_COLUMNS_MAX];
-    uint8_t *buffers[3 * SF_COLUMNS_MAX];
-    unsigned used = 0, texts = 1;
-    sf_measure(base, messages, count, totals);
-    for (unsigned i = 0; i < layout->columns; i++) {
-        if (layout->form[i] & SF_NULLABLE)
-            buffers[used++] = zeros((totals[0] + 7) / 8);
-        if (!(layout->form[i] & SF_FIXED))
-            buffers[used++] = zeros(4 * (totals[0] + 1));
-        buffers[used++] = zeros(layout->form[i] & SF_FIXED ? 8 * totals[0] : totals[texts++]);
-    }
-    sf_gather(base, messages, count, buffers);
-    for (unsigned i = 0; i < used; i++)
-        free(buffers[i]);
+    struct gathered gathered = gather(base, messages, count, sf_layout_of((int)messages[0].layout));
+    free_gathered(&gathered);
 }
 
 static void check_rows(const uint8_t *base, const sf_message *message)

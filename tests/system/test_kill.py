@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from witness import deliveries, first_deliveries, invocations, repeats
+from witness import deliveries, first_deliveries, invocations, repeats, strays
 
 FUNCTIONS = Path(__file__).parent / "functions"
 RECORDS, BATCH, WORKERS = 4000, 10, 2
@@ -22,26 +22,13 @@ def streamfn(*arguments, **options):
     )  # fmt: skip
 
 
-def descendants_alive(marker):
-    """Processes whose environment carries the marker."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                if marker.encode() in (entry / "environ").read_bytes():
-                    found.append(int(entry.name))
-            except OSError:
-                continue
-    return found
-
-
 def wait_until_gone(marker, seconds=1.0):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if not descendants_alive(marker):
+        if not strays(marker):
             return
         time.sleep(0.01)
-    assert not descendants_alive(marker), "processes left a second after the kill"
+    assert not strays(marker), "processes left a second after the kill"
 
 
 @pytest.fixture
