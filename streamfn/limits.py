@@ -74,6 +74,7 @@ ARENA_BYTES = MIB
 CHECKPOINT_DELAY_S = 0.05
 
 ACCOUNT = "000000000000"  # in every ARN that is given here
+ROLE_ARN = f"arn:aws:iam::{ACCOUNT}:role/lambda-role"  # of every function, and in its events
 
 INIT_TIMEOUT_S = 10  # Lambda's Init phase
 LOG_LINE_BYTES_MAX = 64 * 1024

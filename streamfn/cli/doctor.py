@@ -11,7 +11,7 @@ from streamfn.cli.options import Settings, common_options
 from streamfn.cli.output import print_json
 
 if TYPE_CHECKING:
-    from streamfn.pool.confine.probe import Findings, Means
+    from streamfn.pool.confine.probe import Findings
 
 _EPILOG = """\b
 Examples:
@@ -55,9 +55,5 @@ def _document(findings: Findings) -> dict[str, object]:
     return {
         "process": {"available": True, "lacking": None},
         "sandbox": {"available": findings.lacking is None, "lacking": findings.lacking},
-        "means": [_means(each) for each in findings.means],
+        "means": [asdict(each) for each in findings.means],
     }
-
-
-def _means(means: Means) -> dict[str, object]:
-    return asdict(means)

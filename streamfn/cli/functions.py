@@ -16,6 +16,7 @@ from streamfn.cli.options import Settings
 from streamfn.cli.output import print_answer
 from streamfn.cli.run import parse_environment
 from streamfn.errors import FailedError, RefusedError
+from streamfn.functions import stored
 from streamfn.functions.configuration import Configuration
 from streamfn.functions.managing import DELETE, GET, UPDATE, VERSIONS, StoredFunctions, not_found
 from streamfn.functions.naming import split_qualifier
@@ -37,7 +38,7 @@ def create(settings: Settings, which: str | None, given: Mapping[str, Any]) -> N
 
     with ExitStack() as opened:
         print_answer(StoredFunctions(open_store, Path.cwd()).create(asked), one_line=settings.json_output)
-    bell.ring(DataDir.open(settings.data_dir, create=False).locks_path)  # mappings may have waited for it
+    _ring(settings)  # mappings may have waited for it
 
 
 def list_(settings: Settings, most: int | None) -> None:
@@ -61,14 +62,14 @@ def update(settings: Settings, which: str | None, given: Mapping[str, Any]) -> N
         raise click.UsageError("name a function: as the argument, or by --function-name")
     with _required(settings, UPDATE, name, writing=True) as functions:
         print_answer(functions.update(name, asked), one_line=settings.json_output)
-    bell.ring(DataDir.open(settings.data_dir, create=False).locks_path)
+    _ring(settings)
 
 
 def delete(settings: Settings, which: str) -> None:
     """Forget a function and print what it was."""
     with _required(settings, DELETE, which, writing=True) as functions:
         print_answer(functions.delete(which), one_line=settings.json_output)
-    bell.ring(DataDir.open(settings.data_dir, create=False).locks_path)
+    _ring(settings)
 
 
 def versions(settings: Settings, which: str, most: int | None) -> None:
@@ -81,6 +82,11 @@ def configuration_of(settings: Settings, operation: str, which: str) -> Configur
     """What a call or a run of a stored function starts; see `StoredFunctions.configuration` for what is refused."""
     with _required(settings, operation, which) as functions:
         return functions.configuration(operation, which)
+
+
+def _ring(settings: Settings) -> None:
+    """Tell whoever runs mappings that something has changed."""
+    bell.ring(DataDir.open(settings.data_dir, create=False).locks_path)
 
 
 @contextmanager
@@ -124,21 +130,7 @@ def _store(data: DataDir, *, writing: bool) -> Store:
         return Store.open(data.state_path, create=False, read_only=True)
 
 
-_PLAIN = {
-    "handler": "Handler",
-    "timeout": "Timeout",
-    "memory_size": "MemorySize",
-    "description": "Description",
-    "isolation": "Isolation",
-    "allow_network": "AllowNetwork",
-    "start_method": "StartMethod",
-    "runtime": "Runtime",
-    "role": "Role",
-}
-_CONCURRENCY = {
-    "reserved_concurrency": "ReservedConcurrentExecutions",
-    "provisioned_concurrency": "ProvisionedConcurrentExecutions",
-}
+_PLAIN = {**stored.PLAIN, "runtime": "Runtime"}
 
 
 def _request(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,7 +138,7 @@ def _request(given: Mapping[str, Any]) -> dict[str, Any]:
     text = given.get("cli_input_json")
     asked = {} if text is None else shorthand.json_input("--cli-input-json", text)
     asked |= {name: given[field] for field, name in _PLAIN.items() if given[field] is not None}
-    for field, name in _CONCURRENCY.items():
+    for field, name in stored.CONCURRENCY.items():
         if given[field] is not None:
             asked[name] = _number(field, given[field])
     if given["code_dir"] is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
 import time
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from streamfn.capture.outcome import Bounds, RecordResult, ShardTrouble
 from streamfn.capture.reading import Beginning, Until
 from streamfn.capture.recorder import Recorder
 from streamfn.capture.target import Target, parse_target
+from streamfn.cli.heed import ENDING
 from streamfn.cli.live import LiveDisplay, Rate
 from streamfn.cli.options import Settings
 from streamfn.cli.output import count_of, print_json, printable, shown_age, shown_size
@@ -30,7 +30,6 @@ from streamfn.log.catalog.datadir import DataDir, check_name
 from streamfn.log.storage.durability import FSYNC, Durability
 
 REFRESH_S = 0.2
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SHARDS_SHOWN = 4
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d)?")
 _SECONDS = {None: 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -129,7 +128,7 @@ class Recording:
             nursery.cancel_scope.cancel()
 
     async def _heed_signals(self, recorder: Recorder, *, task_status: trio.TaskStatus[None]) -> None:
-        with trio.open_signal_receiver(*SIGNALS) as receiver:
+        with trio.open_signal_receiver(*ENDING) as receiver:
             task_status.started()
             async for number in receiver:
                 self._signals.append(number)

@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol, TypedDict, Unpack
 
 from streamfn.doors.options import check_options, code_directory
 from streamfn.errors import RefusedError
+from streamfn.functions import stored
 from streamfn.functions.managing import Answer, StoredFunctions
 from streamfn.mapping import bell
 from streamfn.mapping.invoking import checked_event
@@ -152,18 +153,7 @@ def event_text(event: object) -> bytes:
         raise RefusedError(f"the event is not JSON: {error}") from None
 
 
-_NAMES = {
-    "handler": "Handler",
-    "timeout": "Timeout",
-    "memory_size": "MemorySize",
-    "description": "Description",
-    "reserved_concurrency": "ReservedConcurrentExecutions",
-    "provisioned_concurrency": "ProvisionedConcurrentExecutions",
-    "isolation": "Isolation",
-    "allow_network": "AllowNetwork",
-    "start_method": "StartMethod",
-    "role": "Role",
-}
+_NAMES = {**stored.PLAIN, **stored.CONCURRENCY}
 
 
 def _request(options: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:

@@ -65,19 +65,8 @@ class ServiceOptions(FunctionOptions, total=False):
 
 
 # What of that is given to functions that are not stored; a stored one has its own.
-_OF_ALL = (
-    "workers",
-    "timeout_s",
-    "memory_size",
-    "ephemeral_storage",
-    "layers",
-    "isolation",
-    "allow_network",
-    "provisioned_concurrency",
-    "start_method",
-    "environment",
-    "logs",
-    "on_damage",
+_OF_ALL = tuple(
+    "timeout_s" if name == "timeout" else name for name in ServiceOptions.__annotations__ if name != "code_dir"
 )
 
 

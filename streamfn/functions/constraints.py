@@ -10,8 +10,13 @@ from streamfn.errors import RefusedError
 def refuse(violations: Sequence[str]) -> None:
     """Raise RefusedError with every violation, as the service lists them; nothing if there is none."""
     if violations:
-        plural = "" if len(violations) == 1 else "s"
-        raise RefusedError(f"{len(violations)} validation error{plural} detected: {'; '.join(violations)}")
+        raise RefusedError(listed(violations))
+
+
+def listed(violations: Sequence[str]) -> str:
+    """The violations, of which there is one at least, as the service lists them."""
+    plural = "" if len(violations) == 1 else "s"
+    return f"{len(violations)} validation error{plural} detected: {'; '.join(violations)}"
 
 
 def in_range(member: str, value: int, least: int, most: int) -> Iterator[str]:

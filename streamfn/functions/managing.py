@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from streamfn.errors import FailedError, RefusedError
 from streamfn.functions import stored
 from streamfn.functions.code import CodeFiles
 from streamfn.functions.configuration import Configuration, function_arn
-from streamfn.functions.constraints import at_most, refuse
+from streamfn.functions.constraints import at_most, listed
 from streamfn.functions.finding import handler_exists
 from streamfn.functions.naming import NAME_CHARS_MAX, PATTERN, split_qualifier
 from streamfn.functions.ranges import check_function, check_handler, function_violations
@@ -55,8 +55,7 @@ _CHANGES: dict[str, Any] = {
     "StartMethod": str,
 }
 _REQUEST = {"FunctionName": str, **_CHANGES}
-# These two are unset by a null.
-_OPTIONAL = ("ReservedConcurrentExecutions", "ProvisionedConcurrentExecutions")
+_OPTIONAL = stored.CONCURRENCY.values()  # a null unsets them
 DESCRIPTION_CHARS_MAX = 256
 
 
@@ -175,7 +174,7 @@ class StoredFunctions:
         """The function that a name or an ARN means, and the version, None for `$LATEST`."""
         named = split_qualifier(which)
         if named is None:
-            raise violation(operation, _unlike(which))
+            raise _violation(operation, [_constraint(which)])
         name, within = named
         if qualifier is not None and within is not None and qualifier != within:
             reason = "The derived qualifier from the function name does not match the specified qualifier."
@@ -208,11 +207,8 @@ class StoredFunctions:
         violations = list(at_most("functionName", given, NAME_CHARS_MAX)) if ":" not in given else []
         if named is None:
             violations.append(_constraint(given))
-        try:
-            refuse(violations)
-        except RefusedError as error:
-            raise violation(operation, str(error)) from None
-        assert named is not None, "refused"
+        if named is None or violations:
+            raise _violation(operation, violations)
         if named[1] not in (None, stored.LATEST):
             raise invalid(operation, f"a function is made without a version, not as {given!r}")
         return named[0]
@@ -220,21 +216,14 @@ class StoredFunctions:
     def _merged(self, operation: str, name: str, before: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
         """The configuration after a request: what it names is replaced whole, the rest stays; all of it checked."""
         given = {key: value for key, value in asked.items() if key in _CHANGES and key != "Runtime"}
-        after = {**before, **given}
-        for key in _OPTIONAL:
-            if after.get(key) is None:
-                after.pop(key, None)
-        for key in [key for key, value in after.items() if value is None]:
-            del after[key]
+        after = {key: value for key, value in {**before, **given}.items() if value is not None}
         after["CodeDirectory"] = os.path.normpath(self._directory / after["CodeDirectory"])
         after["Layers"] = [os.path.normpath(self._directory / layer) for layer in after.get("Layers", ())]
         configuration = stored.configuration_of(name, after)
         violations = list(function_violations(configuration))
         violations += at_most("description", after.get("Description", ""), DESCRIPTION_CHARS_MAX)
-        try:
-            refuse(violations)
-        except RefusedError as error:
-            raise violation(operation, str(error)) from None
+        if violations:
+            raise _violation(operation, violations)
         try:
             self._check_meaning(configuration, asked.get("Runtime"))
         except RefusedError as error:
@@ -276,5 +265,5 @@ def _constraint(name: str) -> str:
     return f"Value '{name}' at 'functionName' failed to satisfy constraint: {rule}"
 
 
-def _unlike(name: str) -> str:
-    return f"1 validation error detected: {_constraint(name)}"
+def _violation(operation: str, violations: Sequence[str]) -> ServiceRefused:
+    return violation(operation, listed(violations))

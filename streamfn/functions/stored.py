@@ -14,8 +14,23 @@ from streamfn.pool.confine.isolation import PROCESS
 from streamfn.state.functions import Code, FunctionVersion, StoredFunction
 
 LATEST = "$LATEST"
-ROLE_ARN = f"arn:aws:iam::{limits.ACCOUNT}:role/lambda-role"
 RUNTIME = f"python{sys.version_info.major}.{sys.version_info.minor}"
+
+# What is Lambda's name for what our code calls so, where both have the same values.
+PLAIN = {
+    "handler": "Handler",
+    "timeout": "Timeout",
+    "memory_size": "MemorySize",
+    "description": "Description",
+    "isolation": "Isolation",
+    "allow_network": "AllowNetwork",
+    "start_method": "StartMethod",
+    "role": "Role",
+}
+CONCURRENCY = {
+    "reserved_concurrency": "ReservedConcurrentExecutions",
+    "provisioned_concurrency": "ProvisionedConcurrentExecutions",
+}
 
 # What a function has that nothing was said of: Lambda's own defaults.
 DEFAULTS: dict[str, Any] = {
@@ -25,7 +40,7 @@ DEFAULTS: dict[str, Any] = {
     "EphemeralStorage": {"Size": limits.STORAGE_MB_MIN},
     "Environment": {"Variables": {}},
     "Layers": [],
-    "Role": ROLE_ARN,
+    "Role": limits.ROLE_ARN,
     "Isolation": PROCESS,
     "AllowNetwork": False,
     "StartMethod": "fork",
@@ -96,7 +111,7 @@ def _answer(
         "PackageType": "Zip",
         "LoggingConfig": {"LogFormat": "Text", "LogGroup": f"/aws/lambda/{name}"},
     }
-    for ours in ("ReservedConcurrentExecutions", "ProvisionedConcurrentExecutions"):
+    for ours in CONCURRENCY.values():
         if whole.get(ours) is not None:
             answered[ours] = whole[ours]
     return {**answered, **{ours: whole[ours] for ours in ("Isolation", "AllowNetwork", "StartMethod")}}

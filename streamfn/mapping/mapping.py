@@ -20,7 +20,7 @@ from streamfn.core.verdict import Discarded
 from streamfn.errors import FailedError, Fenced, HandlerImportError
 from streamfn.events.size import fixed_bytes
 from streamfn.events.window import bound_text, room
-from streamfn.limits import RING_CAPACITY
+from streamfn.limits import RING_CAPACITY, ROLE_ARN
 from streamfn.log.segment.rows import rows
 from streamfn.log.shard.gaps import TRIMMED, Gap
 from streamfn.mapping.billing import Bill
@@ -58,8 +58,6 @@ if TYPE_CHECKING:
 
 # How long a drain lets lanes that are behind others of their shard catch up.
 LEVEL_S = 5.0
-
-ROLE_ARN = "arn:aws:iam::000000000000:role/lambda-role"
 
 
 class EventSourceMapping:

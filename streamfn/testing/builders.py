@@ -11,6 +11,7 @@ from streamfn.events import dynamodb, kinesis
 from streamfn.events.arrow import batch_of_event
 from streamfn.events.dynamodb import DynamoDBSource
 from streamfn.events.kinesis import KinesisSource
+from streamfn.limits import ACCOUNT, ROLE_ARN
 from streamfn.mapping.context import LambdaContext
 from streamfn.testing.clock import VirtualClock
 from streamfn.types import Change, NewChange, NewRecord, Record
@@ -18,9 +19,7 @@ from streamfn.types import Change, NewChange, NewRecord, Record
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ACCOUNT = "000000000000"
 REGION = "us-east-1"
-ROLE_ARN = f"arn:aws:iam::{ACCOUNT}:role/lambda-role"
 START_MS = 1_700_000_000_000
 """When virtual time begins unless a test says otherwise: 2023-11-14T22:13:20Z."""
 

@@ -25,9 +25,9 @@ OFFSET_DIGITS = 20
 def default_arn(name: str, kind: str, created_ms: int) -> str:
     """Return the ARN of a stream that has none from elsewhere; a DynamoDB stream's ends in the time it was made."""
     if kind == KINESIS:
-        return f"arn:aws:kinesis:us-east-1:000000000000:stream/{name}"
+        return f"arn:aws:kinesis:us-east-1:{limits.ACCOUNT}:stream/{name}"
     made = datetime.fromtimestamp(created_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    return f"arn:aws:dynamodb:us-east-1:000000000000:table/{name}/stream/{made}.{created_ms % 1000:03d}"
+    return f"arn:aws:dynamodb:us-east-1:{limits.ACCOUNT}:table/{name}/stream/{made}.{created_ms % 1000:03d}"
 
 
 class Shard(NamedTuple):
