@@ -7,7 +7,8 @@
 
 A row holds counts and histograms; every percentile of the document is worked out from them when it is written, so that
 no figure can contradict another. Times in the document are milliseconds, histograms nanoseconds; what was never
-measured is null. The document's own figures are those of the best row, without its samples and histograms: those are in `rows`.
+measured is null. The document's own figures are those of the best row, without its samples and histograms: those are
+in `rows`.
 """
 
 from __future__ import annotations
