@@ -184,18 +184,16 @@ def _figure(name: str) -> tuple[_Unit, _Read]:
 
 def _latency(name: str, of: Callable[[Row], Counts]) -> _Read:
     """How a percentile, `min`, `max` or `mean` of a row's histogram is read, in milliseconds."""
-    percentile = _PERCENTILE.fullmatch(name)
-    if percentile is not None and float(percentile[1]) <= 100:
-        wanted = float(percentile[1])
-
-        def ask(counts: Counts) -> float:
-            return counts.percentile(wanted)
-
-    elif name in _OF_COUNTS:
-        ask = _OF_COUNTS[name]
-    else:
-        raise KeyError(name)
+    ask = _OF_COUNTS.get(name) or _percentile(name)
     return lambda row: ask(of(row)) / 1e6 if of(row).total else None
+
+
+def _percentile(name: str) -> Callable[[Counts], float]:
+    found = _PERCENTILE.fullmatch(name)
+    if found is None or float(found[1]) > 100:
+        raise KeyError(name)
+    percent = float(found[1])
+    return lambda counts: counts.percentile(percent)
 
 
 _OF_COUNTS: dict[str, Callable[[Counts], float]] = {
