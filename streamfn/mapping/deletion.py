@@ -19,7 +19,7 @@ def delete_stream(data: DataDir, store: Store, name: str) -> None:
     """
     found = data.stream(name)
     with ExitStack() as held:
-        for mapping in store.mappings():
+        for mapping in store.mappings(redrives_too=True):
             if mapping.stream_id == found.id:
                 # Held until the stream is gone, so that none can start in between.
                 try:

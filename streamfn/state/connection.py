@@ -16,9 +16,10 @@ from pathlib import Path
 from streamfn.errors import BusyError, DiskFull, FailedError, StreamfnError
 from streamfn.state import functions, managed, progress
 from streamfn.state.discards import DISCARDS, DISCARDS_2, PENDING, UPGRADE_2
+from streamfn.state.redrives import REDRIVEN, REDRIVES
 from streamfn.state.windows import WINDOWS
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 
 # How long a writer waits for another one.  Commits take milliseconds; one that takes this long is stuck.
 BUSY_TIMEOUT_S = 5.0
@@ -54,6 +55,8 @@ CREATE TABLE checkpoints (
 {progress.TABLE};
 {functions.FUNCTIONS};
 {functions.VERSIONS};
+{REDRIVES};
+{REDRIVEN};
 COMMIT;
 """
 
@@ -62,6 +65,7 @@ _UPGRADES: dict[int, tuple[str, ...]] = {
     1: (DISCARDS_2,),
     2: (*UPGRADE_2, WINDOWS, managed.TABLE, progress.TABLE),
     3: (functions.FUNCTIONS, functions.VERSIONS),
+    4: (REDRIVES, REDRIVEN),
 }
 
 

@@ -39,13 +39,18 @@ class Discard(NamedTuple):
 
 
 class StoredDiscard(NamedTuple):
-    """A discard as it is kept. `noted` is the forwarder's own; `delivered_ms` None until the copy is durable."""
+    """A discard as it is kept. `noted` is the forwarder's own; `delivered_ms` None until the copy is durable.
+
+    `redriven_ms` says when it was redriven, None until it is; `redriving` that the pass it is of is under way.
+    """
 
     id: int
     discard: Discard
     created_ms: int
     noted: str | None
     delivered_ms: int | None
+    redriven_ms: int | None = None
+    redriving: bool = False
 
     @property
     def pending(self) -> bool:
@@ -142,7 +147,7 @@ def _failure_values(discard: Discard) -> tuple[object, ...]:
 
 
 def select(connection: sqlite3.Connection, uuid: str) -> list[StoredDiscard]:
-    """What was discarded for a mapping, oldest first; databases of older versions are read as well."""
+    """What was discarded for a mapping, and by its redrives, oldest first; older databases are read as well."""
     (version,) = connection.execute("SELECT version FROM format").fetchone()
     if version == 1:
         return []
@@ -151,7 +156,16 @@ def select(connection: sqlite3.Connection, uuid: str) -> list[StoredDiscard]:
             f"SELECT id, created_ms, {_RANGE} FROM discards WHERE mapping = ? ORDER BY id", (uuid,)
         )
         return [StoredDiscard(row[0], Discard(*row[2:]), row[1], None, None) for row in rows]
-    return _stored(connection, "mapping = ? ORDER BY id", (uuid,))
+    if version < 5:
+        return _stored(connection, "mapping = ? ORDER BY id", (uuid,))
+    marks = {}
+    family = "mapping IN (SELECT ? UNION SELECT redrive FROM redrives WHERE mapping = ?)"
+    for discard, done_ms in connection.execute(
+        f"SELECT discard, done_ms FROM redriven JOIN discards ON id = discard WHERE {family}", (uuid, uuid)
+    ):
+        marks[discard] = {"redriven_ms": done_ms, "redriving": done_ms is None}
+    found = _stored(connection, f"{family} ORDER BY id", (uuid, uuid))
+    return [each._replace(**marks[each.id]) if each.id in marks else each for each in found]
 
 
 def pending_destinations(connection: sqlite3.Connection, uuid: str) -> list[str]:

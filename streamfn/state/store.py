@@ -24,7 +24,7 @@ from typing import NamedTuple, Self
 
 from streamfn.clock import Clock, SystemClock
 from streamfn.errors import Fenced, RefusedError
-from streamfn.state import discards, managed, progress, windows
+from streamfn.state import discards, managed, progress, redrives, windows
 from streamfn.state.connection import connect, translated
 from streamfn.state.discards import Discard, StoredDiscard
 from streamfn.state.functions import Functions
@@ -58,6 +58,8 @@ class StoredMapping(NamedTuple):
     @property
     def title(self) -> str:
         """What people call it: its name, or `HANDLER@STREAM` where that is only its UUID."""
+        if self.name.startswith(redrives.HIDDEN):
+            return f"redrive of {self.handler}@{self.stream_name}"
         return f"{self.handler}@{self.stream_name}" if self.name == self.uuid else self.name
 
 
@@ -124,11 +126,12 @@ class Store:
         with translated(self.path):
             return self._mapping(name)
 
-    def mappings(self) -> list[StoredMapping]:
-        """All of them, by name."""
+    def mappings(self, *, redrives_too: bool = False) -> list[StoredMapping]:
+        """All of them, by name; their redrives, which are nobody's to name, only where they are asked for."""
         with translated(self.path):
             rows = self._connection.execute(f"SELECT {_COLUMNS} FROM mappings ORDER BY name").fetchall()
-        return [_stored(row) for row in rows]
+        found = [_stored(row) for row in rows]
+        return [one for one in found if redrives_too or not one.name.startswith(redrives.HIDDEN)]
 
     def bind(
         self,
@@ -185,8 +188,8 @@ class Store:
     def forget(self, name: str) -> bool:
         """Remove a mapping and its checkpoints.  False if there was none.  An owner's commits fail then."""
         with self._transaction():
-            cursor = self._connection.execute("DELETE FROM mappings WHERE name = ?", (name,))
-            return cursor.rowcount > 0
+            known = self._mapping(name)
+            return known is not None and self._remove(known.uuid)
 
     # ---- mappings made by `mapping create` ----
 
@@ -265,7 +268,11 @@ class Store:
     def remove(self, uuid: str) -> bool:
         """`forget`, by UUID."""
         with self._transaction():
-            return self._connection.execute("DELETE FROM mappings WHERE uuid = ?", (uuid,)).rowcount > 0
+            return self._remove(uuid)
+
+    def _remove(self, uuid: str) -> bool:
+        redrives.drop(self._connection, uuid)
+        return self._connection.execute("DELETE FROM mappings WHERE uuid = ?", (uuid,)).rowcount > 0
 
     def rebind(self, uuid: str, stream_id: str, starts: Mapping[str, int]) -> Binding:
         """Bind a managed mapping to its stream as it is now, its configuration untouched; see `bind`.
@@ -343,7 +350,7 @@ class Store:
             return windows.select(self._connection, uuid)
 
     def discards(self, uuid: str) -> list[StoredDiscard]:
-        """What was discarded for a mapping, oldest first; databases of older versions are read as well."""
+        """What was discarded for a mapping, and by its redrives, oldest first; older databases are read as well."""
         with translated(self.path):
             return discards.select(self._connection, uuid)
 
@@ -423,11 +430,52 @@ class Store:
             if done is not None:
                 progress.add(self._connection, uuid, done)
 
+    # ---- redrives ----
+
+    def redrive_of(self, uuid: str) -> str | None:
+        """The UUID of a mapping's redrive, which its lock and its checkpoints go by; None: there never was one."""
+        with translated(self.path):
+            return redrives.of(self._connection, uuid)
+
+    def open_redrive(self, uuid: str) -> StoredMapping:
+        """Have a redrive of a mapping, a mapping of its own, configured as that one is now; see `redrives`.
+
+        Raises:
+            Fenced: the mapping was deleted.
+        """
+        with self._transaction():
+            if not self._connection.execute("SELECT 1 FROM mappings WHERE uuid = ?", (uuid,)).fetchone():
+                raise Fenced(f"mapping {uuid} was deleted")
+            redrive = redrives.open_(self._connection, uuid, self._clock.unix_ms())
+            row = self._connection.execute(f"SELECT {_COLUMNS} FROM mappings WHERE uuid = ?", (redrive,)).fetchone()
+        return _stored(row)
+
+    def begin_pass(self, redrive: str, epoch: int, ids: Sequence[int], starts: Mapping[str, int]) -> None:
+        """Begin a pass over these discards, its checkpoints at `starts`; none may be under way.
+
+        Raises:
+            Fenced: as `commit`.
+        """
+        with self._transaction():
+            self._check_epoch(redrive, epoch)
+            redrives.begin(self._connection, redrive, ids, starts, self._clock.unix_ms())
+
+    def finish_pass(self, redrive: str, epoch: int) -> None:
+        """The discards of the pass that is under way are redriven.
+
+        Raises:
+            Fenced: as `commit`.
+        """
+        with self._transaction():
+            self._check_epoch(redrive, epoch)
+            redrives.finish(self._connection, redrive, self._clock.unix_ms())
+
     # ---- plumbing ----
 
     def _begin(self, uuid: str, anew: bool, starts: Mapping[str, int], now_ms: int) -> None:
         """Give shards without a checkpoint theirs; `anew`: after forgetting everything about the stream before."""
         if anew:
+            redrives.drop(self._connection, uuid)
             for table in _OF_A_STREAM:
                 self._connection.execute(f"DELETE FROM {table} WHERE mapping = ?", (uuid,))
         self._connection.executemany(

@@ -218,10 +218,10 @@ def test_a_newer_version_is_refused_with_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     Store.open(path, create=True).close()
     connection = sqlite3.connect(path)
-    connection.execute("UPDATE format SET version = 5")
+    connection.execute("UPDATE format SET version = 6")
     connection.commit()
     connection.close()
-    with pytest.raises(FailedError, match=r"version 5.*up to 4.*newer one"):
+    with pytest.raises(FailedError, match=r"version 6.*up to 5.*newer one"):
         Store.open(path, create=False)
 
 
@@ -231,7 +231,8 @@ def make_older(path: Path, version: int) -> str:
         uuid = bind(store).mapping.uuid
     connection = sqlite3.connect(path)
     later = {1: ("windows", "discards", "managed", "progress"), 2: ("windows", "discards", "managed", "progress")}
-    for table in ("function_versions", "functions", *later.get(version, ())):
+    before_4 = ("function_versions", "functions") if version < 4 else ()
+    for table in ("redriven", "redrives", *before_4, *later.get(version, ())):
         connection.execute(f"DROP TABLE {table}")
     if version == 2:
         connection.execute(discards.DISCARDS_2)
@@ -275,7 +276,7 @@ def test_version_3_is_brought_up_to_date_and_takes_functions(tmp_path: Path) -> 
         assert [one.name for one in store.functions.all()] == ["orders"]
 
 
-@pytest.mark.parametrize("version", [1, 2, 3])
+@pytest.mark.parametrize("version", [1, 2, 3, 4])
 def test_an_upgraded_database_has_the_tables_of_a_new_one(tmp_path: Path, version: int) -> None:
     make_older(tmp_path / "old.db", version)
     found = []
