@@ -24,7 +24,8 @@ What `take` may return, by what the lane is doing:
     DRAINING    the oldest batch has failed, something came back or was recalled, and there is still
                 something in flight: nothing.  What is left is about to come back too; anything staged
                 behind it now could run before it.
-    WAITING     a batch has failed and nothing is in flight: nothing, until its backoff has passed.
+    WAITING     a batch has failed and nothing is in flight: nothing, until its backoff has passed; or, where
+                the policy asks (`undecided`), until `decide` was told what becomes of it.
     RETRYING    the failed batch is in flight again, alone: nothing, until its outcome is known.
 
 These rules hold, and are asserted where a violation would otherwise become durable:
@@ -57,7 +58,17 @@ from enum import Enum, auto
 from streamfn.core.ages import Ages
 from streamfn.core.backoff import Draw
 from streamfn.core.batcher import Batcher, BatchRules, Chunk
-from streamfn.core.verdict import Condition, Discard, Discarded, FailurePolicy, Retry, Split, Verdict
+from streamfn.core.verdict import (
+    UNDECIDED_NS,
+    Condition,
+    Decision,
+    Discard,
+    Discarded,
+    FailurePolicy,
+    Retry,
+    Split,
+    Verdict,
+)
 from streamfn.core.watermark import Watermark
 from streamfn.types import Fault, Run
 
@@ -172,6 +183,12 @@ class Lane:
     def retrying(self) -> Retry | None:
         """The batch that failed and is to be delivered again: what the lane is waiting for."""
         return self._retry
+
+    @property
+    def undecided(self) -> Retry | None:
+        """The batch that failed, while it waits for a decision; what is in flight behind it comes back first."""
+        retry = self._retry
+        return retry if retry is not None and retry.due_ns == UNDECIDED_NS else None
 
     @property
     def attempts(self) -> int:
@@ -476,10 +493,13 @@ class Lane:
         if done_records == 0:
             self._judge(batch, now_ns, fault, charged=True)
             return
-        first_left = batch.first_offset + done_records
+        first_left, left = batch.first_offset + done_records, batch.records - done_records
         self._watermark.dispose(batch.first_offset, first_left)
         self._retry = None
-        self._back.append(Run(first_left, batch.records - done_records, 1, 1))
+        if self._policy.asks:
+            self._retry = Retry(first_left, left, 1, UNDECIDED_NS, fault, 0)
+        else:
+            self._back.append(Run(first_left, left, 1, 1))
         if not self.in_flight:
             self._drained()
 
@@ -493,7 +513,17 @@ class Lane:
 
     def _judge(self, batch: Run, now_ns: int, fault: Fault, *, charged: bool) -> None:
         failures = batch.attempt if self._retry is None else self._retry.failures + 1
-        verdict: Verdict = self._policy.judge(batch, failures, fault, now_ns, self._draw, charged=charged)
+        self._act(batch, self._policy.judge(batch, failures, fault, now_ns, self._draw, charged=charged), now_ns)
+
+    def decide(self, decision: Decision, now_ns: int) -> None:
+        """Say what becomes of the batch that is `undecided`, when nothing is in flight any more."""
+        waiting = self.undecided
+        assert waiting is not None, "nothing waits for a decision"
+        assert not self.in_flight, "what was behind the batch has not come back yet"
+        batch = Run(waiting.first_offset, waiting.records, 1, waiting.attempt)
+        self._act(batch, self._policy.decide(decision, waiting, now_ns, self._draw), now_ns)
+
+    def _act(self, batch: Run, verdict: Verdict, now_ns: int) -> None:
         self._retry = None
         match verdict:
             case Retry():

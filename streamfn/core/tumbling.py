@@ -45,7 +45,7 @@ from dataclasses import dataclass
 from streamfn.core.backoff import Draw
 from streamfn.core.batcher import BatchRules, Chunk
 from streamfn.core.lane import Lane, Phase
-from streamfn.core.verdict import Discard, Discarded, FailurePolicy, Retry, Split
+from streamfn.core.verdict import UNDECIDED_NS, Decision, Discard, Discarded, FailurePolicy, Retry, Split, Verdict
 from streamfn.limits import WINDOW_STATE_BYTES_MAX
 from streamfn.types import Envelope, Fault, Run, Window
 
@@ -217,6 +217,14 @@ class WindowLane:
         if self._call is not None and self._call.retry is not None:
             return self._call.retry
         return self._lane.retrying
+
+    @property
+    def undecided(self) -> Retry | None:
+        """The batch or call that failed, while it waits for a decision."""
+        if self._call is None:
+            return self._lane.undecided
+        retry = self._call.retry
+        return retry if retry is not None and retry.due_ns == UNDECIDED_NS else None
 
     @property
     def unfinished(self) -> bool:
@@ -471,12 +479,24 @@ class WindowLane:
     def _call_failed(self, call: _Call, now_ns: int, fault: Fault, charged: bool) -> None:
         delivered = Run(self._lane.watermark, 0, 1, call.attempt)
         failures = 1 if call.retry is None else call.retry.failures + 1
-        verdict = self._policy.judge(delivered, failures, fault, now_ns, self._draw, charged=charged)
+        self._act(call, self._policy.judge(delivered, failures, fault, now_ns, self._draw, charged=charged), now_ns)
+
+    def decide(self, decision: Decision, now_ns: int) -> None:
+        """Say what becomes of what is `undecided`; a call has no halves."""
+        call = self._call
+        if call is None:
+            self._lane.decide(decision, now_ns)
+            return
+        waiting = self.undecided
+        assert waiting is not None, "nothing waits for a decision"
+        self._act(call, self._policy.decide(decision, waiting, now_ns, self._draw), now_ns)
+
+    def _act(self, call: _Call, verdict: Verdict, now_ns: int) -> None:
         match verdict:
             case Retry():
                 call.retry = verdict
-            case Discard(condition, attempts, _):
-                self._discards.append(Discarded(delivered.first_offset, 0, condition, attempts, fault))
+            case Discard(condition, attempts, fault):
+                self._discards.append(Discarded(self._lane.watermark, 0, condition, attempts, fault))
                 self._end_call(call, now_ns)
             case Split():
                 raise AssertionError("there is nothing to split in a call")

@@ -11,24 +11,40 @@ decided here, in this order:
 With Lambda's defaults (MaximumRetryAttempts -1, MaximumRecordAgeInSeconds -1, no bisecting) a batch is tried
 until it succeeds.  A verdict is a value that carries all the lane needs to act on it.  Age is not judged here
 but when a batch is handed over (lane.py), because it also ends the life of what never failed.
+
+Where somebody wants to decide instead (`asks`), what the function is to blame for is a retry that is never due
+(`UNDECIDED_NS`): the lane waits, until it is told a `Decision`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NamedTuple, TypeAlias
 
 from streamfn.core.backoff import Backoff, Draw
 from streamfn.types import Fault, Run
 
+UNDECIDED_NS = 1 << 62
+"""When a retry is due that waits for a decision: at no time that a clock reaches."""
+
 
 class Condition(StrEnum):
-    """Why records were discarded.  The first two are Lambda's words; for the last one AWS has none."""
+    """Why records were discarded.  The first two are Lambda's words; for the others AWS has none."""
 
     RETRY_ATTEMPTS_EXHAUSTED = "RetryAttemptsExhausted"
     RECORD_AGE_EXCEEDED = "RecordAgeExceeded"
     RECORD_TOO_LARGE = "RecordTooLarge"
+    SKIPPED = "Skipped"
+
+
+class Decision(StrEnum):
+    """What somebody who was asked says of a failed batch."""
+
+    RETRY = "retry"  # the same batch again, at once
+    SKIP = "skip"  # given up
+    BISECT = "bisect"  # two halves, at once; not of one record
+    FOLLOW = "follow"  # what the policy says where nobody is asked
 
 
 class Discarded(NamedTuple):
@@ -83,13 +99,15 @@ class FailurePolicy:
 
     `maximum_retry_attempts`: a batch is delivered at most once more often than this, then discarded; None is
     Lambda's -1, for ever.  `maximum_record_age_ms`: older records are not delivered any more but discarded; None is
-    Lambda's -1.  `bisect` is BisectBatchOnFunctionError.  `backoff` paces the retries.
+    Lambda's -1.  `bisect` is BisectBatchOnFunctionError.  `backoff` paces the retries.  `asks`: what becomes of a
+    failed batch is decided elsewhere, `FOLLOW` by the other fields.
     """
 
     backoff: Backoff = field(default_factory=Backoff)
     maximum_retry_attempts: int | None = None
     maximum_record_age_ms: int | None = None
     bisect: bool = False
+    asks: bool = False
 
     def __post_init__(self) -> None:
         assert self.maximum_retry_attempts is None or self.maximum_retry_attempts >= 0
@@ -108,6 +126,8 @@ class FailurePolicy:
         the halves begin anew is what it amounts to.  So with bisecting only single records are ever retried.
         """
         assert batch.batches == 1
+        if charged and self.asks:
+            return Retry(batch.first_offset, batch.records, batch.attempt + 1, UNDECIDED_NS, fault, failures)
         if charged and self.bisect and batch.records > 1:
             return Split(batch.records // 2)
         limit = self.maximum_retry_attempts
@@ -115,3 +135,19 @@ class FailurePolicy:
             return Discard(Condition.RETRY_ATTEMPTS_EXHAUSTED, batch.attempt, fault)
         due_ns = now_ns + self.backoff.delay_ns(failures, draw)
         return Retry(batch.first_offset, batch.records, batch.attempt + charged, due_ns, fault, failures)
+
+    def decide(self, decision: Decision, waiting: Retry, now_ns: int, draw: Draw) -> Verdict:
+        """Return what a decision about a batch that waits for one comes to; bisecting needs two records at least."""
+        first_offset, records, attempt, _, fault, failures = waiting
+        attempts = max(1, attempt - 1)  # what is left of a batch was delivered in it
+        match decision:
+            case Decision.BISECT:
+                assert records > 1, "one record has no halves"
+                return Split(records // 2)
+            case Decision.SKIP:
+                return Discard(Condition.SKIPPED, attempts, fault)
+            case Decision.FOLLOW if failures:
+                batch = Run(first_offset, records, 1, attempts)
+                return replace(self, asks=False).judge(batch, failures, fault, now_ns, draw)
+            case _:  # what is left of a batch is new, and goes at once whatever the policy says
+                return waiting._replace(due_ns=now_ns)

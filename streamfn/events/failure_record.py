@@ -26,6 +26,8 @@ RETRY_ATTEMPTS_EXHAUSTED = "RetryAttemptsExhausted"
 RECORD_AGE_EXCEEDED = "RecordAgeExceeded"
 # Ours: Lambda documents nothing for a record whose event alone is over 6 MB.
 RECORD_TOO_LARGE = "RecordTooLarge"
+# Ours: somebody who was asked about a failed batch has given it up.
+SKIPPED = "Skipped"
 
 _BATCH_INFO = {"kinesis": "KinesisBatchInfo", "dynamodb": "DDBStreamBatchInfo"}
 
@@ -47,7 +49,7 @@ def failure_record(
             "approximateInvokeCount": count,
         }
     }
-    if condition == RETRY_ATTEMPTS_EXHAUSTED:
+    if condition in (RETRY_ATTEMPTS_EXHAUSTED, SKIPPED):
         record["responseContext"] = {
             "statusCode": 200,
             "executedVersion": "$LATEST",

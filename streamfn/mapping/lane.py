@@ -18,7 +18,7 @@ import trio
 from streamfn._native import ffi
 from streamfn.core.lane import Lane
 from streamfn.core.tumbling import WindowLane
-from streamfn.core.verdict import Discarded
+from streamfn.core.verdict import Decision, Discarded
 from streamfn.events.partial import Failed, Partly, judge
 from streamfn.events.rows import aim
 from streamfn.limits import EVENT_BYTES_MAX, RING_CAPACITY
@@ -68,7 +68,7 @@ class ShardLane:
         self._gather_by_ns: int | None = None  # until when what is due is kept back for the filters
         self._waits = False  # its function knows that it has no worker for it
         self._try_again_ns: int | None = None  # something found no room, and no answer will come to tell of any
-        self._last_request = ""  # the last invocation that failed, and whether by an error
+        self.last_request = ""  # the last invocation that failed, and whether by an error
         self._unhandled = True
 
     @property
@@ -271,7 +271,7 @@ class ShardLane:
         """What is kept of something that the machine has given up."""
         spans = self.spans(gone.first_offset, gone.records)
         shard_id = self.feed.shard.id
-        return self._owner.discarded(shard_id, gone, spans, self._last_request, unhandled=self._unhandled)
+        return self._owner.discarded(shard_id, gone, spans, self.last_request, unhandled=self._unhandled)
 
     def _sit(self, worker: Worker) -> bool:
         owner = self._owner
@@ -405,22 +405,21 @@ class ShardLane:
         machine, owner = self.machine, self._owner
         first, attempt, worker = machine.watermark, machine.attempts + 1, self._worker()
         offset = self.offset_of(first)
-        self._last_request = owner.request_id(answer.invocation)
+        self.last_request = owner.request_id(answer.invocation)
         self._unhandled = kind is not FailureKind.RESPONSE
         fault: Fault | None
         done = 0
         if kind is FailureKind.RESPONSE:
             fault, done = self._judge(answer, first)
         else:
-            fault = fault_of(answer, kind, self._last_request, owner.timeout_s)
+            fault = fault_of(answer, kind, self.last_request, owner.timeout_s)
             if kind in ENDED:
                 owner.bill.ended(answer.finished_ns - answer.started_ns)
             machine.failed(owner.now_ns(), fault, charged=kind is not FailureKind.KILLED)
         if fault is not None:
             owner.failed(self, answer.records - done)
         self._report(answer, offset, attempt, worker, fault)
-        self._give_up()
-        self._settle()
+        self._judged()
 
     def _judge(self, answer: Answer, first: int) -> tuple[Fault | None, int]:
         """Tell the machine what a response says of the batch.
@@ -447,6 +446,23 @@ class ShardLane:
         request_id = self._owner.request_id(answer.invocation)
         shard_id = self.feed.shard.id
         self._owner.report(Outcome.of(shard_id, answer, request_id, offset, attempt, fault), answer, worker)
+
+    def _judged(self) -> None:
+        """After a failure: keep what has been given up, and stop where somebody wants to decide."""
+        if self.machine.undecided is not None:
+            self._owner.stopped(self)
+        self._give_up()
+        self._settle()
+
+    def decide(self, decision: Decision) -> None:
+        """Go on with the batch that waits for a decision."""
+        self.machine.decide(decision, self._owner.now_ns())
+        self._give_up()
+        self._settle()
+
+    def beside(self) -> bytes:
+        """What stood in the last event beside `Records`, as JSON of an object; empty where nothing did."""
+        return b""
 
     def returned(self, batches: int) -> None:
         """The oldest `batches` in flight were not run."""

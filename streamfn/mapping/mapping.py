@@ -16,7 +16,7 @@ import trio
 
 from streamfn.core.lane import Lane
 from streamfn.core.tumbling import WindowLane
-from streamfn.core.verdict import Discarded
+from streamfn.core.verdict import Discarded, FailurePolicy
 from streamfn.errors import FailedError, Fenced, HandlerImportError
 from streamfn.events.size import fixed_bytes
 from streamfn.events.window import bound_text, room
@@ -39,6 +39,7 @@ from streamfn.mapping.poller import Poller
 from streamfn.mapping.result import Counts, RunResult
 from streamfn.mapping.rules import batch_rules, failure_policy
 from streamfn.mapping.source import event_source, source_header
+from streamfn.mapping.stepping import Decide, Stepper
 from streamfn.mapping.tally import Tally
 from streamfn.state.discards import Discard
 
@@ -117,8 +118,9 @@ class EventSourceMapping:
         self._feeds = Feeds(self)
         self._over = trio.Event()
         self._deaf = False  # the run was cancelled: what its workers' deaths look like is nobody's business
-        self.paused = False  # hand nothing over: one of the next two is so
+        self.paused = False  # hand nothing over: one of the next three is so
         self._outrun = False
+        self._stepper: Stepper | None = None  # somebody decides about failed batches, and may have stopped at one
         self.stuck: str | None = None  # why checkpoints cannot be written just now
         self._no_worker: str | None = None  # why, as it was said last
         self._fenced: Fenced | None = None  # another process owns the mapping, for good
@@ -129,12 +131,18 @@ class EventSourceMapping:
 
     # ---- running
 
-    async def run(self, *, until_caught_up: bool = False, limit: int | None = None) -> RunResult:
+    async def run(
+        self, *, until_caught_up: bool = False, limit: int | None = None, decide: Decide | None = None
+    ) -> RunResult:
         """Deliver records until caught up, until `limit` records were handed over, or until `drain` is called.
 
         Caught up means: the committed end of every shard as it was when this began, the last partial batch included,
         with the checkpoints durable. Shards that were split or merged before that are finished before their children; a
         reshard that comes later only adds lanes to a run that follows the stream.
+
+        `decide` is asked about every batch that fails, and the mapping stands still until it has answered, whatever its
+        options say of retries and of bisecting; None ends the run in front of that batch. It is not asked where the
+        function is not to blame.
 
         Cancellation: stops at once: workers in the middle of one of this mapping's batches are killed and replaced.
         What was completed and not yet committed is delivered again by the next run.
@@ -150,6 +158,7 @@ class EventSourceMapping:
         self._first_ns = self._last_ns = 0
         self._level_by_ns = math.inf
         self.stuck, self.paused = None, self._outrun  # an earlier run may have been cancelled while it waited for room
+        self._stepper = None if decide is None else Stepper(self, decide)
         self._feeds = Feeds(self)
         try:
             self.runtime.adopt(self)
@@ -159,6 +168,8 @@ class EventSourceMapping:
             self.look()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._forwarder.run)
+                if self._stepper is not None:
+                    nursery.start_soon(self._stepper.run)
                 self._feeds.start(nursery)
                 await self._over.wait()
                 await self._level()
@@ -277,21 +288,22 @@ class EventSourceMapping:
         """A feed that goes on where the reader stands, and in the window that was committed with that offset."""
         start, now = reader.position, self.now_ns()
         machines: list[Lane] | list[WindowLane]
+        policy = replace(self._policy, asks=self._stepper is not None)
         if self.window_ms:
-            machines = [self._make_window_lane(shard, start, window)]
+            machines = [self._make_window_lane(shard, policy, start, window)]
         else:
-            machines = [Lane(self._rules, self._policy, start, now, self.runtime.random) for _ in range(self._factor)]
+            machines = [Lane(self._rules, policy, start, now, self.runtime.random) for _ in range(self._factor)]
         fixed = fixed_bytes(event_source(self.stream, shard, ROLE_ARN))
         poller = Poller(reader, fixed, sized=self.selector is None)
         selector = None if self.selector is None else self.selector.shard(self.source_header(shard))
         return ShardFeed(self, shard, machines, poller, start, selector)
 
-    def _make_window_lane(self, shard: Shard, start: int, window: Window | None) -> WindowLane:
+    def _make_window_lane(self, shard: Shard, policy: FailurePolicy, start: int, window: Window | None) -> WindowLane:
         rules = self._rules
         # Room for the largest state, whatever the present one has: what was cut fits with any state it is tried with.
         rules = replace(rules, frame_bytes=rules.frame_bytes + room(shard.id, self.stream.arn))
         random, length_ms = self.runtime.random, self.window_ms
-        return WindowLane(rules, self._policy, start, self.now_ns(), random, length_ms=length_ms, window=window)
+        return WindowLane(rules, policy, start, self.now_ns(), random, length_ms=length_ms, window=window)
 
     def resharded(self) -> None:
         """The stream is described anew."""
@@ -355,10 +367,22 @@ class EventSourceMapping:
     def resume(self) -> None:
         """Go on after `pause`."""
         self._outrun = False
-        self._go_on()
+        self.go_on()
 
-    def _go_on(self) -> None:
-        if self.paused and not self._outrun and self.stuck is None:
+    def stopped(self, lane: ShardLane) -> None:
+        """A batch of the lane waits for a decision: hand nothing over until there is one."""
+        assert self._stepper is not None, "nobody decides about failed batches"
+        self.paused = True
+        self._stepper.stop(lane)
+
+    def stop(self) -> None:
+        """End in front of the batch that somebody was asked about; nothing more is handed over."""
+        self._end("stopped")
+
+    def go_on(self) -> None:
+        """Hand over again, unless there is another reason left not to."""
+        is_stopped = self._stepper is not None and self._stepper.stopped
+        if self.paused and not self._outrun and self.stuck is None and not is_stopped:
             self.paused = False
             for feed in self.feeds:
                 feed.wake()
@@ -538,7 +562,7 @@ class EventSourceMapping:
         if self.stuck is not None:
             self.stuck = None
             self.runtime.say(f"{self.name} goes on")
-            self._go_on()
+            self.go_on()
 
     def fenced(self, error: Fenced) -> None:
         """Another owner has taken the mapping over: end at a batch edge, with that error."""

@@ -29,14 +29,15 @@ class Counts:
 class RunResult:
     """What one `run` did.
 
-    `seconds` is from the first hand-over to the last durable checkpoint; `resumes_at` the durable checkpoint of each
-    shard (an offset: the first record that the next run delivers). `why` says what ended it: `caught up`, `limit` or
-    `drained`. `trimmed` and `lost` count records that were gone before they could be handed over: by retention, or by a
-    crash or damage; `filtered` those that no filter wanted. `on_failure_pending` counts on-failure records that have
-    not reached their destination yet, also those of earlier runs: the next run carries them there. `windows_closed`
-    counts tumbling windows whose final invocation succeeded, `windows_given_up` final invocations and early
-    terminations whose retries were used up; `open_windows` says of each shard whose window has not had its final
-    invocation when that window ends: it goes on with the next run.
+    `seconds` is from the first hand-over to the last durable checkpoint; `resumes_at` the durable checkpoint of
+    each shard (an offset: the first record that the next run delivers). `why` says what ended it: `caught up`,
+    `limit`, `drained`, or `stopped` in front of a failed batch. `trimmed` and `lost` count records that were gone
+    before they could be handed over: by retention, or by a crash or damage; `filtered` those that no filter wanted.
+    `on_failure_pending` counts on-failure records that have not reached their destination yet, also those of
+    earlier runs: the next run carries them there. `windows_closed` counts tumbling windows whose final invocation
+    succeeded, `windows_given_up` final invocations and early terminations whose retries were used up;
+    `open_windows` says of each shard whose window has not had its final invocation when that window ends: it goes
+    on with the next run.
     `billed_duration_ms` is the time of all invocations as Lambda bills it, each rounded up to a whole millisecond;
     `gb_seconds` and `estimated_price_usd` are what that comes to (see `functions.prices`), None without a memory size.
     """

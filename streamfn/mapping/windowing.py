@@ -70,8 +70,12 @@ class WindowedLane(ShardLane):
         """Give the worker what the invocation is told of its window; None when its socket is full."""
         assert self.seat is not None
         self._told = self._windows.envelope
-        text = document(self._told, self.feed.shard.id, self._owner.stream.arn)
-        return documents.introduce(self.seat.worker, text, DOCUMENT_HEADER)
+        return documents.introduce(self.seat.worker, self.beside(), DOCUMENT_HEADER)
+
+    def beside(self) -> bytes:
+        """What the last invocation was told of its window."""
+        assert self._told is not None
+        return document(self._told, self.feed.shard.id, self._owner.stream.arn)
 
     def _retire(self, name: int) -> None:
         assert self.seat is not None
@@ -90,8 +94,7 @@ class WindowedLane(ShardLane):
         self._unhandled = False
         self._windows.failed(self._owner.now_ns(), reported("the worker's answer has no response", b""))
         self._owner.failed(self, 0)
-        self._give_up()
-        self._settle()
+        self._judged()
 
     def completed(self, answer: Answer) -> None:
         """The response is judged as every other one."""
