@@ -21,9 +21,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from hdrh.histogram import HdrHistogram
-
 from streamfn._native import ffi, lib
+from streamfn.measure.histogram import percentile_ns
 
 CAPACITY = 128
 ARENA_BYTES = 1 << 20
@@ -40,14 +39,8 @@ def echo(memfd: int, doorbell: int, log: int, side: int) -> None:
 
 
 def percentiles(histogram: Any) -> str:
-    """Of our counts, through the package, in microseconds."""
-    theirs = HdrHistogram(1, 2**42, 3)
-    counts = ffi.unpack(lib.sf_histogram_counts(histogram), lib.sf_histogram_counts_len(histogram))
-    nonzero = [index for index, count in enumerate(counts) if count]
-    for index in nonzero:
-        theirs.counts[index] = counts[index]
-    theirs.set_internal_tacking_values(nonzero[0], nonzero[-1], lib.sf_histogram_total(histogram))
-    values = (f"p{p:g} {theirs.get_value_at_percentile(p) / 1000:.1f}" for p in (50, 90, 99, 99.9))
+    """In microseconds."""
+    values = (f"p{p:g} {percentile_ns(histogram, p) / 1000:.1f}" for p in (50, 90, 99, 99.9))
     return "  ".join(values) + " us"
 
 

@@ -40,16 +40,114 @@ void sf_histogram_free(sf_histogram *histogram)
     free(histogram);
 }
 
-void sf_histogram_record(sf_histogram *histogram, uint64_t value_ns)
+/* How far the values of a bucket are apart, as a power of two: the inverse of index_of, first half. */
+static uint32_t bucket_of(uint32_t index)
+{
+    uint32_t halves = index >> HALF_MAGNITUDE;
+    return halves == 0 ? 0 : halves - 1;
+}
+
+uint64_t sf_histogram_lowest(uint32_t index)
+{
+    uint64_t sub_bucket = index < HALF_COUNT ? index : (index & (HALF_COUNT - 1)) + HALF_COUNT;
+    return sub_bucket << bucket_of(index);
+}
+
+uint64_t sf_histogram_highest(uint32_t index)
+{
+    return sf_histogram_lowest(index) + (UINT64_C(1) << bucket_of(index)) - 1;
+}
+
+static inline void record(sf_histogram *histogram, uint64_t value_ns, uint64_t times)
 {
     uint64_t value = value_ns < HIGHEST ? value_ns : HIGHEST;
     uint32_t index = index_of(value);
     SF_ASSERT(index < COUNTS);
-    histogram->counts[index] += 1;
-    histogram->total += 1;
-    histogram->whole_ms += value / 1000000 + (value % 1000000 != 0);
+    histogram->counts[index] += (int64_t)times;
+    histogram->total += times;
+    histogram->whole_ms += (value + 999999) / 1000000 * times;
     if (value > histogram->max)
         histogram->max = value;
+}
+
+void sf_histogram_record(sf_histogram *histogram, uint64_t value_ns)
+{
+    record(histogram, value_ns, 1);
+}
+
+void sf_histogram_record_times(sf_histogram *histogram, uint64_t value_ns, uint64_t times)
+{
+    if (times > 0)
+        record(histogram, value_ns, times);
+}
+
+void sf_histogram_record_each(sf_histogram *histogram, const uint64_t *values_ns, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        record(histogram, values_ns[i], 1);
+}
+
+void sf_histogram_record_since(sf_histogram *histogram, const int64_t *since_ns, size_t count, int64_t end_ns)
+{
+    for (size_t i = 0; i < count; i++)
+        record(histogram, since_ns[i] < end_ns ? (uint64_t)end_ns - (uint64_t)since_ns[i] : 0, 1);
+}
+
+void sf_histogram_add(sf_histogram *histogram, const sf_histogram *other)
+{
+    for (uint32_t i = 0; i < COUNTS; i++)
+        histogram->counts[i] += other->counts[i];
+    histogram->total += other->total;
+    histogram->whole_ms += other->whole_ms;
+    if (other->max > histogram->max)
+        histogram->max = other->max;
+}
+
+void sf_histogram_subtract(sf_histogram *histogram, const sf_histogram *earlier)
+{
+    uint64_t max = 0;
+    for (uint32_t i = 0; i < COUNTS; i++) {
+        histogram->counts[i] -= earlier->counts[i];
+        SF_ASSERT(histogram->counts[i] >= 0);
+        if (histogram->counts[i] > 0)
+            max = sf_histogram_highest(i);
+    }
+    histogram->total -= earlier->total;
+    histogram->whole_ms -= earlier->whole_ms;
+    if (max < histogram->max)
+        histogram->max = max;
+}
+
+uint64_t sf_histogram_percentile(const sf_histogram *histogram, double percentile)
+{
+    double wanted = (percentile < 100.0 ? percentile : 100.0) * (double)histogram->total / 100.0 + 0.5;
+    int64_t rank = wanted < 1.0 ? 1 : (int64_t)wanted;
+    int64_t seen = 0;
+    for (uint32_t i = 0; i < COUNTS; i++) {
+        seen += histogram->counts[i];
+        if (seen >= rank)
+            return percentile > 0.0 ? sf_histogram_highest(i) : sf_histogram_lowest(i);
+    }
+    return 0;
+}
+
+uint64_t sf_histogram_at_most(const sf_histogram *histogram, uint64_t value_ns)
+{
+    uint32_t last = index_of(value_ns < HIGHEST ? value_ns : HIGHEST);
+    uint64_t seen = 0;
+    for (uint32_t i = 0; i <= last; i++)
+        seen += (uint64_t)histogram->counts[i];
+    return seen;
+}
+
+double sf_histogram_mean(const sf_histogram *histogram)
+{
+    unsigned __int128 sum = 0; /* 2^42 ns, 2^22 times, would fill 64 bits */
+    for (uint32_t i = 0; i < COUNTS; i++) {
+        uint64_t middle = sf_histogram_lowest(i) + ((UINT64_C(1) << bucket_of(i)) >> 1);
+        sum += (unsigned __int128)middle * (uint64_t)histogram->counts[i];
+    }
+    return histogram->total == 0 ? 0.0 : (double)sum / (double)histogram->total;
 }
 
 uint32_t sf_histogram_counts_len(const sf_histogram *histogram)

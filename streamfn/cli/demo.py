@@ -21,11 +21,11 @@ from streamfn.cli.output import print_json
 from streamfn.cli.run import default_workers
 from streamfn.log.catalog.datadir import DataDir
 from streamfn.log.catalog.stream import Stream
-from streamfn.mapping.histogram import milliseconds
 from streamfn.mapping.logs import LogWriter
 from streamfn.mapping.mapping import EventSourceMapping
 from streamfn.mapping.options import RunOptions, validate
 from streamfn.mapping.outcome import Outcome
+from streamfn.measure.histogram import milliseconds
 from streamfn.state.store import Store
 
 HANDLER = "streamfn.cli.demo_handler.handler"

@@ -29,7 +29,6 @@ from streamfn.mapping.discarding import DETAIL_CHARS_MAX, discard_of
 from streamfn.mapping.feed import ShardFeed
 from streamfn.mapping.feeds import Feeds
 from streamfn.mapping.forwarder import Forwarder
-from streamfn.mapping.histogram import new_histogram
 from streamfn.mapping.logs import LogLines, Usage
 from streamfn.mapping.options import RunOptions
 from streamfn.mapping.outcome import Outcome
@@ -41,6 +40,7 @@ from streamfn.mapping.rules import batch_rules, failure_policy
 from streamfn.mapping.source import event_source, source_header
 from streamfn.mapping.stepping import Decide, Stepper
 from streamfn.mapping.tally import Tally
+from streamfn.measure.histogram import new_histogram
 from streamfn.state.discards import Discard
 
 if TYPE_CHECKING:

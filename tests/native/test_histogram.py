@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+from array import array
 from collections.abc import Iterable
 
 import pytest
 from hdrh.histogram import HdrHistogram
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamfn._native import ffi, lib
@@ -81,3 +82,91 @@ def test_what_is_above_the_highest_value_counts_as_the_highest(value: int) -> No
     ours = recorded([value])
     assert counts(ours) == counts(recorded([HIGHEST]))
     assert lib.sf_histogram_max(ours) == HIGHEST
+
+
+def test_a_value_recorded_many_times_is_that_many_records() -> None:
+    ours = recorded([7, 1500, 3_000_001])
+    at_once = recorded([7])
+    lib.sf_histogram_record_times(at_once, 1500, 1)
+    lib.sf_histogram_record_times(at_once, 3_000_001, 1)
+    assert counts(at_once) == counts(ours)
+    lib.sf_histogram_record_times(at_once, 2_000_001, 999)
+    lib.sf_histogram_record_times(at_once, HIGHEST, 0)
+    assert lib.sf_histogram_total(at_once) == 1002
+    assert lib.sf_histogram_max(at_once) == 3_000_001
+    assert lib.sf_histogram_whole_ms(at_once) == 1 + 1 + 4 + 999 * 3
+
+
+@given(st.lists(st.integers(0, 2**64 - 1), max_size=50))
+def test_values_recorded_at_once_are_those_recorded_one_by_one(values: list[int]) -> None:
+    ours = recorded([])
+    lib.sf_histogram_record_each(ours, ffi.from_buffer("uint64_t[]", array("Q", values)), len(values))
+    assert same(ours, recorded(values))
+
+
+@given(st.lists(st.integers(-(2**63), 2**63 - 1), max_size=50), st.integers(-(2**63), 2**63 - 1))
+def test_what_was_due_is_recorded_with_how_long_it_took_since(due: list[int], end: int) -> None:
+    ours = recorded([])
+    lib.sf_histogram_record_since(ours, ffi.from_buffer("int64_t[]", array("q", due)), len(due), end)
+    assert same(ours, recorded(max(0, end - moment) for moment in due))
+
+
+def same(one, other) -> bool:  # type: ignore[no-untyped-def]
+    """Whether everything that can be read is alike."""
+    facts = (lib.sf_histogram_total, lib.sf_histogram_max, lib.sf_histogram_whole_ms, lib.sf_histogram_mean)
+    return counts(one) == counts(other) and all(fact(one) == fact(other) for fact in facts)
+
+
+@given(st.lists(st.integers(0, HIGHEST), max_size=30), st.lists(st.integers(0, HIGHEST), max_size=30))
+def test_what_is_added_can_be_taken_out_again(earlier: list[int], later: list[int]) -> None:
+    ours, before = recorded(earlier), recorded(earlier)
+    lib.sf_histogram_add(ours, recorded(later))
+    assert same(ours, recorded(earlier + later))
+    lib.sf_histogram_subtract(ours, before)
+    assert counts(ours) == counts(recorded(later))
+    assert lib.sf_histogram_total(ours) == len(later)
+    assert lib.sf_histogram_whole_ms(ours) == lib.sf_histogram_whole_ms(recorded(later))
+    highest = lib.sf_histogram_percentile(recorded(later), 100)
+    assert max(later, default=0) <= lib.sf_histogram_max(ours) <= highest
+
+
+def test_buckets_begin_and_end_where_the_package_has_them() -> None:
+    theirs = HdrHistogram(1, HIGHEST, 3)
+    for index in range(theirs.counts_len):
+        value = theirs.get_value_from_index(index)
+        assert lib.sf_histogram_lowest(index) == value
+        assert lib.sf_histogram_highest(index) == theirs.get_highest_equivalent_value(value)
+
+
+@settings(max_examples=30)
+@given(st.lists(st.one_of(st.integers(0, 5000), st.integers(0, HIGHEST)), max_size=40), st.floats(0, 120))
+def test_percentiles_and_mean_in_c_are_the_packages(values: list[int], percentile: float) -> None:
+    theirs = HdrHistogram(1, HIGHEST, 3)
+    for value in values:
+        theirs.record_value(value)
+    ours = recorded(values)
+    for asked in (percentile, 0, 50, 99.9, 100):
+        assert lib.sf_histogram_percentile(ours, asked) == theirs.get_value_at_percentile(asked), asked
+    assert lib.sf_histogram_mean(ours) == theirs.get_mean_value()
+
+
+@given(st.lists(st.integers(0, 9000), max_size=30), st.integers(0, 2**64 - 1) | st.integers(0, 9000))
+def test_how_many_are_at_most_a_value_counts_its_bucket(values: list[int], value: int) -> None:
+    highest = HdrHistogram(1, HIGHEST, 3).get_highest_equivalent_value(min(value, HIGHEST))
+    assert lib.sf_histogram_at_most(recorded(values), value) == sum(each <= highest for each in values)
+
+
+def test_ten_million_values_are_counted_as_the_package_counts_them(soak: bool) -> None:
+    """Without --soak 100,000: the package takes some microseconds for each."""
+    number = 10_000_000 if soak else 100_000
+    dice = random.Random(8)
+    drawn = array("Q", (int(dice.lognormvariate(13, 3)) % HIGHEST for _ in range(number)))
+    theirs = HdrHistogram(1, HIGHEST, 3)
+    for value in drawn:
+        theirs.record_value(value)
+    ours = recorded([])
+    lib.sf_histogram_record_each(ours, ffi.from_buffer("uint64_t[]", drawn), number)
+    assert counts(ours) == list(theirs.counts)
+    assert sum(counts(ours)) == lib.sf_histogram_total(ours) == number
+    assert lib.sf_histogram_max(ours) == theirs.max_value
+    assert lib.sf_histogram_mean(ours) == theirs.get_mean_value()

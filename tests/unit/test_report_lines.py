@@ -9,8 +9,8 @@ from streamfn.errors import HandlerImportError
 from streamfn.functions import prices
 from streamfn.functions.starting import named
 from streamfn.mapping.billing import Bill
-from streamfn.mapping.histogram import new_histogram
 from streamfn.mapping.logs import Usage, billed_ms, init_report_line, report_line
+from streamfn.measure.histogram import new_histogram
 from streamfn.pool.confine.limits import Limits
 
 MS = 1_000_000
