@@ -78,13 +78,13 @@ class Run:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._heed_signals)
             with self._scope:
-                async with open_runtime(self._data, self._writer) as runtime:
+                async with open_runtime(self._data, self._writer, store_path=self.store_path) as runtime:
                     await self._serve(runtime)
             nursery.cancel_scope.cancel()
 
     async def _serve(self, runtime: Runtime) -> None:
         options = self._options
-        mapping = self.mapping = await runtime.mapping(options, code_dir=self._code_dir)
+        mapping = self.mapping = await self.opened(runtime)
         # Twice what the shards need now: they may be split while this runs.
         allow_open_files(2 * _FILES_A_SHARD * len(mapping.stream.open_shards))
         self.begun(mapping)
@@ -93,14 +93,30 @@ class Run:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._show, mapping)
             try:
-                self.result = await mapping.run(until_caught_up=options.until_caught_up, limit=options.limit)
+                self.result = await self.deliver(mapping)
             finally:
                 self.result = self.result or mapping.result()
                 self._remaining = mapping.remaining
             nursery.cancel_scope.cancel()
 
+    # ---- what runs of other kinds do in their own way
+
+    @property
+    def store_path(self) -> Path | None:
+        """Where the mapping and its checkpoints are; None: in the data directory's own store."""
+        return None
+
+    async def opened(self, runtime: Runtime) -> EventSourceMapping:
+        """Open the mapping, with its function started."""
+        return await runtime.mapping(self._options, code_dir=self._code_dir)
+
     def begun(self, mapping: EventSourceMapping) -> None:
         """The mapping is about to run; for those who want to watch it."""
+
+    async def deliver(self, mapping: EventSourceMapping) -> RunResult:
+        """Run it."""
+        options = self._options
+        return await mapping.run(until_caught_up=options.until_caught_up, limit=options.limit)
 
     # ---- signals
 

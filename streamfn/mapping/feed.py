@@ -334,6 +334,8 @@ class ShardFeed:
         if gap is None or self.stopping or self._levelling or not self._work.at_gap:
             return False
         first, now = self._work.watermark, self.owner.now_ns()
+        if self.finish is not None and first < self.finish:
+            gap = gap.clipped(first, min(gap.end_offset, self.finish))  # what this run is not to see, it does not count
         self._poller.skip_gap()
         self._gap = None
         self._dry = False

@@ -7,14 +7,14 @@ go of those that are finished.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import trio
 
 from streamfn.core.lineage import Lineage
 from streamfn.core.tumbling import FOREVER
-from streamfn.errors import FailedError, LogDamaged
+from streamfn.errors import FailedError, LogDamaged, RefusedError
 from streamfn.events.window import bound_text
 from streamfn.log.shard.reader import ShardReader
 from streamfn.mapping.feed import ShardFeed
@@ -44,6 +44,7 @@ class Feeds:
         self._offsets: dict[str, int] = {}  # where each shard's feed begins: its checkpoint
         self._windows: dict[str, Window] = {}  # and what tumbling window is open there, or was the last one
         self._targets: dict[str, int] | None = None  # until caught up: where each shard ends for this run
+        self._ends: Mapping[str, int] | None = None  # the same, if the run was told: then it has no other shards
         self._began_ms = -1  # when they had not been looked up yet: what had arrived by then lies below them
         self._nursery: trio.Nursery | None = None
         self._scopes: dict[str, trio.CancelScope] = {}
@@ -53,26 +54,33 @@ class Feeds:
 
     # ---- the beginning
 
-    async def open(self, *, until_caught_up: bool) -> None:
+    async def open(self, *, until_caught_up: bool, ends: Mapping[str, int] | None = None) -> None:
         """Learn the stream as it is now, and open the shards that may be delivered; call `start` to serve them.
 
+        `ends`: see `EventSourceMapping.run`.
+
         Raises:
+            RefusedError: there is no such shard.
             FailedError: the stream or the checkpoints cannot be read.
         """
         stream, offsets, windows = await self._runtime.disk(self._look_up)
+        for name in ends or ():
+            if stream.shard(name) is None:
+                raise RefusedError(f"the stream {stream.name!r} has no shard {name!r}")
         if not self._mapping.window_ms:
             self._give_up(windows)
+        self._ends = ends
         self._learn(stream, offsets, windows)
-        if until_caught_up:
-            self._targets = {}
+        if until_caught_up or ends is not None:
+            self._targets = dict(ends or {})
             self._began_ms = self._mapping.time_ms()
         await self._seat()
-        if self._targets is not None:
+        if self._targets is not None and ends is None:
             later = self._lineage.within_reach() & self._lineage.waiting()
-            ends, damaged = await self._runtime.disk(
+            found, damaged = await self._runtime.disk(
                 committed_ends, [one for one in self._stream.shards if one.id in later]
             )
-            self._targets.update(ends)
+            self._targets.update(found)
             self._damaged(damaged)
 
     def start(self, nursery: trio.Nursery) -> None:
@@ -99,15 +107,20 @@ class Feeds:
     def _learn(self, stream: Stream, offsets: dict[str, int], windows: dict[str, Window]) -> None:
         """Tell the lineage what is new; shards that came after the mapping begin with their first record."""
         for shard in stream.shards:
-            if shard.id not in self._lineage:
+            if self._ends is not None and shard.id not in self._ends:
+                # Nothing of it is wanted, but its children still come after its parents.
+                if shard.id not in self._lineage:
+                    self._lineage.add(shard.id, shard.parents, end=0, offset=0)
+            elif shard.id not in self._lineage:
                 offset = self._offsets[shard.id] = offsets.get(shard.id, 0)
                 self._mapping.durable[shard.id] = offset
                 window = windows.get(shard.id) if self._mapping.window_ms else None
                 if window is not None:
                     self._windows[shard.id] = window
-                progress = _progress(offset, window)
-                self._lineage.add(shard.id, shard.parents, end=shard.end_offset, offset=progress)
-            elif shard.end_offset is not None and self._stream.shards[shard.number].open:
+                progress = self._progress(shard.id, offset, window)
+                end = shard.end_offset if self._ends is None else self._ends[shard.id]
+                self._lineage.add(shard.id, shard.parents, end=end, offset=progress)
+            elif self._ends is None and shard.end_offset is not None and self._stream.shards[shard.number].open:
                 self._lineage.close(shard.id, shard.end_offset)
                 for feed in self.active:
                     if feed.shard.id == shard.id and feed.finish is None:
@@ -127,14 +140,27 @@ class Feeds:
         """The shard's checkpoint is durable at `offset`, with its tumbling window."""
         if shard_id not in self._lineage:
             return  # of the run before this one, which was cancelled; this one has yet to read where the shards are
-        self._lineage.move(shard_id, _progress(offset, window))
+        self._lineage.move(shard_id, self._progress(shard_id, offset, window))
         self._settle(shard_id)
+
+    def _progress(self, shard_id: str, offset: int, window: Window | None) -> int:
+        """How far a shard is to those who wait for its end: not there before its last window has been closed.
+
+        Where this run cuts it off, it closes no window, and nobody waits for one.
+        """
+        waits = window is not None and window.state is not None and not self._is_cut(shard_id)
+        return offset - 1 if waits else offset
+
+    def _is_cut(self, shard_id: str) -> bool:
+        """Whether this run was told to end before the shard does."""
+        shard = self._stream.shard(shard_id)
+        return self._ends is not None and shard is not None and self._ends.get(shard_id) != shard.end_offset
 
     def _settle(self, shard_id: str) -> None:
         """If the shard is finished, let go of its feed, and see what comes up."""
         if self._lineage.finished(shard_id):
             scope = self._scopes.get(shard_id)
-            if scope is not None:
+            if scope is not None and not self._is_cut(shard_id):  # else its window may be about to be closed
                 scope.cancel()
             self._news.set()
 
@@ -206,11 +232,16 @@ class Feeds:
             end = self._targets.setdefault(shard.id, reader.committed().end_offset)
         feed = self._mapping.make_feed(shard, reader, self._windows.get(shard.id))
         if end is not None:
-            feed.finish_at(end, FOREVER if end == closed else self._began_ms)
+            feed.finish_at(end, FOREVER if end == closed else self._arrived_ms(end, reader))
         self.active.append(feed)
         self._runtime.follow(self._mapping, feed)
         if self._nursery is not None:
             self._nursery.start_soon(self._serve, feed, self._nursery)
+
+    def _arrived_ms(self, end: int, reader: ShardReader) -> int:
+        """By when everything had arrived that lies below a run's end; -1 where it is cut off, which nobody knows."""
+        cut = self._ends is not None and end < reader.committed().end_offset
+        return -1 if cut else self._began_ms
 
     # ---- serving and letting go
 
@@ -255,8 +286,14 @@ class Feeds:
         for name in self._lineage.waiting():
             shard = self._stream.shard(name)
             end = shard.end_offset if shard is not None and self._targets is None else (self._targets or {}).get(name)
-            left += max(0, (end or 0) - self._offsets[name])
+            left += max(0, (end or 0) - self._offsets.get(name, 0))
         return left
+
+    @property
+    def open_windows(self) -> dict[str, str]:
+        """When the windows end that are open, as events have it, by shard."""
+        windows = [(feed.shard.id, feed.window) for feed in self.active]
+        return {name: bound_text(one.end_ms) for name, one in windows if one is not None and one.state is not None}
 
     def drain(self) -> None:
         """Hand over nothing more, and take back what no worker has started."""
@@ -283,11 +320,6 @@ class Feeds:
         """Let everything go; what was active can still be asked how far it was."""
         for feed in self.active:
             self._let_go(feed)
-
-
-def _progress(offset: int, window: Window | None) -> int:
-    """How far a shard is to those who wait for its end: not there before its last window has been closed."""
-    return offset - 1 if window is not None and window.state is not None else offset
 
 
 def committed_ends(shards: Iterable[Shard]) -> tuple[dict[str, int], _Damaged]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
@@ -132,13 +132,22 @@ class EventSourceMapping:
     # ---- running
 
     async def run(
-        self, *, until_caught_up: bool = False, limit: int | None = None, decide: Decide | None = None
+        self,
+        *,
+        until_caught_up: bool = False,
+        limit: int | None = None,
+        ends: Mapping[str, int] | None = None,
+        decide: Decide | None = None,
     ) -> RunResult:
         """Deliver records until caught up, until `limit` records were handed over, or until `drain` is called.
 
         Caught up means: the committed end of every shard as it was when this began, the last partial batch included,
         with the checkpoints durable. Shards that were split or merged before that are finished before their children; a
         reshard that comes later only adds lanes to a run that follows the stream.
+
+        With `ends` it has caught up where these say: for each shard the offset behind the last record of this run. A
+        shard that is not in it is not delivered, and what comes after it in the lineage is. A tumbling window that is
+        open where a shard is cut off stays open.
 
         `decide` is asked about every batch that fails, and the mapping stands still until it has answered, whatever its
         options say of retries and of bisecting; None ends the run in front of that batch. It is not asked where the
@@ -164,7 +173,7 @@ class EventSourceMapping:
             self.runtime.adopt(self)
             await self._forwarder.open(self.destination)
             self._forwarder.stir()  # an earlier run may have left something
-            await self._feeds.open(until_caught_up=until_caught_up)
+            await self._feeds.open(until_caught_up=until_caught_up, ends=ends)
             self.look()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._forwarder.run)
@@ -213,7 +222,7 @@ class EventSourceMapping:
             why=self._why,
             resumes_at=dict(self.durable),
             on_failure_pending=self._forwarder.left,
-            open_windows={feed.shard.id: text for feed in self.feeds if (text := _open_window(feed.window))},
+            open_windows=self._feeds.open_windows,
             **self.bill.total()._asdict(),
         )
 
@@ -572,8 +581,3 @@ class EventSourceMapping:
     def close(self) -> None:
         """Give the mapping up: another process may own it from now on."""
         self._ownership.release()
-
-
-def _open_window(window: Window | None) -> str | None:
-    """When an open window ends, as events have it; None if none is open."""
-    return bound_text(window.end_ms) if window is not None and window.state is not None else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, TypeVarTuple
@@ -60,9 +60,10 @@ class Pumped(Protocol):
 class Runtime:
     """See the module. Made by `open_runtime`; everything on it is called from its Trio thread."""
 
-    def __init__(self, data: DataDir, store: Store, pool: Pool, sink: LogSink) -> None:
+    def __init__(self, data: DataDir, store: Store, locks_path: Path, pool: Pool, sink: LogSink) -> None:
         self.data = data
         self.store = store
+        self._locks_path = locks_path  # of whoever runs a mapping that is in the store
         self.pool = pool
         self._turn = trio.CapacityLimiter(1)  # one thread at a time has the store
         self.checkpointer = Checkpointer(store, self._turn)
@@ -93,11 +94,13 @@ class Runtime:
         path: Sequence[str] = (),
         shared: Function | None = None,
         follow: bool = True,
+        starts: Mapping[str, int] | None = None,
     ) -> EventSourceMapping:
         """Bind a mapping to its name, take it over, and start its function.
 
         `options` have been validated. `function`, `path`, `follow`: see `start`. `shared` is a function that runs
-        already, and outlives the mapping.
+        already, and outlives the mapping. `starts` says at which offset each shard begins, instead of the starting
+        position, and like that only where the mapping has no checkpoint yet; a shard not in it begins with offset 0.
 
         Cancellation: nothing is left running, and the mapping is nobody's.
 
@@ -135,7 +138,7 @@ class Runtime:
             if existing is None:  # another process may have made it meanwhile
                 existing = await self.disk(self.store.mapping, name)
                 ownership = self.own(name, existing.uuid) if existing is not None else None
-            binding = await self.disk(self._bind, name, options, stream, directory)
+            binding = await self.disk(self._bind, name, options, stream, directory, starts)
             if existing is None or existing.uuid != binding.mapping.uuid:
                 if ownership is not None:
                     ownership.release()
@@ -257,7 +260,7 @@ class Runtime:
             BusyError: another one has it; its pid is named.
         """
         try:
-            return Ownership.acquire(self.data.locks_path / uuid)
+            return Ownership.acquire(self._locks_path / uuid)
         except BusyError as error:
             raise BusyError(f"the mapping {name!r} is {error}") from None
 
@@ -275,8 +278,11 @@ class Runtime:
     def _rebind(self, stored: StoredMapping, options: RunOptions, stream: Stream) -> Binding:
         return self.store.rebind(stored.uuid, stream.id, _starts(stored, options, stream))
 
-    def _bind(self, name: str, options: RunOptions, stream: Stream, directory: str) -> Binding:
-        starts = _starts(self.store.mapping(name), options, stream)
+    def _bind(
+        self, name: str, options: RunOptions, stream: Stream, directory: str, starts: Mapping[str, int] | None
+    ) -> Binding:
+        if starts is None:
+            starts = _starts(self.store.mapping(name), options, stream)
         return self.store.bind(
             name,
             stream_id=stream.id,
@@ -512,17 +518,26 @@ class Runtime:
 
 
 @asynccontextmanager
-async def open_runtime(data: DataDir, sink: LogSink) -> AsyncIterator[Runtime]:
+async def open_runtime(
+    data: DataDir, sink: LogSink, *, store_path: Path | None = None
+) -> AsyncIterator[Runtime]:
     """A runtime on a data directory, for as long as the block lasts.
 
+    Mappings and their checkpoints are in the data directory's store; or, for who is not to touch those, in one of their
+    own at `store_path`, made if it is missing, with its locks beside it. Then the data directory is only read.
+
     Leaving the block stops the pool's processes at once; drain the mappings before.
+
+    Raises:
+        FailedError: the store cannot be opened.
     """
-    store = await trio.to_thread.run_sync(lambda: Store.open(data.state_path, create=True))
+    locks_path = data.locks_path if store_path is None else store_path.parent / data.locks_path.name
+    store = await trio.to_thread.run_sync(lambda: Store.open(store_path or data.state_path, create=True))
     runtime: Runtime | None = None
     error: BaseException | None = None
     try:
         async with open_pool() as pool:
-            runtime = Runtime(data, store, pool, sink)
+            runtime = Runtime(data, store, locks_path, pool, sink)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(runtime.run)
                 try:
