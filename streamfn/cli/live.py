@@ -254,11 +254,37 @@ class LiveDisplay:
         self._console = console or Console(stderr=True, highlight=False)
         self._enabled = enabled
         self._live: Live | None = None
+        self._drawing = False  # between enter and exit, on a terminal
+        self._held = False
         self._next_line_s = PLAIN_INTERVAL_S
         self._last_retrying: set[str] = set()
 
     def __enter__(self) -> LiveDisplay:
-        if self._enabled and self._console.is_terminal:
+        self._drawing = self._enabled and self._console.is_terminal
+        self._settle()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._drawing = False
+        self._settle()
+
+    def hold(self) -> None:
+        """Show nothing until `release`: a question is about to be on the terminal.  From any thread.
+
+        What is drawn goes with the next `write`, which still writes.
+        """
+        self._held = True
+
+    def release(self) -> None:
+        """Show again what `update` is given.  From any thread."""
+        self._held = False
+
+    def _settle(self) -> None:
+        """Draw where that is wanted, and do not where it is not."""
+        wanted = self._drawing and not self._held
+        if wanted and self._live is None:
             # Redirection off: what is printed meanwhile comes through `write`.
             self._live = Live(
                 console=self._console,
@@ -269,19 +295,14 @@ class LiveDisplay:
                 redirect_stderr=False,
             )
             self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live is not None:
+        elif not wanted and self._live is not None:
             self._live.stop()
             self._live = None
 
     def update(self, snapshot: Snapshot) -> None:
         """Show a snapshot: on a terminal at once, else every PLAIN_INTERVAL_S and when a retry begins."""
         self.show(snapshot.elapsed_s, picture(snapshot), line(snapshot))
-        if not self._enabled or self._live is not None:
+        if not self._enabled or self._held or self._live is not None:
             return
         retrying = {shard.shard_id for shard in snapshot.retrying}
         news = [shard for shard in snapshot.retrying if shard.shard_id not in self._last_retrying]
@@ -291,7 +312,8 @@ class LiveDisplay:
 
     def show(self, elapsed_s: float, drawn: RenderableType, text: str) -> None:
         """Show `drawn` on a terminal at once; elsewhere `text`, every PLAIN_INTERVAL_S."""
-        if not self._enabled:
+        self._settle()
+        if not self._enabled or self._held:
             return
         if self._live is not None:
             self._live.update(drawn, refresh=True)
@@ -300,7 +322,11 @@ class LiveDisplay:
             click.echo(text, err=True)
 
     def write(self, text: str) -> None:
-        """Write whole lines, of logs or news, above the changing line.  They go out as they are."""
+        """Write whole lines, of logs or news, above the changing line.  They go out as they are.
+
+        While it is held they may be the beginning of a line, too.
+        """
+        self._settle()
         if self._live is None:
             sys.stderr.write(text)
             sys.stderr.flush()

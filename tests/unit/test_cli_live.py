@@ -141,3 +141,18 @@ def test_a_disabled_display_writes_logs_and_nothing_else(capsys: pytest.CaptureF
         display.update(replace(SNAPSHOT, elapsed_s=100.0))
         display.write("log\n")
     assert capsys.readouterr().err == "log\n"
+
+
+def test_a_held_display_draws_nothing_so_that_a_question_stays_where_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    out = io.StringIO()
+    with LiveDisplay(console=Console(file=out, force_terminal=True, width=120)) as display:
+        display.update(SNAPSHOT)
+        display.hold()
+        display.write("again? ")
+        drawn = len(out.getvalue())
+        display.update(SNAPSHOT)
+        assert len(out.getvalue()) == drawn
+        assert capsys.readouterr().err == "again? "
+        display.release()
+        display.update(replace(SNAPSHOT, records=99_999))
+        assert "99,999 records" in out.getvalue()[drawn:]
