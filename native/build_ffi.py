@@ -15,8 +15,8 @@ from cffi import FFI
 NATIVE = Path(__file__).resolve().parent
 INCLUDE = NATIVE / "include"
 # Later headers use the types of earlier ones.
-HEADERS = ["sf_layout.h", "sf_extent.h", "sf_histogram.h", "sf_map.h", "sf_log.h", "sf_json.h", "sf_rows.h"]
-HEADERS += ["sf_keeper.h", "sf_ring.h"]
+HEADERS = ["sf_layout.h", "sf_extent.h", "sf_histogram.h", "sf_meter.h", "sf_map.h", "sf_log.h", "sf_json.h"]
+HEADERS += ["sf_rows.h", "sf_keeper.h", "sf_ring.h"]
 
 COMPILE = ["-std=c11", "-D_GNU_SOURCE", "-O3", "-UNDEBUG", "-Wall", "-Wextra", "-fvisibility=hidden"]
 SANITIZE = ["-O1", "-g", "-fno-omit-frame-pointer", "-fno-wrapv", "-fsanitize=address,undefined"]

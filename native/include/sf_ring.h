@@ -104,9 +104,10 @@
 
 #include "sf_extent.h"
 #include "sf_histogram.h"
+#include "sf_meter.h"
 
 /* cdef: begin */
-enum { SF_RING_ABI = 2, SF_REPLY_BYTES = 256 };
+enum { SF_RING_ABI = 3, SF_REPLY_BYTES = 256 };
 
 /* What a completion says. */
 enum {
@@ -199,6 +200,10 @@ uint32_t sf_port_submit_rows(sf_port *port, uint32_t lane, uint32_t epoch, const
 bool sf_port_submit(sf_port *port, uint32_t lane, uint32_t epoch, const sf_extent *extents, uint32_t extent_count,
                     const uint32_t *selection, uint32_t selected, uint64_t invocation, uint64_t now_ns,
                     sf_histogram *latency, sf_histogram *duration);
+/* From now on the answers of `lane` are counted in the meter, and its due times, if it has any (NULL: a closed loop), taken from
+   the queue; NULL for the meter ends that.  Both must live until then, or the port is closed.  A lane is given up with nothing
+   measured: whoever sits down in the slot next asks anew.  False without memory: nothing is measured. */
+bool sf_port_measure(sf_port *port, uint32_t lane, sf_meter *meter, sf_due *due);
 /* Asks the worker to unmap a segment.  False when the ring is full. */
 bool sf_port_retire(sf_port *port, uint64_t segment_id);
 /* Makes what was submitted visible, and wakes the worker if it sleeps. */
@@ -246,6 +251,8 @@ bool sf_desk_watch(sf_desk *desk, int control);
 /* Waits at most `slice_ns` for the next entry to run, answering skipped and revoked ones on the way.  SF_NEXT_LOST if the
    entry it gave last has not been answered. */
 int sf_desk_next(sf_desk *desk, sf_work *work, uint64_t slice_ns);
+/* Stamps that the handler is called now; otherwise nobody knows where building the event ended. */
+void sf_desk_called(sf_desk *desk);
 /* Answers the claimed entry.  `outcome` is SF_OK, SF_ERROR or SF_PARTLY; a payload over SF_REPLY_BYTES goes through the side file.
    False: the descriptors are lost, the process is not what it was, or nothing is claimed (exit).  ENOSPC and the like on the side file count as lost. */
 bool sf_desk_finish(sf_desk *desk, uint32_t outcome, const char *payload, size_t payload_bytes);

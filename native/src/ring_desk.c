@@ -60,6 +60,7 @@ struct sf_desk {
     uint64_t head;         /* the next entry to answer; sq_head and cq_tail both follow it */
     uint64_t tail_seen;    /* sq_tail when it was last read */
     uint64_t started_ns;   /* of the claimed entry */
+    uint64_t called_ns;    /* of it; 0: not stamped */
     uint64_t log_end;
     uint64_t side_bytes;   /* how far the side file has been written since it was last trimmed */
     uint64_t spans_oldest; /* positions in `spans`, counted on */
@@ -301,6 +302,11 @@ static bool write_side(sf_desk *desk, const char *payload, size_t bytes, uint64_
     return true;
 }
 
+void sf_desk_called(sf_desk *desk)
+{
+    desk->called_ns = sf_now_ns();
+}
+
 bool sf_desk_finish(sf_desk *desk, uint32_t outcome, const char *payload, size_t payload_bytes)
 {
     SF_ASSERT(outcome == SF_OK || outcome == SF_ERROR || outcome == SF_PARTLY);
@@ -312,6 +318,7 @@ bool sf_desk_finish(sf_desk *desk, uint32_t outcome, const char *payload, size_t
                                        .payload_bytes = (uint32_t)payload_bytes,
                                        .started_ns = desk->started_ns,
                                        .finished_ns = finished_ns,
+                                       .called_ns = desk->called_ns,
                                        .payload_inline = payload_bytes <= SF_REPLY_BYTES};
     if (!completion.payload_inline) {
         if (payload_bytes > UINT32_MAX || !write_side(desk, payload, payload_bytes, &completion.side_offset)) {
@@ -439,7 +446,7 @@ static int take_entry(sf_desk *desk, sf_work *work)
     if (!won || skip)
         return answer_unrun(desk, won ? SF_SKIPPED : SF_REVOKED) ? SF_NEXT_AGAIN : SF_NEXT_LOST;
     desk->claimed_kind = is_invoke ? SF_KIND_INVOKE : SF_KIND_RETIRE;
-    desk->started_ns = 0;
+    desk->started_ns = desk->called_ns = 0;
     if (is_invoke) {
         desk->started_ns = sf_now_ns();
         atomic_store_explicit(&desk->rings.header->running_started_ns, desk->started_ns, memory_order_relaxed);

@@ -61,7 +61,8 @@ struct sf_completion {
     uint64_t side_offset;
     uint32_t payload_inline;
     uint32_t reserved32;
-    uint64_t reserved[2];
+    uint64_t called_ns; /* 0: not stamped */
+    uint64_t reserved;
 };
 
 struct sf_reply_slot {

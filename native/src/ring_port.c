@@ -34,6 +34,12 @@ struct shadow {
     uint8_t withdrawn; /* revoked, and told of already: its answer is nobody's */
 };
 
+/* What counts a lane's answers; see sf_meter.h. */
+struct measure {
+    sf_meter *meter;
+    sf_due *due;
+};
+
 enum broken { SOUND = 0, BROKEN_FOUND = 1, BROKEN_REPORTED = 2 };
 
 struct sf_port {
@@ -54,6 +60,7 @@ struct sf_port {
     bool orphaned; /* sf_port_orphan has been called */
     pid_t owner;
     uint64_t *over_below;     /* of each lane: entries of an epoch below it cannot run any more, whatever the worker says */
+    struct measure *measures; /* of each lane; NULL while none is measured */
     struct shadow shadows[];
 };
 
@@ -119,6 +126,7 @@ void sf_port_close(sf_port *port)
     /* In a forked child the mapping is not there, and something else may be in its place. */
     if (getpid() == port->owner)
         munmap(port->rings.header, port->rings.bytes);
+    free(port->measures);
     free(port);
 }
 
@@ -130,6 +138,16 @@ uint32_t sf_port_room(const sf_port *port)
 uint32_t sf_port_in_flight(const sf_port *port)
 {
     return (uint32_t)(port->submitted - port->reaped);
+}
+
+bool sf_port_measure(sf_port *port, uint32_t lane, sf_meter *meter, sf_due *due)
+{
+    SF_ASSERT(lane < port->capacity);
+    if (port->measures == NULL && meter != NULL)
+        port->measures = calloc(port->capacity, sizeof *port->measures);
+    if (port->measures != NULL)
+        port->measures[lane] = (struct measure){meter, meter != NULL ? due : NULL};
+    return port->measures != NULL || meter == NULL;
 }
 
 /* ---- submitting ---- */
@@ -372,8 +390,9 @@ static uint64_t clamp(uint64_t value, uint64_t low, uint64_t high)
     return value < low ? low : value > high ? high : value;
 }
 
-/* Puts stamps that a worker wrote into an order that can be: submitted <= started <= finished <= now. */
-static void settle_stamps(const struct shadow *shadow, struct sf_completion *answer, uint64_t now_ns)
+/* Puts stamps that a worker wrote into an order that can be: submitted <= started <= called <= finished
+   <= now; and counts what is to be counted. */
+static void settle_stamps(const sf_port *port, const struct shadow *shadow, struct sf_completion *answer, uint64_t now_ns)
 {
     uint64_t now = now_ns < shadow->submitted_ns ? shadow->submitted_ns : now_ns;
     if (!did_run(answer->outcome)) {
@@ -386,6 +405,13 @@ static void settle_stamps(const struct shadow *shadow, struct sf_completion *ans
         sf_histogram_record(shadow->latency, answer->finished_ns - shadow->submitted_ns);
     if (shadow->duration != NULL)
         sf_histogram_record(shadow->duration, answer->finished_ns - answer->started_ns);
+    struct measure measure = port->measures != NULL ? port->measures[shadow->lane] : (struct measure){NULL, NULL};
+    if (measure.meter == NULL)
+        return;
+    if (answer->called_ns != 0)
+        answer->called_ns = clamp(answer->called_ns, answer->started_ns, answer->finished_ns);
+    sf_meter_answer(measure.meter, measure.due, answer->outcome == SF_OK, shadow->records, shadow->submitted_ns,
+                    answer->started_ns, answer->called_ns, answer->finished_ns, now);
 }
 
 /* Starts an answer: what the port itself knows of the entry. */
@@ -449,7 +475,7 @@ uint32_t sf_port_reap(sf_port *port, sf_reaped *out, uint32_t capacity, bool fol
             break;
         if (printed)
             port->log_end = answer.log_end;
-        settle_stamps(shadow, &answer, now_ns);
+        settle_stamps(port, shadow, &answer, now_ns);
         if (!folds) {
             last = &out[count++];
             begin_reaped(last, shadow, answer.outcome);

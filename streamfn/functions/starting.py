@@ -28,6 +28,7 @@ def function_config(
     arn: str = "",
     judge: str | None = None,
     debug: bool = False,
+    measured: bool = False,
     shared: bool = False,
     function: Callable[..., Any] | None = None,
     path: Sequence[str] = (),
@@ -37,8 +38,8 @@ def function_config(
 
     `workers` is how many there may be at most: of those as many are warm as is provisioned, all where nothing is said
     of that (with a reserved concurrency: one for each processor), none where workers are `shared` out among functions.
-    `arn` is what the handler is told that it was invoked by (empty: the
-    function's own, unqualified); `judge`: see `mapping.worker`. `function` is a callable that has no importable name,
+    `arn` is what the handler is told that it was invoked by (empty: the function's own, unqualified); `judge` and
+    `measured`: see `mapping.worker`. `function` is a callable that has no importable name,
     which the handler's name then stands for. `path` is the workers' whole `sys.path`; empty: the code directory and
     what Python has. `data_dir` is what a sandbox never shows. Looks at the disk, for layers alone.
 
@@ -54,6 +55,7 @@ def function_config(
         "request_base": request_base,
         "timeout_s": timeout_s,
         "judge": judge,
+        "measured": measured,
         "memory_mb": configuration.memory_size,
         "provisioned": configuration.provisioned_concurrency or 0,
     }

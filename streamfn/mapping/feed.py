@@ -9,18 +9,23 @@ Where there is one lane and no filter, the shard's records are simply the lane's
 Otherwise `ShardWork` stands between: it knows which record is which.
 
 Segments are held until the watermark has passed them, because a failed batch is sent again from the same rows.
+
+Under a schedule a record is offered to its lane when it is due, and reading goes ahead of that.
 """
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import trio
 
 from streamfn.core.batcher import Chunk
 from streamfn.core.lane import Lane
+from streamfn.core.release import Due, Release
+from streamfn.core.schedule import ShardSchedule
 from streamfn.core.shard import Reach, ShardWork
 from streamfn.core.tumbling import WindowLane
 from streamfn.events.rows import arrivals
@@ -80,6 +85,14 @@ class _Selecting:
         self.rows: list[memoryview | None] | None = None
 
 
+class _Ahead(NamedTuple):
+    """A message that has been read, and is not offered whole yet: what is wanted of it ends at `end_offset`."""
+
+    read: Read
+    rows: memoryview | None
+    end_offset: int
+
+
 class ShardFeed:
     """The shell of one shard. `lanes` are those of its lanes, `owner` is the mapping."""
 
@@ -91,11 +104,22 @@ class ShardFeed:
         poller: Poller,
         start: int,
         selector: Select | None = None,
+        schedule: ShardSchedule | None = None,
+        *,
+        paced: bool = False,
     ) -> None:
-        """Begin at the offset `start`, where the poller stands."""
+        """Begin at the offset `start`, where the poller stands.
+
+        `schedule` says when records are due; where it is `paced`, some are not due when they are read.
+        """
         self.owner = owner
         self.shard = shard
         self.stopping = False
+        self.paced = paced
+        self._schedule = schedule
+        self._held = Release()  # what has been read and is not due
+        self._ahead: deque[_Ahead] = deque()  # where that lies
+        self._ahead_bytes = 0
         self._levelling = False  # the lanes behind go on up to where the furthest one is, and nothing is read
         self.finish: int | None = None
         self.lanes: list[ShardLane] = [self._lane_of(machine) for machine in machines]
@@ -134,7 +158,7 @@ class ShardFeed:
     @property
     def at_end(self) -> bool:
         """Whether everything that was committed a moment ago has been offered to the lanes."""
-        is_reading = self._reading or self._selecting or self._gap is not None
+        is_reading = self._reading or self._selecting or self._ahead or self._gap is not None
         return self._dry and not is_reading and self.finish is None
 
     @property
@@ -182,6 +206,7 @@ class ShardFeed:
             self._hand_over()
             if self._skip():
                 continue
+            self._set_alarm()
             wake_at = min((at for lane in self.lanes if (at := lane.wake_at()) is not None), default=None)
             if wake_at is None:
                 await self._wake.wait()
@@ -196,6 +221,7 @@ class ShardFeed:
 
     def note(self, lane: ShardLane) -> None:
         """The lane has handed over what it could: see to it that the task knows what it now has to wait for."""
+        self._set_alarm()
         if self.hungry or lane.wake_at() is not None or self._work.at_gap:
             self._wake.set()
 
@@ -207,8 +233,8 @@ class ShardFeed:
         if self.finish is not None and self._read_to >= self.finish:
             return False
         if self._spread is None:
-            return self._work.buffered_bytes < READ_AHEAD_BYTES  # type: ignore[union-attr]
-        return self._may_select and self._spread.hungry
+            return self._work.buffered_bytes + self._ahead_bytes < READ_AHEAD_BYTES  # type: ignore[union-attr]
+        return self._may_select and self._spread.hungry and self._ahead_bytes < READ_AHEAD_BYTES
 
     @property
     def _may_select(self) -> bool:
@@ -220,14 +246,15 @@ class ShardFeed:
     @property
     def behind(self) -> bool:
         """Whether there is more, which is about to come."""
-        return self.filtering or (self._poller.behind and self.hungry)
+        return not self._ahead and (self.filtering or (self._poller.behind and self.hungry))
 
     @property
     def filtering(self) -> bool:
         """Whether something of a backlog is with the filters. What is read as it comes is not waited for."""
-        return any(not each.follows for each in self._selecting)
+        return not self._ahead and any(not each.follows for each in self._selecting)
 
     def _hand_over(self) -> None:
+        self.release()
         for lane in self.lanes:
             lane.hand_over()
 
@@ -245,24 +272,97 @@ class ShardFeed:
         if self._selector is not None and reads:
             self._selecting.append(_Selecting([message for message, _ in reads], follows=follows))
             nursery.start_soon(self._select, self._selector, self._selecting[-1])
+        elif self.paced:
+            for read in reads:
+                self._keep_back(read, None)
         elif self._spread is not None:
             await self._sort(self._spread, reads, [None] * len(reads))
         else:
             for read in reads:
-                self._offer(*read)
+                self._offer(read, max(0, self._start - read.message.first_offset), read.message.rows)
         self._gap = self._poller.gap
         self._meet_gap()
         return bool(reads) or self._gap is not None
 
-    def _offer(self, message: Message, prefix_bytes: memoryview | None) -> None:
-        """All records of the message are the one lane's; the first message may begin before the checkpoint."""
+    def _offer(self, read: Read, low: int, high: int, times: array[int] | None = None) -> None:
+        """The rows from `low` to `high` are the one lane's; the first message may begin before the checkpoint.
+
+        `times` is when they are due, where there is a schedule that waits for that.
+        """
+        message, prefix_bytes = read
         assert prefix_bytes is not None
-        (lane,), first = self.lanes, message.first_offset
-        skipped = max(0, self._start - first)
-        if skipped < message.rows:
-            lane.hold(Piece(message, first, first + message.rows, 0, None))
-            times = arrivals(message.segment.address, message.cdata)[skipped:] if self.owner.dated else None
-            lane.machine.offer(Chunk(first + skipped, prefix_bytes[skipped:], times))
+        if low < high:
+            (lane,), first = self.lanes, message.first_offset + low
+            lane.hold(Piece(message, first, message.first_offset + high, low, None))
+            if times is not None:
+                lane.due(first, times)
+            lane.machine.offer(Chunk(first, prefix_bytes[low : high + 1], self._dates(message, low, high, times)))
+
+    def _dates(self, message: Message, low: int, high: int, times: array[int] | None) -> Sequence[int] | None:
+        """When the rows arrived, as ages and windows count it; None where nobody asks."""
+        if not self.owner.dated:
+            return None
+        if self._schedule is None or self.owner.keeps_arrivals:
+            return arrivals(message.segment.address, message.cdata)[low:high]
+        if times is None:
+            return array("q", [self.owner.ms_at(self.owner.began_ns)]) * (high - low)
+        ms_at = self.owner.ms_at
+        return array("q", [ms_at(each) for each in times])
+
+    # ---- what is read and not due
+
+    def _keep_back(self, read: Read, rows: memoryview | None) -> None:
+        """Keep what was read until it is due."""
+        assert self._schedule is not None
+        message, first = read.message, read.message.first_offset
+        low = max(0, self._start - first)
+        high = message.rows if self.finish is None else min(message.rows, self.finish - first)
+        if low >= high:
+            return
+        if rows is None and read.prefix_bytes is None:
+            read = Read(message, self._poller.measure(message))
+        began_ns = self.owner.began_ns
+        due = self._schedule.due(first + low, arrivals(message.segment.address, message.cdata)[low:high])
+        self._held.hold(first + low, array("q", [began_ns + each for each in due]))
+        self._ahead.append(_Ahead(read, rows, first + high))
+        self._ahead_bytes += message.bytes
+
+    def release(self) -> None:
+        """Offer what is due by now to the lanes."""
+        if self._ahead and not self.stopping and not self._levelling:
+            for due in self._held.take(self.owner.now_ns()):
+                self._offer_due(due)
+            self._meet_gap()
+
+    def _offer_due(self, due: Due) -> None:
+        (read, rows, end_offset), (first_offset, times) = self._ahead[0], due
+        low = first_offset - read.message.first_offset
+        high = low + len(times)
+        if self._spread is None:
+            self._offer(read, low, high, times)
+        else:
+            dates = self._dates(read.message, low, high, times)
+            self._place(self._spread, read.message, self._parts_of(read, rows, low, high, dates), high, (low, times))
+            self.settled()
+        if first_offset + len(times) == end_offset:
+            self._ahead.popleft()
+            self._ahead_bytes -= read.message.bytes
+
+    def _set_alarm(self) -> None:
+        """Wake up when something that is held is due, and could be handed over then."""
+        if not self.paced:
+            return
+        at_ns = None
+        if self._ahead and not self.stopping and not self._levelling:
+            lanes = [lane.machine for lane in self.lanes if lane.busy or lane.machine.buffered_records]
+            ahead = 0
+            if len(lanes) == len(self.lanes):  # before its answer, or its window, a lane has use for full batches alone
+                ahead = self.owner.batch_size - 1 - max(machine.buffered_records for machine in lanes)
+            at_ns = self._held.due_ns(max(0, ahead))
+        self.owner.runtime.alarm.ask(self._ring, at_ns)
+
+    def _ring(self) -> None:
+        self._wake.set()
 
     async def _select(self, selector: Select, selecting: _Selecting) -> None:
         selecting.rows = await selector.select(selecting.messages)
@@ -272,7 +372,12 @@ class ShardFeed:
         """The oldest read has come through the filters."""
         assert self._spread is not None
         assert selecting.rows is not None
-        await self._sort(self._spread, [Read(message, None) for message in selecting.messages], selecting.rows)
+        reads = [Read(message, None) for message in selecting.messages]
+        if self.paced:
+            for read, rows in zip(reads, selecting.rows, strict=True):
+                self._keep_back(read, rows)
+        else:
+            await self._sort(self._spread, reads, selecting.rows)
         self._selecting.popleft()
         self._meet_gap()
 
@@ -283,28 +388,56 @@ class ShardFeed:
         else:
             sorted_parts = self._parts(reads, rows)
         for (message, _), parts in zip(reads, sorted_parts, strict=True):
-            offered = work.next_offset
-            positions = [self.lanes[part.lane].machine.next_offset for part in parts]
-            work.offer(message.first_offset + message.rows, parts)
-            wanted = self._hold(message, parts, positions)
-            self.owner.filtered(work.next_offset - offered - wanted)
+            self._place(work, message, parts, message.rows)
         self.settled()
 
+    def _place(
+        self,
+        work: ShardWork[Discard],
+        message: Message,
+        parts: list[Part],
+        high: int,
+        due: tuple[int, array[int]] | None = None,
+    ) -> None:
+        """Offer the parts of a message up to its row `high`; `due`: their first row, and when each row is due."""
+        offered = work.next_offset
+        positions = [self.lanes[part.lane].machine.next_offset for part in parts]
+        if due is not None:
+            low, times = due
+            for part, position in zip(parts, positions, strict=True):
+                chosen = times if part.rows is None else array("q", [times[row - low] for row in part.rows])
+                self.lanes[part.lane].due(position, chosen)
+        work.offer(message.first_offset + high, parts)
+        wanted = self._hold(message, parts, positions)
+        self.owner.filtered(work.next_offset - offered - wanted)
+
     def _parts(self, reads: Sequence[Read], rows: Sequence[memoryview | None]) -> list[list[Part]]:
-        factor, dated = len(self.lanes), self.owner.dated
-        return [
-            parts_of(
-                message,
-                # What a filter dropped is not even measured.
-                self._poller.measure if prefix_bytes is None else prefix_bytes,
-                chosen,
-                factor=factor,
-                dated=dated,
-                start=self._start,
-                stop=self.finish,
-            )
-            for (message, prefix_bytes), chosen in zip(reads, rows, strict=True)
-        ]
+        parts = []
+        for read, chosen in zip(reads, rows, strict=True):
+            low = max(0, self._start - read.message.first_offset)
+            high = read.message.rows
+            if self.finish is not None:
+                high = min(high, self.finish - read.message.first_offset)
+            dates = self._dates(read.message, low, high, None) if self._schedule is not None else None
+            parts.append(self._parts_of(read, chosen, low, high, dates))
+        return parts
+
+    def _parts_of(
+        self, read: Read, rows: memoryview | None, low: int, high: int, dates: Sequence[int] | None
+    ) -> list[Part]:
+        """The parts of the rows from `low` to `high`."""
+        message, prefix_bytes = read
+        return parts_of(
+            message,
+            # What a filter dropped is not even measured.
+            self._poller.measure if prefix_bytes is None else prefix_bytes,
+            rows,
+            factor=len(self.lanes),
+            dated=self.owner.dated,
+            start=message.first_offset + low,
+            stop=message.first_offset + high,
+            dates=dates,
+        )
 
     def _hold(self, message: Message, parts: Sequence[Part], positions: Sequence[int]) -> int:
         """Give the lanes their pieces of a message, from these positions on; returns how many records they have."""
@@ -325,7 +458,7 @@ class ShardFeed:
 
     def _meet_gap(self) -> None:
         """Close the batches before a gap, when everything before it is with the lanes."""
-        if self._gap is not None and not self._selecting:
+        if self._gap is not None and not self._selecting and not self._ahead:
             self._work.meet_gap()
 
     def _skip(self) -> bool:
@@ -420,6 +553,8 @@ class ShardFeed:
         for lane in self.lanes:
             lane.close()
         self._selecting.clear()
+        self._ahead.clear()
+        self.owner.runtime.alarm.ask(self._ring, None)
         if self._selector is not None:
             self._selector.close()
         while self._segments:

@@ -10,6 +10,7 @@ goes to whichever worker is free when its next batch is due.
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ from streamfn.types import Fault, Run, Window
 
 if TYPE_CHECKING:
     from streamfn.mapping.feed import ShardFeed
+    from streamfn.mapping.stages import DueTimes
     from streamfn.pool.lane import Answer, LaneSeat
     from streamfn.pool.worker import Worker
     from streamfn.state.discards import Discard
@@ -69,6 +71,8 @@ class ShardLane:
         self._waits = False  # its function knows that it has no worker for it
         self._try_again_ns: int | None = None  # something found no room, and no answer will come to tell of any
         self.last_request = ""  # the last invocation that failed, and whether by an error
+        stages = feed.owner.stages
+        self._due_times: DueTimes | None = stages.lane() if stages is not None and feed.paced else None
         self._unhandled = True
 
     @property
@@ -87,9 +91,15 @@ class ShardLane:
         """The machine has been offered these records."""
         self._pieces.append(piece)
 
+    def due(self, position: int, times: array[int]) -> None:
+        """The records from `position` on, of which the machine is to be offered next, are due at these moments."""
+        if self._due_times is not None:
+            self._due_times.offer(position, times)
+
     def skipped(self) -> None:
         """The machine went on behind a gap."""
         machine = self.machine
+        self._gave_up()
         self.high = machine.watermark
         self._spent = machine.cut_offset - machine.undelivered
 
@@ -122,7 +132,13 @@ class ShardLane:
         return self._pieces[self._find(position)].offset(position)
 
     def oldest_arrival_ms(self) -> int | None:
-        """When the first record that is not done arrived (milliseconds since 1970); None if it has not been read."""
+        """When the first record that is not done arrived (milliseconds since 1970); None if it has not been read.
+
+        Where there is a schedule: when it was due, by that.
+        """
+        if self._due_times is not None:
+            due_ns = self._due_times.first_ns()
+            return None if due_ns is None else self._owner.ms_at(due_ns)
         watermark = self.machine.watermark
         for piece in self._pieces:
             if piece.first <= watermark < piece.end:
@@ -158,6 +174,7 @@ class ShardLane:
         if self.feed.stopping or self._owner.paused:
             self._wait_no_more()
             return False
+        self.feed.release()
         if self.seat is not None and not self.seat.worker.ready:
             return False  # nothing more goes there; its end answers what is in flight
         seat = self.seat
@@ -264,8 +281,13 @@ class ShardLane:
         if discards:
             for each in discards:
                 self.feed.give_up(self, self._row_of(each))
+            self._gave_up()
             self._forget()
             self.feed.settled()
+
+    def _gave_up(self) -> None:
+        if self._due_times is not None:
+            self._due_times.given_up(self.machine.watermark)
 
     def _row_of(self, gone: Discarded) -> Discard:
         """What is kept of something that the machine has given up."""
@@ -279,6 +301,10 @@ class ShardLane:
             self.seat = worker.seat_lane(self, owner.latency, owner.duration)
         except trio.WouldBlock:
             return False
+        if owner.stages is not None:
+            due = ffi.NULL if self._due_times is None else self._due_times.queue
+            if not self.seat.measure(owner.stages.meter, due):
+                raise MemoryError("no memory to measure a lane")
         owner.bill.initialised(self.seat.worker)
         # Other lanes on the worker may be of a mapping that is observed.
         worker.fold = not owner.observed and (worker.fold or worker.lanes == 1)
@@ -411,6 +437,8 @@ class ShardLane:
         done = 0
         if kind is FailureKind.RESPONSE:
             fault, done = self._judge(answer, first)
+            if self._due_times is not None:
+                self._due_times.done(first + done, answer.submitted_ns, answer.finished_ns)
         else:
             fault = fault_of(answer, kind, self.last_request, owner.timeout_s)
             if kind in ENDED:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from streamfn.core.lane import Lane
+from streamfn.core.schedule import Schedule
 from streamfn.core.tumbling import WindowLane
 from streamfn.core.verdict import Discarded, FailurePolicy
 from streamfn.errors import FailedError, Fenced, HandlerImportError
@@ -38,6 +39,7 @@ from streamfn.mapping.poller import Poller
 from streamfn.mapping.result import Counts, RunResult
 from streamfn.mapping.rules import batch_rules, failure_policy
 from streamfn.mapping.source import event_source, source_header
+from streamfn.mapping.stages import Stages
 from streamfn.mapping.stepping import Decide, Stepper
 from streamfn.mapping.tally import Tally
 from streamfn.measure.histogram import new_histogram
@@ -94,6 +96,9 @@ class EventSourceMapping:
         self.latency, self.duration = new_histogram(), new_histogram()
         self.bill = Bill(self.duration, function.config.limits)
         self.durable: dict[str, int] = {}
+        self.schedule: Schedule | None = None  # of the present run, as the next three
+        self.stages: Stages | None = None
+        self.began_ns = self._began_ms = 0
         self.budget: int | None = None
         self.damage: list[FailedError] = []
         self._ownership = ownership
@@ -137,6 +142,8 @@ class EventSourceMapping:
         until_caught_up: bool = False,
         limit: int | None = None,
         ends: Mapping[str, int] | None = None,
+        schedule: Schedule | None = None,
+        stages: Stages | None = None,
         decide: Decide | None = None,
     ) -> RunResult:
         """Deliver records until caught up, until `limit` records were handed over, or until `drain` is called.
@@ -153,6 +160,11 @@ class EventSourceMapping:
         options say of retries and of bisecting; None ends the run in front of that batch. It is not asked where the
         function is not to blame.
 
+        With a `schedule` records are handed over when they are due by that and not before, and everything that counts
+        from a record's arrival counts from then: its age, its tumbling window (one under a schedule that waits for
+        nothing stays as it was recorded, and then nothing is too old), iterator age, latency. `stages` are the
+        histograms that the run is recorded in; under a schedule there are some in any case.
+
         Cancellation: stops at once: workers in the middle of one of this mapping's batches are killed and replaced.
         What was completed and not yet committed is delivered again by the next run.
 
@@ -164,6 +176,8 @@ class EventSourceMapping:
             raise self._fenced
         self._over, self._why, self._deaf, self.damage = trio.Event(), "", False, []
         self.counts, self.budget = Counts(), limit
+        self.schedule = schedule
+        self.stages = stages or (Stages() if schedule is not None else None)
         self._first_ns = self._last_ns = 0
         self._level_by_ns = math.inf
         self.stuck, self.paused = None, self._outrun  # an earlier run may have been cancelled while it waited for room
@@ -179,6 +193,7 @@ class EventSourceMapping:
                 nursery.start_soon(self._forwarder.run)
                 if self._stepper is not None:
                     nursery.start_soon(self._stepper.run)
+                self.began_ns, self._began_ms = self.now_ns(), self.time_ms()
                 self._feeds.start(nursery)
                 await self._over.wait()
                 await self._level()
@@ -305,13 +320,18 @@ class EventSourceMapping:
         fixed = fixed_bytes(event_source(self.stream, shard, ROLE_ARN))
         poller = Poller(reader, fixed, sized=self.selector is None)
         selector = None if self.selector is None else self.selector.shard(self.source_header(shard))
-        return ShardFeed(self, shard, machines, poller, start, selector)
+        if self.schedule is None:
+            return ShardFeed(self, shard, machines, poller, start, selector)
+        schedule, paced = self.schedule.shard(shard.id), self.schedule.paced
+        return ShardFeed(self, shard, machines, poller, start, selector, schedule, paced=paced)
 
     def _make_window_lane(self, shard: Shard, policy: FailurePolicy, start: int, window: Window | None) -> WindowLane:
         rules = self._rules
         # Room for the largest state, whatever the present one has: what was cut fits with any state it is tried with.
         rules = replace(rules, frame_bytes=rules.frame_bytes + room(shard.id, self.stream.arn))
         random, length_ms = self.runtime.random, self.window_ms
+        if self.keeps_arrivals:
+            policy = replace(policy, maximum_record_age_ms=None)
         return WindowLane(rules, policy, start, self.now_ns(), random, length_ms=length_ms, window=window)
 
     def resharded(self) -> None:
@@ -335,7 +355,18 @@ class EventSourceMapping:
 
     def record_ms(self) -> int | None:
         """The present that the age of a record is counted to; None where nobody asks for it."""
-        return self.time_ms() if self.dated else None
+        if not self.dated:
+            return None
+        return self.time_ms() if self.schedule is None else self.ms_at(self.now_ns())
+
+    def ms_at(self, ns: int) -> int:
+        """What milliseconds since 1970 a moment of this run is, however the clock is set meanwhile."""
+        return self._began_ms + (ns - self.began_ns) // 1_000_000
+
+    @property
+    def keeps_arrivals(self) -> bool:
+        """Whether records count as having arrived when they were captured, in spite of a schedule."""
+        return self.schedule is not None and not self.schedule.paced and bool(self.window_ms)
 
     def choose_worker(self, lane: ShardLane) -> Worker | None:
         """A ready worker for the lane; None while there is none: see `Function.choose`."""
@@ -405,6 +436,8 @@ class EventSourceMapping:
 
     def moved(self, feed: ShardFeed) -> None:
         """The shard's watermark moved: its checkpoint follows."""
+        if self.stages is not None:
+            self.stages.moved(feed.shard.id, feed.watermark, self.now_ns())
         self.runtime.checkpointer.moved(self.uuid, feed.shard.id, feed.watermark, None, feed.window)
         if feed.finished or self.budget == 0:
             self.look()
@@ -554,6 +587,8 @@ class EventSourceMapping:
         self.durable[shard_id] = offset
         self._feeds.committed(shard_id, offset, window)
         self._last_ns = self.now_ns()
+        if self.stages is not None:
+            self.stages.committed(shard_id, offset, self._last_ns)
 
     def kept(self) -> None:
         """Discards are durable."""

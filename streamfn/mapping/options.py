@@ -71,6 +71,7 @@ class RunOptions:
         logs: which invocations write Lambda's log lines: one of LOGS.
         on_damage: one of ON_DAMAGE: a damaged shard stops (strict), or goes on behind what cannot be read (salvage).
         debug: one worker, with the terminal as its standard streams and no timeout.
+        measured: workers stamp when an event has been built, for `Stages`; some 100 ns an invocation.
     """
 
     handler: str
@@ -106,6 +107,7 @@ class RunOptions:
     logs: str = "failed"
     on_damage: str = "strict"
     debug: bool = False
+    measured: bool = False
 
     def __post_init__(self) -> None:
         if not self.name:

@@ -8,6 +8,7 @@ served, so that no lane starves another.
 from __future__ import annotations
 
 import random
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -27,6 +28,7 @@ from streamfn.log.catalog.datadir import DataDir
 from streamfn.log.catalog.stream import Shard, Stream
 from streamfn.log.shard.watch import CommitWatch
 from streamfn.mapping import configuration
+from streamfn.mapping.alarm import Alarm
 from streamfn.mapping.calling import Handler
 from streamfn.mapping.checkpointer import Checkpointer
 from streamfn.mapping.delivery import refuse_destination
@@ -80,6 +82,7 @@ class Runtime:
         self._faults: WeakKeyDictionary[Function, StreamfnError | None] = WeakKeyDictionary()
         self.caller = Caller(pool, self.fold)
         self.following = Following(self.say)
+        self.alarm = Alarm()
         self._followed: dict[Function, Followed] = {}
         pool.on_round = self._on_round
 
@@ -325,6 +328,7 @@ class Runtime:
                 arn=function_arn,
                 judge=judge_of(options),
                 debug=options.debug,
+                measured=options.measured,
                 shared=self.pool.concurrency is not None,
                 function=function,
                 path=path,
@@ -506,6 +510,7 @@ class Runtime:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._follow)
             nursery.start_soon(self.following.run)
+            nursery.start_soon(self.alarm.run, time.monotonic_ns)
             nursery.start_soon(self.checkpointer.run)
 
     def close(self) -> None:
@@ -515,6 +520,7 @@ class Runtime:
         self._open.clear()
         self._watch.close()
         self.following.close()
+        self.alarm.close()
 
 
 @asynccontextmanager

@@ -22,6 +22,7 @@ def parts_of(
     dated: bool,
     start: int,
     stop: int | None,
+    dates: Sequence[int] | None = None,
 ) -> list[Part]:
     """Return the parts of a message, at most one for each lane.
 
@@ -31,6 +32,7 @@ def parts_of(
         rows: the numbers of the rows that are to be delivered, ascending; None for all of them.
         factor: how many lanes there are.
         dated: whether the machines need to know when records arrived.
+        dates: where they count from other times than those of the log: the times of the rows from `start` on.
         start: the shard offset below which nothing is to be delivered any more.
         stop: the one from which on nothing is; None for no such offset.
     """
@@ -49,11 +51,22 @@ def parts_of(
     parts = []
     for lane, chosen in enumerate(groups):
         if chosen is None or len(chosen) == high - low:  # all that there is: they follow one another
-            times = arrivals(message.segment.address, message.cdata)[low:high] if dated else None
+            times = _times(message, None, low, high, dates) if dated else None
             sums = sizes(message, None) if callable(sizes) else sizes
             return [Part(lane, first + low, None, sums[low : high + 1], times)]
         if len(chosen):
-            times = arrivals(message.segment.address, message.cdata, chosen) if dated else None
+            times = _times(message, chosen, low, high, dates) if dated else None
             sums = sizes(message, chosen) if callable(sizes) else select_prefix(sizes, chosen)
             parts.append(Part(lane, first, chosen, sums, times))
     return parts
+
+
+def _times(
+    message: Message, chosen: memoryview | None, low: int, high: int, dates: Sequence[int] | None
+) -> Sequence[int]:
+    """The times of some rows, or of those from `low` to `high`."""
+    if dates is not None:
+        return dates[: high - low] if chosen is None else array("q", [dates[row - low] for row in chosen])
+    if chosen is None:
+        return arrivals(message.segment.address, message.cdata)[low:high]
+    return arrivals(message.segment.address, message.cdata, chosen)

@@ -67,6 +67,7 @@ class State(NamedTuple):
     provisioned: int = 0  # so many workers are kept warm; they are the first
     limited: bool = False  # whether a MemoryError means that the function's memory is used up
     columns: bool = False  # whether the handler takes record batches
+    measured: bool = False  # whether to stamp when an event has been built
 
 
 class Unreachable(Exception):
@@ -91,7 +92,7 @@ def init(settings: Mapping[str, Any]) -> State:
     `sys.path`; empty: as it is), layers (what goes on it behind the code directory), function_arn, request_base,
     timeout_s (None: no limit), judge (None or missing: whatever can be marshalled is success; "batch_item_failures":
     the response says what failed; "window": the mapping looks at every response), provisioned (how many workers are
-    kept warm), memory_mb (None: no limit).
+    kept warm), memory_mb (None: no limit), measured (stamp when an event has been built).
 
     Raises:
         InitFailed: with Lambda's error document.
@@ -133,6 +134,7 @@ def init(settings: Mapping[str, Any]) -> State:
         settings.get("provisioned", 0),
         settings.get("memory_mb") is not None,
         columns,
+        settings.get("measured", False),
     )
 
 
@@ -317,6 +319,7 @@ def _invoker(
     assert not isinstance(handler, Instance), "the worker has not begun"
     desk, finish, give_back, flush = seat.desk, lib.sf_desk_finish, lib.sf_desk_return, seat.flush_stdio
     identify, outcome_of, limited = RequestIdFilter, _outcomes(state.judge), state.limited
+    measured, called = state.measured, lib.sf_desk_called
 
     def invoke(work: Any) -> bool:
         fault: Fault | None
@@ -333,6 +336,8 @@ def _invoker(
                     give_back(desk)
                 return False  # else it is Init's, which every other worker has from it, too: the batch has failed
         identify.current = invocation
+        if measured:
+            called(desk)
         try:
             result = handler(event, context_type(invocation, work.started_ns + timeout_ns))
             answer = marshal(result)

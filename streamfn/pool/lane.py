@@ -89,6 +89,7 @@ class LaneSeat:
         "client",
         "epoch",
         "in_flight",
+        "measured",
         "worker",
     )
 
@@ -112,6 +113,15 @@ class LaneSeat:
         # The port writes to the histograms for as long as anything is in flight.
         self._latency = latency
         self._duration = duration
+        self.measured: tuple[Any, Any] | None = None  # what the port writes to until the seat is left
+
+    def measure(self, meter: Any, due: Any) -> bool:
+        """Count the answers in a meter (`sf_meter *`), with the due times of a queue (`sf_due *` or NULL), from now on.
+
+        False where there is no memory for it.
+        """
+        self.measured = (meter, due)
+        return bool(lib.sf_port_measure(self._port, self._slot, meter, due))
 
     def submit_run(self, extent: Any, rows_per_batch: int, batches: int, now_ns: int) -> int:
         """Stage up to `batches` consecutive batches of one message; returns how many there was room for.

@@ -38,6 +38,8 @@ MNT_DETACH = 2
 _MADV_COLLAPSE = 25
 _FALLOC_KEEP_SIZE = 1
 _SIGINFO_BYTES = 128
+_CLOCK_MONOTONIC = 1
+_TFD_TIMER_ABSTIME = 1
 _FALLOC_PUNCH_HOLE = 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -46,6 +48,7 @@ _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c
 _libc.mount.argtypes = [ctypes.c_char_p] * 3 + [ctypes.c_ulong, ctypes.c_char_p]
 _libc.umount2.argtypes = [ctypes.c_char_p, ctypes.c_int]
 _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+_libc.timerfd_settime.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p]
 _libc.syscall.restype = ctypes.c_long
 
 
@@ -74,6 +77,17 @@ def syscall(number: int, *arguments: int | bytes | None) -> int:
     """Make a system call that no libc of some years ago has; OSError if it fails."""
     native = [ctypes.c_long(each) if isinstance(each, int) else each for each in arguments]
     return _check(int(_libc.syscall(ctypes.c_long(number), *native)))
+
+
+def timerfd() -> int:
+    """Return a timer on CLOCK_MONOTONIC: a descriptor that is readable when its moment has come; or OSError."""
+    return _check(_libc.timerfd_create(_CLOCK_MONOTONIC, os.O_CLOEXEC | os.O_NONBLOCK))
+
+
+def set_timer(fd: int, at_ns: int) -> None:
+    """Let the timer's moment be `at_ns` on CLOCK_MONOTONIC; one that is past makes it readable at once."""
+    seconds, ns = divmod(max(1, at_ns), 1_000_000_000)  # 0 would stop it
+    _check(_libc.timerfd_settime(fd, _TFD_TIMER_ABSTIME, struct.pack("qqqq", 0, 0, seconds, ns), None))
 
 
 def name_process(name: str) -> None:

@@ -197,6 +197,8 @@ class Worker:
     def vacate(self, slot: int, seat: LaneSeat) -> None:
         """Take a slot back; nothing if the worker is dead, and its seats with it."""
         if self.state is not State.DEAD and self.seats[slot] is seat:
+            if seat.measured is not None:
+                lib.sf_port_measure(self.port, slot, ffi.NULL, ffi.NULL)
             self._epochs[slot] = seat.epoch
             self.seats[slot] = None
             self._free.append(slot)

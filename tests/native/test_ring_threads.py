@@ -14,7 +14,7 @@ import pytest
 
 NATIVE = Path(__file__).resolve().parents[2] / "native"
 HARNESS = Path(__file__).with_name("ring_threads.c")
-SOURCES = ("ring_port.c", "ring_desk.c", "rows.c", "json_text.c", "histogram.c")
+SOURCES = ("ring_port.c", "ring_desk.c", "rows.c", "json_text.c", "histogram.c", "meter.c")
 FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-UNDEBUG", "-g", "-Wall", "-Wextra", "-Werror", "-pthread"]
 # gcc says of every fence that ThreadSanitizer does not model it.  It need not: no fence here publishes data.
 THREAD = ["-O1", "-fsanitize=thread", "-Wno-tsan", "-DSHARE_MAPPING", "-Wl,--wrap=mmap,--wrap=munmap"]

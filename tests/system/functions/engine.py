@@ -51,3 +51,17 @@ def poisoned(event, context):
     os.close(descriptor)
     if poison in numbers:
         raise ValueError(f"poisoned by {poison}")
+
+
+def stamped(event, context):
+    """Write down which numbers it was given, and when: nanoseconds on the monotonic clock."""
+    numbers = [base64.b64decode(record["kinesis"]["data"]).decode() for record in event["Records"]]
+    descriptor = os.open(os.path.join(os.environ["NOTES"], "stamped"), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.write(descriptor, f"{time.monotonic_ns()} {' '.join(numbers)}\n".encode())
+    os.close(descriptor)
+
+
+def stalls_once(event, context):
+    """Takes half a second for the batch that has the record 20, and no time for others."""
+    if any(base64.b64decode(record["kinesis"]["data"]) == b"20" for record in event["Records"]):
+        time.sleep(0.5)
