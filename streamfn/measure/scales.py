@@ -95,7 +95,7 @@ def nines(counts: Counts) -> float:
 
 def percent_at(place: float) -> float:
     """The percentile, 0 to 100, at a place on the percentiles' scale."""
-    return 100.0 * (1.0 - 10.0**-place)
+    return 100.0 * (1.0 - math.pow(10.0, -place))
 
 
 def percentile_ticks(highest: float) -> list[tuple[float, str]]:
