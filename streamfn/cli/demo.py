@@ -18,7 +18,7 @@ from streamfn.cli.heed import Heed
 from streamfn.cli.live import LiveDisplay
 from streamfn.cli.options import Settings, common_options
 from streamfn.cli.output import print_json
-from streamfn.cli.run import default_workers
+from streamfn.cli.run_options import default_workers
 from streamfn.log.catalog.datadir import DataDir
 from streamfn.log.catalog.stream import Stream
 from streamfn.mapping.logs import LogWriter

@@ -14,7 +14,7 @@ from streamfn.cli import shorthand
 from streamfn.cli.function_options import storage_mb
 from streamfn.cli.options import Settings
 from streamfn.cli.output import print_answer
-from streamfn.cli.run import parse_environment
+from streamfn.cli.run_options import parse_environment
 from streamfn.errors import FailedError, RefusedError
 from streamfn.functions import stored
 from streamfn.functions.configuration import Configuration

@@ -20,7 +20,7 @@ from streamfn.cli.function_options import FunctionFlags
 from streamfn.cli.functions import configuration_of
 from streamfn.cli.options import Settings
 from streamfn.cli.output import print_json
-from streamfn.cli.run import parse_environment
+from streamfn.cli.run_options import parse_environment
 from streamfn.errors import RefusedError
 from streamfn.functions.configuration import Configuration, function_name_of
 from streamfn.functions.constraints import one_of, refuse

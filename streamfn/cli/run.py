@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import time
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
 from streamfn import limits
-from streamfn.cli.features import Features, feature_options
-from streamfn.cli.function_options import NAMES, FunctionFlags, function_options
+from streamfn.cli.function_options import NAMES
 from streamfn.cli.options import Settings, common_options
+from streamfn.cli.run_options import HandlerFlags, check_terminal, default_workers, handler_options, run_options
 from streamfn.errors import RefusedError
-from streamfn.functions.naming import is_stored_name
 from streamfn.functions.ranges import check_concurrency
-from streamfn.mapping.options import LOGS, ON_DAMAGE, RunOptions, check_not_throttled, of_function, validate
+from streamfn.mapping.options import RunOptions, validate
 
 _EPILOG = """\b
 Examples:
@@ -61,22 +56,7 @@ discarded or lost, 130 and 143 interrupted before it was done.
 @click.argument("handler", metavar="HANDLER|NAME", required=False)
 @click.option("--stream", metavar="S", help="Read this stream.")
 @click.option("--name", metavar="NAME", default="", help="The mapping's name.  [default: HANDLER@STREAM]")
-@click.option(
-    "--batch-size",
-    type=int,
-    default=limits.BATCH_SIZE_DEFAULT,
-    show_default=True,
-    metavar="N",
-    help="Records in a batch, at most.",
-)
-@click.option(
-    "--maximum-batching-window-in-seconds",
-    type=int,
-    default=0,
-    show_default=True,
-    metavar="S",
-    help="How long a batch may wait to become full.",
-)
+@handler_options
 @click.option(
     "--starting-position",
     default="TRIM_HORIZON",
@@ -87,66 +67,26 @@ discarded or lost, 130 and 143 interrupted before it was done.
 @click.option(
     "--starting-position-timestamp", metavar="TIME", help="With AT_TIMESTAMP: ISO 8601 or seconds since 1970."
 )
-@feature_options
-@click.option("--workers", type=int, metavar="N", help="Worker processes, at most.  [default: one per processor]")
 @click.option(
     "--concurrency",
     type=int,
     metavar="N",
     help="Without HANDLER: workers of all functions together; they share them.  [default: no limit]",
 )
-@click.option(
-    "--timeout",
-    type=int,
-    metavar="S",
-    help=f"Of one invocation.  [default: {limits.FUNCTION_TIMEOUT_S_DEFAULT}, or the stored function's]",
-)
-@function_options
 @click.option("--until-caught-up", is_flag=True, help="End when what is there now has been handled.")
 @click.option("--limit", type=int, metavar="N", help="Hand over N records, then end.")
-@click.option(
-    "--env",
-    "environment",
-    multiple=True,
-    metavar="K=V",
-    help="Set a variable for the handler; may be repeated.",
-)
-@click.option(
-    "--logs",
-    default="failed",
-    show_default=True,
-    metavar="|".join(LOGS),
-    help="Log lines of which invocations; failed: of those that failed or printed.",
-)
-@click.option(
-    "--on-damage",
-    default="strict",
-    show_default=True,
-    metavar="|".join(ON_DAMAGE),
-    help="A damaged shard stops; or what cannot be read is skipped, said and counted as lost.",
-)
-@click.option("--debug", is_flag=True, help="One worker on this terminal, no timeout: breakpoint() works.")
 @common_options
 def run(
     settings: Settings,
-    flags: FunctionFlags,
-    features: Features,
+    flags: HandlerFlags,
     handler: str | None,
     stream: str | None,
     name: str,
-    batch_size: int,
-    maximum_batching_window_in_seconds: int,
     starting_position: str,
     starting_position_timestamp: str | None,
-    workers: int | None,
     concurrency: int | None,
-    timeout: int | None,
     until_caught_up: bool,
     limit: int | None,
-    environment: tuple[str, ...],
-    logs: str,
-    on_damage: str,
-    debug: bool,
 ) -> int:
     """Run the Lambda handler HANDLER, or the stored function NAME, on the records of a stream.
 
@@ -154,60 +94,27 @@ def run(
     """
     if handler is None:
         check_concurrency(concurrency)
-        return _run_managed(
-            settings, flags, workers, concurrency, timeout, until_caught_up, environment, logs, on_damage
-        )
+        return _run_managed(settings, flags, concurrency, until_caught_up)
     if concurrency is not None:
         raise RefusedError("--concurrency goes without a HANDLER: one function has --workers")
     if stream is None:
         raise click.UsageError("a handler needs a --stream to run on")
-    if debug and (workers not in (None, 1) or timeout is not None):
-        raise RefusedError("--debug means one worker and no timeout: leave --workers and --timeout out")
-    function, code_dir = _function(settings, handler, workers, parse_environment(environment))
-    function.update(flags)
-    if workers is None:
-        function["workers"] = max(function["workers"], function.get("provisioned_concurrency") or 0)
-    if workers is not None or debug:
-        function["workers"] = 1 if debug else workers
-    if timeout is not None or debug:
-        function["timeout_s"] = None if debug else timeout
-    options = RunOptions(
+    options, code_dir = run_options(
+        settings,
+        handler,
+        flags,
         stream=stream,
         name=name,
-        batch_size=batch_size,
-        maximum_batching_window_in_seconds=maximum_batching_window_in_seconds,
         starting_position=starting_position,
         starting_position_timestamp=parse_timestamp(starting_position_timestamp),
         until_caught_up=until_caught_up,
         limit=limit,
-        logs=logs,
-        on_damage=on_damage,
-        debug=debug,
-        **function,
-        **features,
     )
     validate(options, now_ms=time.time_ns() // 1_000_000)
-    if debug and not sys.stdin.isatty():
-        raise RefusedError("--debug needs a terminal as standard input")
+    check_terminal(options)
     from streamfn.cli.execute import execute
 
     return execute(options, settings.data_dir, settings.json_output, code_dir)
-
-
-def _function(
-    settings: Settings, handler: str, workers: int | None, environment: dict[str, str]
-) -> tuple[dict[str, Any], Path | None]:
-    """What is run, as fields of `RunOptions`, and where its code is if that is not the current directory."""
-    if not is_stored_name(handler):
-        wanted = default_workers() if workers is None else workers
-        return {"handler": handler, "workers": wanted, "environment": environment}, None
-    from streamfn.cli.functions import configuration_of
-    from streamfn.functions.managing import GET
-
-    stored = configuration_of(settings, GET, handler)
-    check_not_throttled(stored)
-    fields = of_function(stored, default_workers(), workers)
-    return {**fields, "environment": {**stored.environment, **environment}}, Path(stored.code_dir)
 
 
 # What a run of all mappings is told; everything else is theirs.
@@ -217,17 +124,7 @@ _OF_ALL = {
 }  # fmt: skip
 
 
-def _run_managed(
-    settings: Settings,
-    flags: FunctionFlags,
-    workers: int | None,
-    concurrency: int | None,
-    timeout: int | None,
-    until_caught_up: bool,
-    environment: tuple[str, ...],
-    logs: str,
-    on_damage: str,
-) -> int:
+def _run_managed(settings: Settings, flags: HandlerFlags, concurrency: int | None, until_caught_up: bool) -> int:
     """Run every enabled mapping.
 
     Raises:
@@ -242,24 +139,20 @@ def _run_managed(
                 f"{parameter.opts[0]} goes with a HANDLER: without one, what `mapping create` made is run as it was "
                 "made (streamfn mapping update changes it)"
             )
+    provisioned = flags.function.get("provisioned_concurrency", 0)
     ours: dict[str, Any] = {
-        "workers": max(default_workers(), flags.get("provisioned_concurrency", 0)) if workers is None else workers,
-        "timeout_s": limits.FUNCTION_TIMEOUT_S_DEFAULT if timeout is None else timeout,
-        "environment": parse_environment(environment),
-        "logs": logs,
-        "on_damage": on_damage,
-        **flags,
+        "workers": max(default_workers(), provisioned) if flags.workers is None else flags.workers,
+        "timeout_s": limits.FUNCTION_TIMEOUT_S_DEFAULT if flags.timeout is None else flags.timeout,
+        "environment": flags.environment,
+        "logs": flags.logs,
+        "on_damage": flags.on_damage,
+        **flags.function,
     }
     validate(RunOptions(handler="module.function", stream="stream", **ours), now_ms=time.time_ns() // 1_000_000)
     from streamfn.cli.serve import serve
 
     ours["concurrency"] = concurrency
     return serve(settings.data_dir, settings.json_output, until_caught_up=until_caught_up, **ours)
-
-
-def default_workers() -> int:
-    """Return the number of processors this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def parse_timestamp(text: str | None) -> float | None:
@@ -276,18 +169,3 @@ def parse_timestamp(text: str | None) -> float | None:
         return parse_time_ms(text) / 1000
     except ValueError as error:
         raise RefusedError(f"--starting-position-timestamp: {error}") from None
-
-
-def parse_environment(pairs: Sequence[str]) -> dict[str, str]:
-    """Return the variables of `K=V` texts; the last one of a name wins.
-
-    Raises:
-        RefusedError: a text has no `=`.
-    """
-    environment = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise RefusedError(f"--env takes K=V, not {pair!r}")
-        environment[key] = value
-    return environment
