@@ -49,17 +49,17 @@ def function_options(command: Callable[Concatenate[FunctionFlags, P], R]) -> Cal
 
 
 def storage_mb(text: object) -> int | None:
-    """Megabytes, from a number or from the AWS CLI's `Size=N`.
+    """Megabytes, from a number or from the AWS CLI's `Size=N` or `{"Size": N}`.
 
     Raises:
         RefusedError: it is neither.
     """
     if text is None:
         return None
-    found = re.fullmatch(r"(?:Size=)?(-?[0-9]+)", str(text).strip())
+    found = re.fullmatch(r'(?:Size=)?(-?[0-9]+)|\{\s*"Size"\s*:\s*(-?[0-9]+)\s*\}', str(text).strip())
     if found is None:
         raise RefusedError(f"--ephemeral-storage takes megabytes, as 512 or Size=512, not {text!r}")
-    return int(found[1])
+    return int(found[1] or found[2])
 
 
 _OPTIONS = (

@@ -116,7 +116,9 @@ def layer_path(layers: Sequence[str]) -> list[str]:
     found = []
     for layer in map(Path, layers):
         if not layer.is_dir():
-            raise RefusedError(f"the layer {str(layer)!r} is not a directory")
+            more = "; one in AWS has to be downloaded first (aws lambda get-layer-version-by-arn)"
+            named = layer.name.startswith("arn:")
+            raise RefusedError(f"the layer {str(layer)!r} is not a directory{more if named else ''}")
         python = layer / "python"
         version = f"python{sys.version_info.major}.{sys.version_info.minor}"
         found += [str(place) for place in (python / "lib" / version / "site-packages", python, layer)]

@@ -6,7 +6,10 @@ import re
 import pytest
 from api_rig import Api, refusal
 
+from streamfn.cli.function_options import storage_mb
+
 ARN = "arn:aws:lambda:us-east-1:000000000000:function:"
+LAYER_ARN = "arn:aws:lambda:us-east-1:000000000000:layer:tools:1"
 KEYS = {
     "FunctionName", "FunctionArn", "Runtime", "Role", "Handler", "CodeSize", "CodeSha256", "Description", "Timeout",
     "MemorySize", "EphemeralStorage", "LastModified", "Version", "RevisionId", "State", "LastUpdateStatus",
@@ -168,6 +171,7 @@ INVALID, VALIDATION = "InvalidParameterValueException", "ValidationException"
         (["f", "--handler", "app.handler", "--env", "_HANDLER=a.b"], INVALID, "Reserved keys used in this request: _"),
         (["f", "--handler", "app.handler", "--environment", "A=1"], None, "--environment takes Variables={NAME=VALUE"),
         (["f", "--handler", "app.handler", "--layers", "nope"], INVALID, "nope' is not a directory"),
+        (["f", "--handler", "app.handler", "--layers", LAYER_ARN], INVALID, "is not a directory; one in AWS has to be"),
         (["f", "--handler", "app.handler", *["--layers", "layer"] * 2], INVALID, "is given twice"),
         (
             ["f", "--handler", "app.handler", *[each for n in range(6) for each in ("--layers", f"l{n}")]],
@@ -203,3 +207,8 @@ def test_a_name_that_is_taken_and_a_change_that_is_refused_leave_the_function_as
     assert said.startswith(refusal(VALIDATION, "UpdateFunctionConfiguration", "1 validation error detected"))
     assert "only $LATEST is there" in api.refused("update", "f:1", "--timeout", 9)
     assert api("show", "f") == made
+
+
+@pytest.mark.parametrize("text", ["1024", "Size=1024", '{"Size": 1024}', '{"Size":1024}'])
+def test_ephemeral_storage_is_taken_as_the_aws_cli_takes_it(text):
+    assert storage_mb(text) == 1024
