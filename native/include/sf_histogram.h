@@ -29,6 +29,11 @@ void sf_histogram_record_since(sf_histogram *histogram, const int64_t *since_ns,
 void sf_histogram_add(sf_histogram *histogram, const sf_histogram *other);
 /* Takes out what was in it when it was like `earlier`.  The largest value is known no better than its bucket then. */
 void sf_histogram_subtract(sf_histogram *histogram, const sf_histogram *earlier);
+/* All that `now` has recorded since `before` was like it (an empty one: all of it), too; then `before` is like it.  The
+ * largest of these values is known no better than its bucket. */
+void sf_histogram_advance(sf_histogram *histogram, const sf_histogram *now, sf_histogram *before);
+/* As it was when it was new. */
+void sf_histogram_clear(sf_histogram *histogram);
 
 /* Number of counts in the layout, and the counts, in the order of HdrHistogram's own counts array. */
 uint32_t sf_histogram_counts_len(const sf_histogram *histogram);
@@ -39,6 +44,8 @@ uint64_t sf_histogram_max(const sf_histogram *histogram);
 uint64_t sf_histogram_percentile(const sf_histogram *histogram, double percentile);
 /* How many values are at most `value_ns`, those of its own bucket included. */
 uint64_t sf_histogram_at_most(const sf_histogram *histogram, uint64_t value_ns);
+/* The same for `len` values, in ascending order. */
+void sf_histogram_cumulate(const sf_histogram *histogram, const uint64_t *values_ns, uint32_t len, uint64_t *counts);
 double sf_histogram_mean(const sf_histogram *histogram);
 /* What a count stands for: values from the lowest to the highest of its bucket. */
 uint64_t sf_histogram_lowest(uint32_t index);

@@ -7,6 +7,7 @@
 #include "sf_histogram.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "sf_assert.h"
 
@@ -118,6 +119,37 @@ void sf_histogram_subtract(sf_histogram *histogram, const sf_histogram *earlier)
         histogram->max = max;
 }
 
+void sf_histogram_advance(sf_histogram *histogram, const sf_histogram *now, sf_histogram *before)
+{
+    uint32_t last = 0;
+    if (now->total == before->total)
+        return;
+    for (uint32_t i = 0; i < COUNTS; i++) {
+        int64_t more = now->counts[i] - before->counts[i];
+        SF_ASSERT(more >= 0);
+        if (more > 0) { /* where nothing was counted nothing is written: those pages are never there */
+            histogram->counts[i] += more;
+            before->counts[i] = now->counts[i];
+            last = i;
+        }
+    }
+    uint64_t max = sf_histogram_highest(last) < now->max ? sf_histogram_highest(last) : now->max;
+    if (max > histogram->max)
+        histogram->max = max;
+    histogram->total += now->total - before->total;
+    histogram->whole_ms += now->whole_ms - before->whole_ms;
+    before->total = now->total;
+    before->whole_ms = now->whole_ms;
+    before->max = now->max;
+}
+
+void sf_histogram_clear(sf_histogram *histogram)
+{
+    if (histogram->total > 0)
+        memset(histogram->counts, 0, sizeof histogram->counts);
+    histogram->total = histogram->max = histogram->whole_ms = 0;
+}
+
 uint64_t sf_histogram_percentile(const sf_histogram *histogram, double percentile)
 {
     double wanted = (percentile < 100.0 ? percentile : 100.0) * (double)histogram->total / 100.0 + 0.5;
@@ -138,6 +170,18 @@ uint64_t sf_histogram_at_most(const sf_histogram *histogram, uint64_t value_ns)
     for (uint32_t i = 0; i <= last; i++)
         seen += (uint64_t)histogram->counts[i];
     return seen;
+}
+
+void sf_histogram_cumulate(const sf_histogram *histogram, const uint64_t *values_ns, uint32_t len, uint64_t *counts)
+{
+    uint32_t i = 0;
+    uint64_t seen = 0;
+    for (uint32_t at = 0; at < len; at++) {
+        uint32_t last = index_of(values_ns[at] < HIGHEST ? values_ns[at] : HIGHEST);
+        for (; i <= last; i++)
+            seen += (uint64_t)histogram->counts[i];
+        counts[at] = seen;
+    }
 }
 
 double sf_histogram_mean(const sf_histogram *histogram)

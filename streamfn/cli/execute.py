@@ -12,17 +12,20 @@ import click
 import trio
 
 from streamfn.cli.heed import Heed
-from streamfn.cli.live import LiveDisplay, Rate, RetryingShard, RunSummary, Snapshot, summary_text
+from streamfn.cli.live import LiveDisplay, RunSummary, summary_text
 from streamfn.doors.openfiles import allow_open_files
 from streamfn.errors import StreamfnError
 from streamfn.log.catalog.datadir import DataDir
 from streamfn.mapping.logs import LogWriter
 from streamfn.mapping.mapping import EventSourceMapping
+from streamfn.mapping.observing import Observer
 from streamfn.mapping.options import RunOptions
-from streamfn.mapping.result import RunResult
+from streamfn.mapping.result import Counts, RunResult
 from streamfn.mapping.runtime import Runtime, open_runtime
 
-REFRESH_S = 0.2
+REFRESH_S = 0.25
+# Of a core, how much goes into looking at how things are: with many mappings or shards it is done less often.
+LOOKING_SHARE = 0.005
 # A commit file, the segment that is read, and the one before it that some batch still needs.
 _FILES_A_SHARD = 4
 EXIT_DISCARDED = 3
@@ -72,6 +75,7 @@ class Run:
         self._signals: list[int] = []
         self._scope = trio.CancelScope()
         self._remaining = 0
+        self.observer = Observer(name=options.name)
 
     async def main(self) -> None:
         """Open the runtime, run the mapping, drain on a first signal, stop at once on a second."""
@@ -91,7 +95,7 @@ class Run:
         if mapping.resumed and options.starting_position != "TRIM_HORIZON":
             self._say("the starting position is ignored: the mapping goes on from its checkpoint")
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._show, mapping)
+            nursery.start_soon(self.show)
             try:
                 self.result = await self.deliver(mapping)
             finally:
@@ -144,38 +148,31 @@ class Run:
     def _say(self, text: str) -> None:
         self._writer.write(f"streamfn: {text}\n")
 
-    async def _show(self, mapping: EventSourceMapping) -> None:
-        began = time.monotonic()
-        rate = Rate(began)
+    async def show(self) -> None:
+        """Show how things are, again and again, until cancelled."""
+        pause_s = REFRESH_S
+        self.observer.begin()
         while True:
-            await trio.sleep(REFRESH_S)
-            now = time.monotonic()
-            snapshot = self._snapshot(mapping, now - began, rate.update(mapping.counts.records, now))
+            await trio.sleep(pause_s)
+            looked = time.thread_time()
+            snapshot = self.observer.look(
+                self.watched(),
+                before=self.before(),
+                total_records=self._options.limit,
+                bounded=self._options.until_caught_up,
+                draining=bool(self._signals),
+            )
             self._writer.show(lambda snapshot=snapshot: self._display.update(snapshot))  # type: ignore[misc]
+            # A look at a thousand mappings takes milliseconds, and goes on while none of them does anything.
+            pause_s = max(REFRESH_S, (time.thread_time() - looked) / LOOKING_SHARE)
 
-    def _snapshot(self, mapping: EventSourceMapping, elapsed_s: float, rate: float) -> Snapshot:
-        ages = ages_ms(mapping)
-        return Snapshot(
-            elapsed_s=elapsed_s,
-            records=mapping.counts.records,
-            records_per_second=rate,
-            lag_records=mapping.remaining,
-            lag_ms=max(ages) if ages else None,
-            errors=mapping.counts.errors,
-            discarded=mapping.counts.discarded,
-            workers=(len(mapping.function.workers), mapping.function.config.maximum),
-            total_records=self._total(mapping),
-            retrying=retrying_shards(mapping),
-            paused=mapping.stuck,
-            draining=bool(self._signals),
-        )
+    def watched(self) -> list[EventSourceMapping]:
+        """The mappings that are open now."""
+        return [] if self.mapping is None else [self.mapping]
 
-    def _total(self, mapping: EventSourceMapping) -> int | None:
-        if self._options.limit is not None:
-            return self._options.limit
-        if not self._options.until_caught_up:
-            return None
-        return mapping.counts.records + mapping.remaining
+    def before(self) -> Counts:
+        """What runs that have ended count as well."""
+        return Counts()
 
     # ---- the end
 
@@ -234,33 +231,6 @@ def say_summary(summary: RunSummary) -> None:
         text += f"\nresumes at {resume_text(summary.resumes_at)}"
     with suppress(OSError):
         click.echo(text, err=True)
-
-
-def ages_ms(mapping: EventSourceMapping) -> list[int]:
-    """How old the oldest record of each shard is that is not finished."""
-    now_ms = time.time_ns() // 1_000_000
-    arrivals = [feed.oldest_arrival_ms() for feed in mapping.feeds]
-    return [now_ms - arrival for arrival in arrivals if arrival is not None]
-
-
-def retrying_shards(mapping: EventSourceMapping) -> list[RetryingShard]:
-    """What waits to be delivered again."""
-    now_ns = mapping.now_ns()
-    found = []
-    for lane in mapping.lanes:
-        retry = lane.machine.retrying
-        if retry is not None:
-            found.append(
-                RetryingShard(
-                    shard_id=lane.feed.shard.id,
-                    attempt=lane.machine.attempts,
-                    reason=f"{retry.fault.error_type}: {retry.fault.message}",
-                    next_attempt_s=0 if lane.busy else max(0.0, (retry.due_ns - now_ns) / 1e9),
-                    first_offset=lane.offset_of(retry.first_offset),
-                    records=retry.records,
-                )
-            )
-    return found
 
 
 def resume_text(offsets: dict[str, int]) -> str:

@@ -1,99 +1,30 @@
 """What `run` shows while it runs, and at its end.
 
-Rendering only: `line`, `picture` and `summary_text` are pure functions of plain values.  `LiveDisplay` puts
-them on standard error, as one line that changes where that is a terminal, and as a line now and then where
-it is not.  Log lines go through it too, so that they do not run into the changing one.
+`LiveDisplay` puts a snapshot on standard error: as a picture that changes (`cli.picture`) where that is a terminal, and
+as a line now and then where it is not.  Log lines go through it too, so that they do not run into the picture.
+`summary_text` is what is said at the end.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 
 import click
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
-from streamfn.cli.output import count_of, printable, shown_age
+from streamfn.cli.output import count_of
+from streamfn.cli.picture import RETRYING_SHOWN, Picture, line, retry_line
 from streamfn.functions import prices
+from streamfn.mapping.observing import Snapshot
 from streamfn.mapping.result import RunResult
 
 # A plain line at most so often: seldom enough for a log file, often enough to see that it lives.
 PLAIN_INTERVAL_S = 5.0
-# Shards that wait for a retry are shown one by one, up to so many.
-RETRYING_SHOWN = 4
-_REASON_CHARS = 100
-_REFRESH_PER_SECOND = 8
-
-
-class Rate:
-    """Records a second, of late: each new look counts for three tenths.  Times are seconds of one monotonic clock."""
-
-    def __init__(self, now_s: float) -> None:
-        self._looked_s = now_s
-        self._records = 0
-        self._per_second = 0.0
-
-    def update(self, records: int, now_s: float) -> float:
-        """Return the rate, now that there are so many records in all."""
-        fresh = (records - self._records) / (now_s - self._looked_s)
-        self._records, self._looked_s = records, now_s
-        self._per_second = fresh if not self._per_second else 0.7 * self._per_second + 0.3 * fresh
-        return self._per_second
-
-
-@dataclass(frozen=True, slots=True)
-class RetryingShard:
-    """A shard that waits to try its failed batch again.
-
-    `attempt` counts the attempts that have failed; `next_attempt_s` is how far off the next one is, 0 while
-    it is running; `reason` is the error's type and message.
-    """
-
-    shard_id: str
-    attempt: int
-    reason: str
-    next_attempt_s: float
-    first_offset: int
-    records: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
-    """A running mapping at one moment.
-
-    Attributes:
-        elapsed_s: since the start of the run.
-        records: finished by this run.
-        records_per_second: of late, not over the whole run.
-        lag_records: not finished yet: up to the committed end, or to where a run until caught up ends.
-        lag_ms: age of the oldest record that is not finished (iterator age); None if there is none.
-        errors: failed invocations.
-        workers: ready to work, and how many there should be.
-        total_records: what this run has to do in all; None if it follows the stream.
-        retrying: shards that wait for a retry.
-        discarded: records that this run has given up.
-        paused: why hand-over pauses (no disk space), if it does.
-        draining: whether a signal has asked it to end.
-    """
-
-    elapsed_s: float
-    records: int
-    records_per_second: float
-    lag_records: int
-    lag_ms: int | None
-    errors: int
-    workers: tuple[int, int]
-    total_records: int | None = None
-    retrying: Sequence[RetryingShard] = ()
-    discarded: int = 0
-    paused: str | None = None
-    draining: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +49,7 @@ class RunSummary(RunResult):
             "records": self.records,
             "batches": self.batches,
             "errors": self.errors,
+            "retries": self.retries,
             "discarded": self.discarded,
             "trimmed": self.trimmed,
             "lost": self.lost,
@@ -134,58 +66,6 @@ class RunSummary(RunResult):
             "remaining": self.remaining,
             "resumed": self.resumed,
         }
-
-
-def line(snapshot: Snapshot) -> str:
-    """Return a snapshot as one line of plain text."""
-    ready, wanted = snapshot.workers
-    parts = [
-        count_of(snapshot.records, "record"),
-        f"{snapshot.records_per_second:,.0f}/s",
-        f"lag {snapshot.lag_records:,}" + ("" if snapshot.lag_ms is None else f" ({shown_age(snapshot.lag_ms)})"),
-        count_of(snapshot.errors, "error"),
-        f"{ready}/{wanted} workers" if ready != wanted else count_of(wanted, "worker"),
-    ]
-    if snapshot.discarded:
-        parts.append(f"{snapshot.discarded:,} discarded")
-    if snapshot.retrying:
-        parts.append(f"{count_of(len(snapshot.retrying), 'shard')} waiting to retry")
-    if snapshot.paused is not None:
-        parts.append(f"paused: {snapshot.paused}")
-    if snapshot.draining:
-        parts.append("stopping at the edge of a batch")
-    return " · ".join(parts)
-
-
-def retry_line(shard: RetryingShard) -> str:
-    """Return why a shard waits, and for what, as one line of plain text."""
-    reason = printable(shard.reason)
-    reason = reason if len(reason) <= _REASON_CHARS else reason[: _REASON_CHARS - 1] + "…"
-    when = "now" if shard.next_attempt_s <= 0 else f"in {shown_age(round(shard.next_attempt_s * 1000))}"
-    what = f"{count_of(shard.records, 'record')} from offset" if shard.records else "the window before offset"
-    return (
-        f"{shard.shard_id}: {what} {shard.first_offset} failed "
-        f"{count_of(shard.attempt, 'time')}, again {when}: {reason}"
-    )
-
-
-def picture(snapshot: Snapshot) -> RenderableType:
-    """Return a snapshot as it is drawn on a terminal."""
-    rows: list[RenderableType] = []
-    status = Text(line(snapshot), overflow="ellipsis", no_wrap=True)
-    if snapshot.total_records:
-        grid = Table.grid(padding=(0, 1))
-        bar = ProgressBar(snapshot.total_records, min(snapshot.records, snapshot.total_records), width=24)
-        percent = f"{100 * min(snapshot.records / snapshot.total_records, 1):3.0f}%"
-        grid.add_row(bar, percent, status)
-        rows.append(grid)
-    else:
-        rows.append(status)
-    for shard in snapshot.retrying[:RETRYING_SHOWN]:
-        rows.append(Text("  " + retry_line(shard), style="yellow", overflow="ellipsis", no_wrap=True))
-    if len(snapshot.retrying) > RETRYING_SHOWN:
-        rows.append(Text(f"  and {len(snapshot.retrying) - RETRYING_SHOWN} more shards", style="yellow"))
-    return Group(*rows)
 
 
 def summary_text(summary: RunSummary) -> str:
@@ -260,7 +140,8 @@ class LiveDisplay:
         self._last_retrying: set[str] = set()
 
     def __enter__(self) -> LiveDisplay:
-        self._drawing = self._enabled and self._console.is_terminal
+        # A dumb terminal cannot go back up: it gets lines, as a file does.
+        self._drawing = self._enabled and self._console.is_terminal and not self._console.is_dumb_terminal
         self._settle()
         return self
 
@@ -288,7 +169,6 @@ class LiveDisplay:
             # Redirection off: what is printed meanwhile comes through `write`.
             self._live = Live(
                 console=self._console,
-                refresh_per_second=_REFRESH_PER_SECOND,
                 auto_refresh=False,
                 transient=True,
                 redirect_stdout=False,
@@ -301,7 +181,7 @@ class LiveDisplay:
 
     def update(self, snapshot: Snapshot) -> None:
         """Show a snapshot: on a terminal at once, else every PLAIN_INTERVAL_S and when a retry begins."""
-        self.show(snapshot.elapsed_s, picture(snapshot), line(snapshot))
+        self.show(snapshot.elapsed_s, Picture(snapshot), line(snapshot))
         if not self._enabled or self._held or self._live is not None:
             return
         retrying = {shard.shard_id for shard in snapshot.retrying}

@@ -20,7 +20,7 @@ from streamfn.capture.reading import Beginning, Until
 from streamfn.capture.recorder import Recorder
 from streamfn.capture.target import Target, parse_target
 from streamfn.cli.heed import ENDING
-from streamfn.cli.live import LiveDisplay, Rate
+from streamfn.cli.live import LiveDisplay
 from streamfn.cli.options import Settings
 from streamfn.cli.output import count_of, print_json, printable, shown_age, shown_size
 from streamfn.doors.openfiles import allow_open_files
@@ -28,6 +28,7 @@ from streamfn.errors import RefusedError
 from streamfn.formats.times import parse_time_ms
 from streamfn.log.catalog.datadir import DataDir, check_name
 from streamfn.log.storage.durability import FSYNC, Durability
+from streamfn.measure.recent import Rate
 
 REFRESH_S = 0.2
 _SHARDS_SHOWN = 4

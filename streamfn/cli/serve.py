@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -12,30 +11,19 @@ from typing import Any
 import click
 import trio
 
-from streamfn.cli.execute import (
-    EXIT_DISCARDED,
-    REFRESH_S,
-    Run,
-    ages_ms,
-    gave_up,
-    retrying_shards,
-    say_summary,
-    summary_of,
-)
+from streamfn.cli.execute import EXIT_DISCARDED, Run, gave_up, say_summary, summary_of
 from streamfn.cli.heed import Heed
-from streamfn.cli.live import LiveDisplay, Rate, RunSummary, Snapshot
+from streamfn.cli.live import LiveDisplay, RunSummary
 from streamfn.doors.openfiles import allow_open_files
 from streamfn.errors import RefusedError, StreamfnError
 from streamfn.log.catalog.datadir import DataDir
 from streamfn.mapping.logs import LogWriter
+from streamfn.mapping.mapping import EventSourceMapping
 from streamfn.mapping.options import RunOptions
-from streamfn.mapping.result import RunResult
+from streamfn.mapping.result import Counts, RunResult
 from streamfn.mapping.runtime import Runtime
 from streamfn.mapping.service import Service, Serving
 from streamfn.state.store import Store
-
-# Of a core, how much goes into the line that shows how things are: with many mappings it is drawn less often.
-LOOKING_SHARE = 0.005
 
 _FILES = 4096  # mappings may come, and their streams be split, while this runs
 
@@ -85,6 +73,7 @@ class _ServiceRun(Run):
     ) -> None:
         everything = RunOptions(handler="", stream="", name="all", until_caught_up=until_caught_up)
         super().__init__(everything, data, writer, display, heed)
+        self.observer.name = "all enabled mappings"
         self._ours = ours
         self._service: Service | None = None
 
@@ -95,7 +84,7 @@ class _ServiceRun(Run):
         if not service.served:
             self._say("no mapping is enabled" + ("" if self._options.until_caught_up else ": waiting for one"))
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._show_all, service)
+            nursery.start_soon(self.show)
             await service.run()
             nursery.cancel_scope.cancel()
 
@@ -111,41 +100,15 @@ class _ServiceRun(Run):
 
     # ---- what is shown
 
-    async def _show_all(self, service: Service) -> None:
-        began = time.monotonic()
-        rate = Rate(began)
-        pause_s = REFRESH_S
-        while True:
-            await trio.sleep(pause_s)
-            now, looked = time.monotonic(), time.thread_time()
-            records = _so_far(service, "records")
-            snapshot = self._snapshot_of(service, records, now - began, rate.update(records, now))
-            self._writer.show(lambda snapshot=snapshot: self._display.update(snapshot))  # type: ignore[misc]
-            # A look at a thousand mappings takes milliseconds, and goes on while none of them does anything.
-            pause_s = max(REFRESH_S, (time.thread_time() - looked) / LOOKING_SHARE)
+    def watched(self) -> list[EventSourceMapping]:
+        """The mappings that are open now."""
+        served = [] if self._service is None else self._service.served.values()
+        return [serving.mapping for serving in served if serving.mapping is not None]
 
-    def _snapshot_of(self, service: Service, records: int, elapsed_s: float, rate: float) -> Snapshot:
-        open_now = [serving.mapping for serving in service.served.values() if serving.mapping is not None]
-        ages = [age for mapping in open_now for age in ages_ms(mapping)]
-        remaining = sum(mapping.remaining for mapping in open_now)
-        functions = service.functions.all
-        return Snapshot(
-            elapsed_s=elapsed_s,
-            records=records,
-            records_per_second=rate,
-            lag_records=remaining,
-            lag_ms=max(ages) if ages else None,
-            errors=_so_far(service, "errors"),
-            discarded=_so_far(service, "discarded"),
-            workers=(
-                sum(len(function.workers) for function in functions),
-                sum(function.config.maximum for function in functions),
-            ),
-            total_records=records + remaining if self._options.until_caught_up else None,
-            retrying=[shard for mapping in open_now for shard in retrying_shards(mapping)],
-            paused=next((mapping.stuck for mapping in open_now if mapping.stuck is not None), None),
-            draining=bool(self._signals),
-        )
+    def before(self) -> Counts:
+        """What runs before a reload count as well."""
+        served = [] if self._service is None else self._service.served.values()
+        return sum((serving.result.counts for serving in served), Counts())
 
     # ---- the end
 
@@ -188,16 +151,6 @@ class _ServiceRun(Run):
             return 128 + self._signals[-1]
         served = [] if self._service is None else self._service.served.values()
         return EXIT_DISCARDED if any(gave_up(one.result) for one in served) else 0
-
-
-def _so_far(service: Service, count: str) -> int:
-    """Add up one of the counts over all mappings, the runs before a reload included."""
-    total = 0
-    for serving in service.served.values():
-        total += getattr(serving.result, count)
-        if serving.mapping is not None:
-            total += getattr(serving.mapping.counts, count)
-    return total
 
 
 def _summary(serving: Serving) -> RunSummary:

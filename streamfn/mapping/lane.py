@@ -416,6 +416,8 @@ class ShardLane:
         """The oldest `batches` in flight succeeded."""
         machine = self.machine
         first = machine.watermark
+        if machine.attempts:
+            self._owner.counts.retries += 1
         machine.succeeded(batches, self._owner.now_ns())
         self._owner.succeeded(batches, machine.watermark - first)
         self._settle()
@@ -431,6 +433,8 @@ class ShardLane:
         machine, owner = self.machine, self._owner
         first, attempt, worker = machine.watermark, machine.attempts + 1, self._worker()
         offset = self.offset_of(first)
+        if attempt > 1:
+            owner.counts.retries += 1
         self.last_request = owner.request_id(answer.invocation)
         self._unhandled = kind is not FailureKind.RESPONSE
         fault: Fault | None
@@ -445,7 +449,7 @@ class ShardLane:
                 owner.bill.ended(answer.finished_ns - answer.started_ns)
             machine.failed(owner.now_ns(), fault, charged=kind is not FailureKind.KILLED)
         if fault is not None:
-            owner.failed(self, answer.records - done)
+            owner.failed(self.feed.shard.id, offset, answer.records - done, fault)
         self._report(answer, offset, attempt, worker, fault)
         self._judged()
 

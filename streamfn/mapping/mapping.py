@@ -31,6 +31,7 @@ from streamfn.mapping.feed import ShardFeed
 from streamfn.mapping.feeds import Feeds
 from streamfn.mapping.forwarder import Forwarder
 from streamfn.mapping.logs import LogLines, Usage
+from streamfn.mapping.observing import LastError
 from streamfn.mapping.options import RunOptions
 from streamfn.mapping.outcome import Outcome
 from streamfn.mapping.pace import Pace
@@ -57,7 +58,7 @@ if TYPE_CHECKING:
     from streamfn.state.owner import Ownership
     from streamfn.state.progress import Progress
     from streamfn.state.store import Binding
-    from streamfn.types import Envelope, Window
+    from streamfn.types import Envelope, Fault, Window
 
 # How long a drain lets lanes that are behind others of their shard catch up.
 LEVEL_S = 5.0
@@ -90,7 +91,9 @@ class EventSourceMapping:
         self.shares_function = shares_function
         self.selector = selector  # the filters; None where everything is delivered
         self.timeout_s = function.config.timeout_s
-        self.counts = Counts()
+        self.counts = Counts()  # of this run
+        self.earlier = Counts()  # of those before it
+        self.last_error: LastError | None = None  # of this run
         self.tally = Tally()
         self.pace = Pace()
         self.latency, self.duration = new_histogram(), new_histogram()
@@ -175,7 +178,8 @@ class EventSourceMapping:
         if self._fenced is not None:
             raise self._fenced
         self._over, self._why, self._deaf, self.damage = trio.Event(), "", False, []
-        self.counts, self.budget = Counts(), limit
+        self.earlier += self.counts
+        self.counts, self.last_error, self.budget = Counts(), None, limit
         self.schedule = schedule
         self.stages = stages or (Stages() if schedule is not None else None)
         self._first_ns = self._last_ns = 0
@@ -512,9 +516,10 @@ class EventSourceMapping:
         if feed.finished:
             self.look()
 
-    def failed(self, lane: ShardLane, records: int) -> None:
-        """An invocation of the lane failed on so many records."""
+    def failed(self, shard_id: str, offset: int, records: int, fault: Fault) -> None:
+        """An invocation with the batch at this offset failed on so many records."""
         self.counts.errors += 1
+        self.last_error = LastError(shard_id, offset, f"{fault.error_type}: {fault.message}", self.now_ns())
         if self.tally.failed(records):
             self.runtime.checkpointer.stir(self.uuid)  # a handler that always fails moves no checkpoint
 

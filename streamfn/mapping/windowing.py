@@ -92,8 +92,9 @@ class WindowedLane(ShardLane):
     def succeeded(self, batches: int, finished_ns: int) -> None:
         """There is no state in this: it counts as failed."""
         self._unhandled = False
-        self._windows.failed(self._owner.now_ns(), reported("the worker's answer has no response", b""))
-        self._owner.failed(self, 0)
+        fault, offset = reported("the worker's answer has no response", b""), self.offset_of(self.machine.watermark)
+        self._windows.failed(self._owner.now_ns(), fault)
+        self._owner.failed(self.feed.shard.id, offset, 0, fault)
         self._judged()
 
     def completed(self, answer: Answer) -> None:

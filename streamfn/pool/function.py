@@ -8,6 +8,7 @@ again with a pause that grows while nothing comes of it.
 from __future__ import annotations
 
 import time
+from typing import NamedTuple
 
 import trio
 
@@ -27,6 +28,31 @@ from streamfn.pool.worker import HELD_UP_TIMES, State, Worker
 INIT_PROVISIONED_S = 130.0
 # A worker that does Init itself may take a core for seconds: of these there are few at a time.
 STARTING_INITS_MAX = 4
+
+
+class Census(NamedTuple):
+    """How many workers of a function, or of several, are in each state; they add up with `+`.
+
+    `busy` ones have something in flight, `held_up` ones are busy with an invocation that takes so long that others'
+    batches went elsewhere; `starting` ones do not take work yet, `retiring` ones not any more. `maximum` is how many
+    there may be. `throttles` counts how often something was due and found no worker, nor room for another one.
+    """
+
+    busy: int = 0
+    held_up: int = 0
+    idle: int = 0
+    starting: int = 0
+    retiring: int = 0
+    maximum: int = 0
+    throttles: int = 0
+
+    @property
+    def ready(self) -> int:
+        """Those that take work."""
+        return self.busy + self.held_up + self.idle
+
+    def __add__(self, more: tuple[int, ...]) -> Census:  # type: ignore[override]
+        return Census(*(mine + theirs for mine, theirs in zip(self, more, strict=True)))
 
 
 class Function:
@@ -57,6 +83,7 @@ class Function:
         self._turn = trio.Lock()  # one generation is made at a time
         self._alive: set[Worker] = set()
         self._waiting: set[object] = set()
+        self._throttles = 0
         self._numbers = _Numbers()
         self._numbered: set[Worker] = set()  # those that hold their number
         self._hatched = 0
@@ -296,6 +323,8 @@ class Function:
         if chosen is None:
             if client not in self._waiting:
                 self._waiting.add(client)
+                if not self._scaler.has_room(self):
+                    self._throttles += 1
                 self._tell()
             return None
         if self._waiting:
@@ -330,6 +359,23 @@ class Function:
     def forget(self, client: object) -> None:
         """A lane does not wait for a worker any more."""
         self._waiting.discard(client)
+
+    @property
+    def alive(self) -> int:
+        """The workers there are, or are about to be, in whatever state."""
+        return len(self._alive)
+
+    def census(self) -> Census:
+        """What the workers do now."""
+        busy = held_up = starting = retiring = 0
+        for worker in self._alive:
+            if worker.state is State.READY and worker.in_flight:
+                busy += not worker.is_held_up
+                held_up += worker.is_held_up
+            starting += worker.state is State.STARTING
+            retiring += worker.state is State.RETIRING
+        idle = len(self.workers) - busy - held_up
+        return Census(busy, held_up, idle, starting, retiring, self.config.maximum, self._throttles)
 
     # ---- what the scaler sees and does
 

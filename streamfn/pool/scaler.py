@@ -70,6 +70,15 @@ class Scaler:
         if refusal is not None:
             raise RefusedError(f"{name} cannot be started: {refusal}")
 
+    def has_room(self, function: Function) -> bool:
+        """Whether the function may have another worker: by its own maximum, and by the pool's concurrency."""
+        if function.alive >= function.config.maximum:
+            return False
+        concurrency = self._counted.concurrency
+        if concurrency is None or not function.config.counted:
+            return True
+        return sum(each.alive for each in self._functions if each.config.counted) < concurrency
+
     def stir(self) -> None:
         """Have it decided soon: something has changed."""
         self._stirred.set()

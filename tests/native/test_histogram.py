@@ -170,3 +170,26 @@ def test_ten_million_values_are_counted_as_the_package_counts_them(soak: bool) -
     assert sum(counts(ours)) == lib.sf_histogram_total(ours) == number
     assert lib.sf_histogram_max(ours) == theirs.max_value
     assert lib.sf_histogram_mean(ours) == theirs.get_mean_value()
+
+
+@given(st.lists(st.integers(0, HIGHEST), max_size=30), st.lists(st.integers(0, HIGHEST), max_size=30))
+def test_what_came_since_a_copy_is_taken_over_and_the_copy_keeps_up(earlier: list[int], later: list[int]) -> None:
+    running, copy, news = recorded(earlier), recorded([]), recorded([])
+    lib.sf_histogram_advance(recorded([]), running, copy)
+    for value in later:
+        lib.sf_histogram_record(running, value)
+    lib.sf_histogram_advance(news, running, copy)
+    assert counts(news) == counts(recorded(later))
+    assert counts(copy) == counts(running)
+    assert lib.sf_histogram_total(news) == len(later)
+    assert max(later, default=0) <= lib.sf_histogram_max(news) <= max(later, default=0) * 1.001 + 1
+    lib.sf_histogram_clear(news)
+    assert counts(news) == counts(recorded([]))
+    assert lib.sf_histogram_max(news) == lib.sf_histogram_total(news) == 0
+
+
+@given(st.lists(st.integers(0, HIGHEST), max_size=30), st.lists(st.integers(0, 2**64 - 1), max_size=10))
+def test_counts_up_to_several_values_are_those_up_to_each(values: list[int], bounds: list[int]) -> None:
+    histogram, found = recorded(values), ffi.new("uint64_t[]", len(bounds))
+    lib.sf_histogram_cumulate(histogram, sorted(bounds), len(bounds), found)
+    assert list(found) == [lib.sf_histogram_at_most(histogram, bound) for bound in sorted(bounds)]

@@ -9,17 +9,9 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from streamfn.cli.live import (
-    LiveDisplay,
-    Rate,
-    RetryingShard,
-    RunSummary,
-    Snapshot,
-    line,
-    picture,
-    retry_line,
-    summary_text,
-)
+from streamfn.cli.live import LiveDisplay, RunSummary, summary_text
+from streamfn.mapping.observing import LastError, RetryingShard, Snapshot
+from streamfn.pool.function import Census
 
 SNAPSHOT = Snapshot(
     elapsed_s=1.0,
@@ -28,7 +20,7 @@ SNAPSHOT = Snapshot(
     lag_records=678,
     lag_ms=4_210,
     errors=1,
-    workers=(2, 2),
+    workers=Census(busy=2, maximum=2),
 )
 RETRYING = RetryingShard("shardId-000000000001", 3, "ValueError: no\x1b[31m\nred", 1.5, 100, 50)
 SUMMARY = RunSummary(
@@ -42,47 +34,6 @@ SUMMARY = RunSummary(
     why="caught up",
 )
 BILLED: dict[str, float] = {"billed_duration_ms": 99, "gb_seconds": 0.5}
-
-
-def test_a_rate_follows_what_came_of_late_and_does_not_jump() -> None:
-    rate = Rate(10.0)
-    assert rate.update(100, 11.0) == 100.0
-    assert rate.update(400, 12.0) == pytest.approx(0.7 * 100 + 0.3 * 300)
-    assert rate.update(400, 14.0) == pytest.approx(0.7 * 160)
-
-
-def test_the_line_says_rate_lag_errors_and_workers() -> None:
-    assert line(SNAPSHOT) == "12,345 records · 250,000/s · lag 678 (4.2 s) · 1 error · 2 workers"
-
-
-def test_the_line_says_what_was_given_up() -> None:
-    assert line(replace(SNAPSHOT, discarded=1_234)).endswith("2 workers · 1,234 discarded")
-
-
-def test_the_line_says_what_it_is_waiting_for() -> None:
-    waiting = replace(SNAPSHOT, workers=(0, 2), retrying=[RETRYING], paused="no disk space", draining=True)
-    assert line(waiting).endswith(
-        "0/2 workers · 1 shard waiting to retry · paused: no disk space · stopping at the edge of a batch"
-    )
-
-
-def test_a_retry_says_which_records_why_and_when_and_cannot_move_the_cursor() -> None:
-    assert retry_line(RETRYING) == (
-        "shardId-000000000001: 50 records from offset 100 failed 3 times, again in 1.5 s: "
-        "ValueError: no\\x1b[31m\\nred"
-    )
-    assert "again now" in retry_line(replace(RETRYING, next_attempt_s=0.0))
-    assert len(retry_line(replace(RETRYING, reason="x" * 10_000))) < 250
-
-
-def test_the_picture_shows_progress_and_a_few_of_many_waiting_shards() -> None:
-    console = Console(file=io.StringIO(), width=120, record=True)
-    many = [replace(RETRYING, shard_id=f"shardId-{number:012d}") for number in range(10)]
-    console.print(picture(replace(SNAPSHOT, total_records=24_690, retrying=many)))
-    text = console.export_text()
-    assert "50%" in text
-    assert "shardId-000000000003" in text
-    assert "and 6 more shards" in text
 
 
 @pytest.mark.parametrize(
@@ -133,7 +84,32 @@ def test_on_a_terminal_logs_go_above_the_changing_line() -> None:
         display.update(SNAPSHOT)
         display.write("[red]not markup\n")
     assert "[red]not markup" in out.getvalue()
-    assert "12,345 records" in out.getvalue()
+    assert "12,345" in out.getvalue()
+
+
+def test_a_dumb_terminal_gets_lines_as_a_file_does(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    out = io.StringIO()
+    with LiveDisplay(console=Console(file=out, force_terminal=True)) as display:
+        display.update(replace(SNAPSHOT, elapsed_s=6.0))
+    assert out.getvalue() == ""
+    assert capsys.readouterr().err.startswith("12,345 records · ")
+
+
+def test_no_color_leaves_the_picture_and_takes_the_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = {}
+    for name in ("coloured", "plain"):
+        out = io.StringIO()
+        with LiveDisplay(console=Console(file=out, force_terminal=True, width=80, color_system="standard")) as display:
+            display.update(replace(SNAPSHOT, last_error=LastError("shardId-0", 1, "ValueError: no", 0)))
+        drawn[name] = out.getvalue()
+        monkeypatch.setenv("NO_COLOR", "1")
+    red = "\x1b[31m"
+    assert red in drawn["coloured"]
+    assert red not in drawn["plain"]
+    assert "ValueError: no" in drawn["plain"]
 
 
 def test_a_disabled_display_writes_logs_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
