@@ -65,8 +65,8 @@ class Snapshot:
         lag_ms: age of the oldest record that is not finished (iterator age); None if there is none.
         total_records: what this run has to do in all; None if it follows the stream.
         left_s: how long it takes until all that is done, or the lag is gone, at the pace of late; None if it never is.
-        latency_ms: percentiles (`p50`, `p90`, `p99`) and `max` of late, in milliseconds: of each invocation from when it
-            was handed over to its end; in a run with a schedule of each record from when it was due. Empty: none.
+        latency_ms: percentiles (`p50`, `p90`, `p99`) and `max` of late, in milliseconds: of each invocation from when
+            it was handed over to its end; in a run with a schedule of each record from when it was due. Empty: none.
         errors: failed invocations; `retries`: invocations with a batch that had failed before.
         last_error: the last of them; None if there was none.
         workers: what the functions' workers do.
