@@ -27,6 +27,8 @@ class Witness:
             self.map = mmap.mmap(file.fileno(), LAYOUT.size)
 
     def note(self, began, records, value):
+        if not records:
+            return  # an event to warm up with
         if self.map is None:
             self.open()
             self.first = began

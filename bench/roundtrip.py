@@ -27,8 +27,9 @@ ROOT = str(Path(__file__).resolve().parent.parent)
 class Client:
     """Hands the next batch over from the pool's round, as a lane of a mapping does."""
 
-    def __init__(self, seat_on, extent):
-        self.seat = seat_on.seat_lane(self)
+    def __init__(self, worker, extent):
+        self.seat = worker.seat_lane(self)
+        self.pid = worker.pid
         self.extent = extent
         self.times = []
         self.answered = False
@@ -54,12 +55,25 @@ class Client:
         self.times, self.trips, self.done = [], trips, trio.Event()
         self.submit()
         await self.done.wait()
-        return median(self.times) / 1000
+        return [each / 1000 for each in self.times]
 
     def _unexpected(self, *_):
         raise AssertionError("the echo worker only succeeds")
 
     completed = failed = returned = printed = recalled = _unexpected
+
+
+async def connect(pool):
+    """A client of an echo worker in that pool."""
+    config = FunctionConfig(
+        name="echo", main="bench.echo_worker", settings={}, code_dir=ROOT, timeout_s=60, minimum=1, maximum=1,
+        environment={**os.environ, "PYTHONPATH": ROOT},
+    )  # fmt: skip
+    function = await pool.start(config)
+    (worker,) = function.workers
+    client = Client(worker, ffi.new("sf_extent *", {"rows": 1}))
+    pool.on_round = client.on_round
+    return client
 
 
 async def bare(there, back, trips):
@@ -88,19 +102,13 @@ async def _run(rounds):
     os.sched_setaffinity(child, {max(cores)})
     try:
         async with open_pool() as pool:
-            config = FunctionConfig(
-                name="echo", main="bench.echo_worker", settings={}, code_dir=ROOT, timeout_s=60, minimum=1, maximum=1,
-                environment={**os.environ, "PYTHONPATH": ROOT},
-            )  # fmt: skip
-            function = await pool.start(config)
-            os.sched_setaffinity(function.workers[0].pid, {max(cores)})
+            client = await connect(pool)
+            os.sched_setaffinity(client.pid, {max(cores)})
             os.sched_setaffinity(0, {min(cores)})
-            client = Client(function.workers[0], ffi.new("sf_extent *", {"rows": 1}))
-            pool.on_round = client.on_round
             await client.go(200)
             pairs = []
             for _ in range(rounds):
-                pairs.append((await client.go(TRIPS), await bare(there, back, TRIPS)))
+                pairs.append((median(await client.go(TRIPS)), await bare(there, back, TRIPS)))
     finally:
         os.sched_setaffinity(0, cores)
         os.kill(child, signal.SIGKILL)
@@ -112,3 +120,15 @@ def run(rounds):
     """(pool p50 µs, bare echo p50 µs, ratio), medians over alternating rounds."""
     pairs = trio.run(_run, rounds)
     return median(p[0] for p in pairs), median(p[1] for p in pairs), median(p[0] / p[1] for p in pairs)
+
+
+async def _trips():
+    async with open_pool() as pool:
+        client = await connect(pool)
+        await client.go(200)
+        return await client.go(TRIPS)
+
+
+def trips():
+    """Microseconds of round trips through the pool, wherever the scheduler puts the two."""
+    return trio.run(_trips)

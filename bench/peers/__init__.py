@@ -1,0 +1,1 @@
+"""What somebody would pick instead of streamfn, measured beside it: the same records, the same handlers, in turns."""
