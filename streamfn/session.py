@@ -34,11 +34,12 @@ from streamfn.doors.errors import bare, beside, explain
 from streamfn.doors.files import ExportOptions, ImportOptions
 from streamfn.doors.functions import Functions, event_text
 from streamfn.doors.handlers import FoundHandler, find
-from streamfn.doors.managing import ManagedMappings
+from streamfn.doors.managing import ManagedMappings, ServiceOptions
 from streamfn.doors.mapping import Mapping
 from streamfn.doors.options import FunctionOptions, MappingOptions, code_directory, function_options, mapping_options
 from streamfn.doors.putting import Put, Putter, new_record, new_records
 from streamfn.doors.records import Changes, Records, Start
+from streamfn.doors.redriving import redrive
 from streamfn.doors.streams import Stream
 from streamfn.errors import HandlerImportError, PoolClosed, RefusedError
 from streamfn.functions.configuration import Configuration
@@ -54,6 +55,7 @@ from streamfn.mapping.logs import LogWriter
 from streamfn.mapping.options import check_not_throttled
 from streamfn.mapping.result import RunResult
 from streamfn.mapping.runtime import Runtime, judge_of, open_runtime
+from streamfn.replay.redriving import RedriveResult
 from streamfn.types import NewChange, NewRecord
 
 if TYPE_CHECKING:
@@ -507,6 +509,24 @@ class Session:
         self._check_open()
         runtime = self._runtime
         await runtime.disk(delete_mapping, runtime.data, runtime.store, name)
+
+    async def redrive(self, which: str, *, dry_run: bool = False, **options: Unpack[ServiceOptions]) -> RedriveResult:
+        """Deliver again what a mapping has discarded, to its function, as it is stored by now.
+
+        `which` is the mapping's name or UUID. At least once and in order, from a checkpoint of its own: the mapping's
+        is not moved, the mapping may run meanwhile, and a second redrive finds nothing left but what failed again.
+        With `dry_run` nothing is delivered: `records` says how many are left.
+
+        Cancellation: stops at once; the next redrive goes on where this one's checkpoints are.
+
+        Raises:
+            RefusedError: there is no such mapping, its stream was deleted, or an option is refused.
+            BusyError: another process redrives it; the pid is named.
+            HandlerImportError: its handler cannot be loaded.
+            FailedError: its stored function was deleted, or a shard is damaged; the others were served.
+        """
+        self._check_open()
+        return await redrive(self._runtime, which, options, dry_run=dry_run)
 
     # ---- the end
 

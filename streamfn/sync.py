@@ -40,6 +40,7 @@ from streamfn.mapping.invoking import Invocation
 from streamfn.mapping.managing import Answer
 from streamfn.mapping.outcome import Outcome
 from streamfn.mapping.result import RunResult
+from streamfn.replay.redriving import RedriveResult
 from streamfn.session import _NOTHING, Function, MappingState, SupportsWrite
 from streamfn.session import open as open_async
 from streamfn.types import NewChange, NewRecord
@@ -230,6 +231,10 @@ class SyncSession:
     ) -> RunResult:
         """See `Session.run_until_caught_up`."""
         return self._portal.call(lambda: self._session.run_until_caught_up(handler, stream, limit=limit, **options))
+
+    def redrive(self, which: str, *, dry_run: bool = False, **options: Unpack[ServiceOptions]) -> RedriveResult:
+        """See `Session.redrive`."""
+        return self._portal.call(lambda: self._session.redrive(which, dry_run=dry_run, **options))
 
 
 class SyncFunctions:

@@ -55,6 +55,7 @@ COMMANDS = {
     "list": _Entry("inspecting", "list_", "List the streams."),
     "inspect": _Entry("inspecting", "inspect", "Show a stream's shards, their lineage, and its mappings."),
     "failures": _Entry("failures", "failures", "List what a mapping discarded, with the records."),
+    "redrive": _Entry("redrive", "redrive", "Deliver again what a mapping discarded."),
     "split-shard": _Entry("resharding", "split_shard", "Split a shard in two."),
     "merge-shards": _Entry("resharding", "merge_shards", "Merge two adjacent shards."),
     "update-shard-count": _Entry("resharding", "update_shard_count", "Split and merge to a number of shards."),

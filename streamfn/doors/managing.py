@@ -65,7 +65,7 @@ class ServiceOptions(FunctionOptions, total=False):
 
 
 # What of that is given to functions that are not stored; a stored one has its own.
-_OF_ALL = tuple(
+OF_ALL = tuple(
     "timeout_s" if name == "timeout" else name for name in ServiceOptions.__annotations__ if name != "code_dir"
 )
 
@@ -183,7 +183,7 @@ class ManagedMappings:
             runtime,
             until_caught_up=until_caught_up,
             concurrency=concurrency,
-            **{name: getattr(wanted, name) for name in _OF_ALL},
+            **{name: getattr(wanted, name) for name in OF_ALL},
         )
         try:
             with bare():

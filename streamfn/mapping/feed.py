@@ -172,6 +172,14 @@ class ShardFeed:
         return self.finish if self.finish is not None else self._poller.committed_end
 
     @property
+    def remaining(self) -> int:
+        """How many records are left up to `end`."""
+        return self._records_in(self.watermark, self.end)
+
+    def _records_in(self, first: int, end: int) -> int:
+        return self.owner.records_in(self.shard.id, first, end)
+
+    @property
     def busy(self) -> bool:
         """Something is in flight."""
         return any(lane.busy for lane in self.lanes)
@@ -267,7 +275,7 @@ class ShardFeed:
         for message, _ in reads:
             self._read_to = message.first_offset + message.rows
             end = self._read_to if self.finish is None else min(self._read_to, self.finish)
-            self.owner.tally.polled += max(0, end - max(message.first_offset, self._start))
+            self.owner.tally.polled += self._records_in(max(message.first_offset, self._start), end)
             self._retain(message.segment, self._read_to)
         if self._selector is not None and reads:
             self._selecting.append(_Selecting([message for message, _ in reads], follows=follows))
@@ -409,7 +417,7 @@ class ShardFeed:
                 self.lanes[part.lane].due(position, chosen)
         work.offer(message.first_offset + high, parts)
         wanted = self._hold(message, parts, positions)
-        self.owner.filtered(work.next_offset - offered - wanted)
+        self.owner.filtered(self._records_in(offered, work.next_offset) - wanted)
 
     def _parts(self, reads: Sequence[Read], rows: Sequence[memoryview | None]) -> list[list[Part]]:
         parts = []

@@ -282,11 +282,11 @@ class Feeds:
     @property
     def remaining(self) -> int:
         """Records up to where the run, or the shard, ends; of open shards that wait for their parents nobody knows."""
-        left = sum(max(0, feed.end - feed.watermark) for feed in self.active)
+        left = sum(feed.remaining for feed in self.active)
         for name in self._lineage.waiting():
             shard = self._stream.shard(name)
             end = shard.end_offset if shard is not None and self._targets is None else (self._targets or {}).get(name)
-            left += max(0, (end or 0) - self._offsets.get(name, 0))
+            left += self._mapping.records_in(name, self._offsets.get(name, 0), end or 0)
         return left
 
     @property

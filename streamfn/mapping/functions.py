@@ -1,16 +1,59 @@
-"""The functions of a runtime that runs several mappings: one for each handler, code directory and way of answering."""
+"""The functions of a runtime that runs stored mappings: one for each handler, code directory and way of answering."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import trio
 
-from streamfn.mapping.options import RunOptions
+from streamfn.errors import FailedError
+from streamfn.functions.naming import is_stored_name
+from streamfn.functions.stored import configuration_of
+from streamfn.mapping import configuration
+from streamfn.mapping.options import RunOptions, of_function
 from streamfn.mapping.runtime import Runtime, judge_of
 from streamfn.pool.function import Function
+from streamfn.state.store import Store, StoredMapping
+
+
+class FunctionGone(FailedError):
+    """The stored function of a mapping was deleted: the mapping stays, as in Lambda, and the others go on."""
+
+    def __init__(self, function: str, mapping: str) -> None:
+        super().__init__(
+            f"its function {function!r} was deleted: make it again (streamfn function create {function}), "
+            f"or delete the mapping (streamfn mapping delete {mapping})"
+        )
+
+
+def function_of(store: Store, mapping: StoredMapping) -> dict[str, Any] | None:
+    """What the store has of a mapping's function; None if that is not stored."""
+    found = store.functions.get(mapping.handler) if is_stored_name(mapping.handler) else None
+    return None if found is None else found.configuration
+
+
+def options_of(
+    mapping: StoredMapping, function: dict[str, Any] | None, ours: Mapping[str, Any]
+) -> tuple[RunOptions, str]:
+    """What a run of a stored mapping is told, and its function's code directory.
+
+    `function` is what `function_of` gave; `ours` are the options of the run that belong to functions and logs.
+
+    Raises:
+        FunctionGone: its function was deleted.
+    """
+    told, code_dir = {**ours, "handler": mapping.handler}, mapping.code_dir
+    if is_stored_name(mapping.handler):
+        if function is None:
+            raise FunctionGone(mapping.handler, mapping.title)
+        now = configuration_of(mapping.handler, function)
+        told.update(of_function(now, ours["workers"]))
+        told["environment"] = {**now.environment, **ours["environment"]}
+        code_dir = now.code_dir
+    return configuration.run_options(mapping.options, stream=mapping.stream_name, name=mapping.name, **told), code_dir
 
 
 class _Key(NamedTuple):
@@ -48,8 +91,7 @@ class Functions:
             HandlerImportError: the handler cannot be loaded.
             RefusedError: there is no such function (any more).
         """
-        configuration = repr(options.configuration(str(code_dir)))
-        key = _Key(configuration, region, function_arn, judge_of(options))
+        key = _Key(repr(options.configuration(str(code_dir))), region, function_arn, judge_of(options))
         async with self._turn:
             started = self._started.get(key)
             fresh = started is None

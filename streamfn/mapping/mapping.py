@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from streamfn.core.lane import Lane
+from streamfn.core.ranges import Ranges
 from streamfn.core.schedule import Schedule
 from streamfn.core.tumbling import WindowLane
 from streamfn.core.verdict import Discarded, FailurePolicy
@@ -27,7 +28,7 @@ from streamfn.log.shard.gaps import TRIMMED, Gap
 from streamfn.mapping.billing import Bill
 from streamfn.mapping.delivery import Source
 from streamfn.mapping.discarding import DETAIL_CHARS_MAX, discard_of
-from streamfn.mapping.feed import ShardFeed
+from streamfn.mapping.feed import Select, ShardFeed
 from streamfn.mapping.feeds import Feeds
 from streamfn.mapping.forwarder import Forwarder
 from streamfn.mapping.logs import LogLines, Usage
@@ -43,6 +44,7 @@ from streamfn.mapping.source import event_source, source_header
 from streamfn.mapping.stages import Stages
 from streamfn.mapping.stepping import Decide, Stepper
 from streamfn.mapping.tally import Tally
+from streamfn.mapping.wanted import WantedPoller, WantedRows
 from streamfn.measure.histogram import new_histogram
 from streamfn.state.discards import Discard
 
@@ -57,7 +59,7 @@ if TYPE_CHECKING:
     from streamfn.pool.worker import Worker
     from streamfn.state.owner import Ownership
     from streamfn.state.progress import Progress
-    from streamfn.state.store import Binding
+    from streamfn.state.store import Binding, StoredMapping
     from streamfn.types import Envelope, Fault, Window
 
 # How long a drain lets lanes that are behind others of their shard catch up.
@@ -81,9 +83,10 @@ class EventSourceMapping:
         logs: LogLines,
         destination: str = "",
         selector: Selector | None = None,
+        of: StoredMapping | None = None,
     ) -> None:
         self.runtime = runtime
-        self.name: str = binding.mapping.name
+        self.name: str = binding.mapping.name if of is None else f"redrive of {of.title}"
         self.uuid: str = binding.mapping.uuid
         self.resumed: bool = binding.resumed
         self.stream = stream
@@ -104,6 +107,8 @@ class EventSourceMapping:
         self.began_ns = self._began_ms = 0
         self.budget: int | None = None
         self.damage: list[FailedError] = []
+        # Of each shard the records that a run is about, and nothing else is delivered; None: all. Set between runs.
+        self.wanted: Mapping[str, Ranges] | None = None
         self._ownership = ownership
         self._epoch = epoch
         self._rules = batch_rules(options.batch_size, options.maximum_batching_window_in_seconds)
@@ -119,7 +124,7 @@ class EventSourceMapping:
         # A mapping that was created says the function's ARN as that was given, with a version or without.
         named = binding.mapping.options.get("FunctionArn") or function.config.settings["function_arn"]
         self._function_arn = str(named)
-        source = Source(self.uuid, stream, ROLE_ARN)
+        source = Source(self.uuid if of is None else of.uuid, stream, ROLE_ARN)
         self._forwarder = Forwarder(self, runtime.data, runtime.store, runtime.disk, source, self._say)
         self._watchers: list[Callable[[Outcome], None]] = []
         self._headers: dict[str, bytes] = {}
@@ -322,8 +327,12 @@ class EventSourceMapping:
         else:
             machines = [Lane(self._rules, policy, start, now, self.runtime.random) for _ in range(self._factor)]
         fixed = fixed_bytes(event_source(self.stream, shard, ROLE_ARN))
-        poller = Poller(reader, fixed, sized=self.selector is None)
-        selector = None if self.selector is None else self.selector.shard(self.source_header(shard))
+        selector: Select | None = None if self.selector is None else self.selector.shard(self.source_header(shard))
+        if self.wanted is None:
+            poller = Poller(reader, fixed, sized=selector is None)
+        else:
+            wanted = self.wanted.get(shard.id, Ranges())
+            poller, selector = WantedPoller(reader, fixed, wanted), WantedRows(wanted, selector)
         if self.schedule is None:
             return ShardFeed(self, shard, machines, poller, start, selector)
         schedule, paced = self.schedule.shard(shard.id), self.schedule.paced
@@ -501,20 +510,34 @@ class EventSourceMapping:
         self.counts.filtered += records
         self.tally.filtered_out += records
 
+    def records_in(self, shard_id: str, first: int, end: int) -> int:
+        """How many records this run is about lie between two offsets of a shard."""
+        if self.wanted is None:
+            return max(0, end - first)
+        return self.wanted[shard_id].count(first, end) if shard_id in self.wanted else 0
+
     def skipped(self, feed: ShardFeed, gap: Gap) -> None:
         """The shard's watermark moved over records that are gone: said, counted, and durable with the checkpoint."""
-        records = gap.end_offset - gap.first_offset
+        records = self.records_in(feed.shard.id, gap.first_offset, gap.end_offset)
+        if records:
+            self._lose(feed, gap, records)
+        self.runtime.checkpointer.moved(self.uuid, feed.shard.id, gap.end_offset, None, feed.window)
+        if feed.finished:
+            self.look()
+
+    def _lose(self, feed: ShardFeed, gap: Gap, records: int) -> None:
         if gap.why == TRIMMED:
             self.counts.trimmed += records
         else:
             self.counts.lost += records
         where = f"{feed.shard.id} goes on at offset {gap.end_offset}"
         self.runtime.say(f"{self.name}: {where}; {records} records are gone, {gap}")
-        discard = Discard(feed.shard.id, gap.first_offset, gap.end_offset, gap.why, str(gap))
-        self.runtime.checkpointer.discarded(self.uuid, discard)
-        self.runtime.checkpointer.moved(self.uuid, feed.shard.id, gap.end_offset, None, feed.window)
-        if feed.finished:
-            self.look()
+        ranges = Ranges([(gap.first_offset, gap.end_offset)])
+        if self.wanted is not None:
+            ranges = self.wanted[feed.shard.id].clipped(gap.first_offset, gap.end_offset)
+        for first, end in ranges:
+            discard = Discard(feed.shard.id, first, end, gap.why, str(gap))
+            self.runtime.checkpointer.discarded(self.uuid, discard)
 
     def failed(self, shard_id: str, offset: int, records: int, fault: Fault) -> None:
         """An invocation with the batch at this offset failed on so many records."""

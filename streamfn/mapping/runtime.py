@@ -181,6 +181,7 @@ class Runtime:
         *,
         shares_function: bool,
         init_log: bool = True,
+        of: StoredMapping | None = None,
     ) -> EventSourceMapping:
         logs = LogLines(self._sink, options.logs)
         if init_log:
@@ -197,18 +198,27 @@ class Runtime:
             logs=logs,
             destination=destination,
             selector=selector,
+            of=of,
         )
         self._open.append(mapping)
         mapping.look_after_workers()
         return mapping
 
     async def managed(
-        self, stored: StoredMapping, ownership: Ownership, options: RunOptions, function: Function, *, init_log: bool
+        self,
+        stored: StoredMapping,
+        ownership: Ownership,
+        options: RunOptions,
+        function: Function,
+        *,
+        init_log: bool,
+        of: StoredMapping | None = None,
     ) -> EventSourceMapping:
-        """Open a mapping made by `mapping create` as it is stored, for one run; its function outlives it.
+        """Open a mapping as it is stored, for one run; its function outlives it.
 
         `ownership` is the mapping's from now on; `options` are those stored, with what belongs to the function.
-        `init_log` says whether the function's Init is to be logged.
+        `init_log` says whether the function's Init is to be logged. `of` is the mapping whose redrive it is, if it is
+        one: its on-failure records speak of that one.
 
         Raises:
             RefusedError: its stream was deleted, or the destination cannot be used, or the filters are not for it.
@@ -240,6 +250,7 @@ class Runtime:
             selector,
             shares_function=True,
             init_log=init_log,
+            of=of,
         )
 
     async def _selector(self, options: RunOptions, stream: Stream, function: Function) -> Selector:

@@ -19,14 +19,11 @@ from typing import Any
 
 import trio
 
-from streamfn.errors import FailedError, StreamfnError
-from streamfn.functions.naming import is_stored_name
-from streamfn.functions.stored import configuration_of
-from streamfn.mapping import bell, configuration, lifecycle
+from streamfn.errors import StreamfnError
+from streamfn.mapping import bell, lifecycle
 from streamfn.mapping.feeds import committed_ends
-from streamfn.mapping.functions import Functions
+from streamfn.mapping.functions import FunctionGone, Functions, function_of, options_of
 from streamfn.mapping.mapping import EventSourceMapping
-from streamfn.mapping.options import RunOptions, of_function
 from streamfn.mapping.result import RunResult
 from streamfn.mapping.runtime import Runtime
 from streamfn.state.managed import Managed
@@ -35,16 +32,6 @@ from streamfn.state.store import StoredMapping
 
 # How long a request lets lanes that are behind others of their shard catch up: nobody sits there and waits for it.
 LEVEL_S = 60.0
-
-
-class FunctionGone(FailedError):
-    """The stored function of a mapping was deleted: the mapping stays, as in Lambda, and the others go on."""
-
-    def __init__(self, function: str, mapping: str) -> None:
-        super().__init__(
-            f"its function {function!r} was deleted: make it again (streamfn function create {function}), "
-            f"or delete the mapping (streamfn mapping delete {mapping})"
-        )
 
 
 @dataclass
@@ -245,8 +232,8 @@ class Service:
 
     async def _start(self, serving: Serving, stored: StoredMapping) -> EventSourceMapping | None:
         """Open a mapping that is to run; None if its function is not to, as a reserved concurrency of 0 says."""
-        serving.function = await self._runtime.disk(self._function_of, stored)
-        options, code_dir = self._options(stored, serving.function)
+        serving.function = await self._runtime.disk(function_of, self._runtime.store, stored)
+        options, code_dir = options_of(stored, serving.function, self._ours)
         throttled, serving.throttled = serving.throttled, options.reserved_concurrency == 0
         if serving.throttled:
             if not throttled:
@@ -272,31 +259,10 @@ class Service:
         ends, _ = committed_ends(stream.shards)
         return sum(max(0, end - (done[shard].offset if shard in done else 0)) for shard, end in ends.items())
 
-    def _options(self, stored: StoredMapping, function: dict[str, Any] | None) -> tuple[RunOptions, str]:
-        """What a run of the stored mapping is told, and its function's code directory; `function` as it is stored.
-
-        Raises:
-            FunctionGone: its function was deleted.
-        """
-        ours, code_dir = {**self._ours, "handler": stored.handler}, stored.code_dir
-        if is_stored_name(stored.handler):
-            if function is None:
-                raise FunctionGone(stored.handler, stored.title)
-            now = configuration_of(stored.handler, function)
-            ours.update(of_function(now, self._ours["workers"]))
-            ours["environment"] = {**now.environment, **self._ours["environment"]}
-            code_dir = now.code_dir
-        options = configuration.run_options(stored.options, stream=stored.stream_name, name=stored.name, **ours)
-        return options, code_dir
-
-    def _function_of(self, stored: StoredMapping) -> dict[str, Any] | None:
-        """What the store has of a mapping's function; None if that is not stored."""
-        found = self._runtime.store.functions.get(stored.handler) if is_stored_name(stored.handler) else None
-        return None if found is None else found.configuration
-
     def _all(self) -> list[tuple[StoredMapping, Managed, dict[str, Any] | None]]:
         """Every mapping, what is wanted of it, and its function as the store has it."""
-        return [(mapping, wanted, self._function_of(mapping)) for mapping, wanted in self._runtime.store.all_managed()]
+        store = self._runtime.store
+        return [(mapping, wanted, function_of(store, mapping)) for mapping, wanted in store.all_managed()]
 
     def _look_up(self, uuid: str) -> tuple[StoredMapping, Managed] | None:
         stored, wanted = self._runtime.store.find(uuid), self._runtime.store.managed(uuid)

@@ -13,6 +13,7 @@ from streamfn.errors import LogDamaged, LogError
 from streamfn.log.catalog.datadir import DataDir
 from streamfn.log.catalog.stream import Shard, Stream
 from streamfn.log.segment.segment import Segment
+from streamfn.log.shard import gaps
 from streamfn.log.shard.reader import Message, ShardReader, horizon, records, segments
 from streamfn.log.shard.seek import offset_at_time
 from streamfn.log.shard.watch import CommitWatch
@@ -284,3 +285,37 @@ def test_a_reader_keeps_one_descriptor_open_and_none_where_there_is_nothing_to_r
     for reader in readers:
         reader.close()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("segment_bytes", [SEGMENT, 64 * SEGMENT])
+def test_a_reader_passes_over_what_nobody_wants(shard: Shard, segment_bytes: int) -> None:
+    with ShardWriter.open(shard, segment_bytes=segment_bytes, threaded=False) as writer:
+        for start in range(0, 3000, 5):
+            writer.append([NewRecord(b"%04d" % i * 20, "key", i) for i in range(start, start + 5)])
+        writer.commit()
+    assert (len(segments(shard)) > 2) == (segment_bytes == SEGMENT)  # sealed ones and an active one, or that alone
+    with ShardReader.open(shard, 0) as reader:
+        for offset in (12, 700, 1500, 2999):  # each in a message of its own, sealed or not
+            reader.pass_to(offset)
+            reader.pass_to(3)  # an earlier one: it stays
+            assert reader.position == offset
+            (message,) = reader.poll(1, messages_max=1)
+            assert message.first_offset <= offset < message.first_offset + message.rows
+            (record,) = records(message, offset - message.first_offset, 1)
+            assert record.data == b"%04d" % offset * 20
+        reader.pass_to(3000)
+        assert reader.poll(1 << 20) == []
+
+
+def test_a_reader_that_stands_before_a_gap_may_pass_to_behind_it(shard: Shard) -> None:
+    with ShardWriter.open(shard) as writer:
+        writer.append(numbered(0, 10))
+        writer.commit()
+    gaps.record_trim(shard, 7)
+    with ShardReader.open(shard, 2) as reader:
+        assert reader.poll(1000) == []
+        assert reader.gap is not None
+        reader.pass_to(8)
+        assert reader.gap is None
+        (message,) = reader.poll(1000)
+        assert (message.first_offset, reader.position) == (0, 10)

@@ -157,6 +157,33 @@ class ShardReader:
             self._leave_segment()
         return gap
 
+    def pass_to(self, offset: int) -> None:
+        """Go on at a later offset; nothing for an earlier one. What lies between is nobody's business, gaps included.
+
+        Costs a scan over what lies between in the same segment, or in the same row group of a sealed one.
+
+        Raises:
+            LogDamaged: the message that holds the offset is not what was written.
+            LogError: a file cannot be read.
+        """
+        if offset <= self._position:
+            return
+        self._position, self.gap = offset, None
+        scan = self._scan
+        if scan is None or offset >= self._end_of(scan.segment):
+            self._leave_segment()
+            return
+        position, first = self._begin(scan.segment)
+        if first > scan.next_offset:
+            scan.move(scan.segment, position, first)
+        self._seek(scan)
+
+    def _end_of(self, segment: Segment) -> int:
+        """The offset behind a segment's last record, as far as that is known; 0 where it is not."""
+        if self._is_active(segment):
+            return self._commit.end_offset
+        return segment.footer.end_offset if segment.footer is not None else 0
+
     def close(self) -> None:
         """Let segment and commit file go."""
         self._leave_segment()

@@ -1,0 +1,98 @@
+"""`streamfn redrive`."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from streamfn import limits
+from streamfn.cli.function_options import FunctionFlags, function_options
+from streamfn.cli.options import Settings, common_options
+
+_EPILOG = """\b
+Examples:
+  streamfn redrive app.handler@orders --dry-run
+  streamfn redrive app.handler@orders
+  streamfn redrive UUID --timeout 30 --json
+
+\b
+MAPPING is a mapping's name or UUID, made by `run` or by `mapping create`. What it
+discarded is delivered again, at least once and in order, to its function, with the
+options that are stored with it by now: mend the handler, then redrive. What fails again
+is discarded again, with a new on-failure record, and is left for the next redrive.
+
+\b
+It has a checkpoint of its own: killed or interrupted, run it again and it goes on from
+there; a second redrive finds nothing left. The mapping's own checkpoint is neither read
+nor moved, and the mapping may run meanwhile.
+
+\b
+With --json: one object at the end, with records, batches, errors, discarded (again),
+on_failure_records (how many were redriven), gone (records that are in the log no more),
+too_large (records that no event has room for).
+
+\b
+Exit codes: 0 done, 1 failed (handler cannot be imported, another redrive of the mapping
+runs, damage, disk), 2 refused before anything was made, 3 finished but records were
+discarded again or are gone, 130 and 143 interrupted before it was done.
+"""
+
+
+@click.command(epilog=_EPILOG)
+@click.argument("mapping")
+@click.option("--dry-run", is_flag=True, help="Say what is left, and deliver nothing.")
+@click.option("--workers", type=int, metavar="N", help="Worker processes, at most.  [default: one per processor]")
+@click.option(
+    "--timeout",
+    type=int,
+    metavar="S",
+    help=f"Of one invocation.  [default: {limits.FUNCTION_TIMEOUT_S_DEFAULT}, or the stored function's]",
+)
+@function_options
+@click.option(
+    "--env", "environment", multiple=True, metavar="K=V", help="Set a variable for the handler; may be repeated."
+)
+@click.option(
+    "--logs",
+    default="failed",
+    show_default=True,
+    metavar="failed|all|none",
+    help="Log lines of which invocations; failed: of those that failed or printed.",
+)
+@click.option(
+    "--on-damage",
+    default="strict",
+    show_default=True,
+    metavar="strict|salvage",
+    help="A damaged shard stops; or what cannot be read is skipped, said and counted as lost.",
+)
+@common_options
+def redrive(
+    settings: Settings,
+    flags: FunctionFlags,
+    mapping: str,
+    dry_run: bool,
+    workers: int | None,
+    timeout: int | None,
+    environment: tuple[str, ...],
+    logs: str,
+    on_damage: str,
+) -> int:
+    """Deliver again what MAPPING discarded."""
+    from streamfn.cli.redriving import execute, print_plan
+    from streamfn.cli.run import default_workers, parse_environment
+    from streamfn.mapping.options import RunOptions, validate
+
+    ours = {
+        "workers": max(default_workers(), flags.get("provisioned_concurrency", 0)) if workers is None else workers,
+        "timeout_s": limits.FUNCTION_TIMEOUT_S_DEFAULT if timeout is None else timeout,
+        "environment": parse_environment(environment),
+        "logs": logs,
+        "on_damage": on_damage,
+        **flags,
+    }
+    validate(RunOptions(handler="module.function", stream="stream", **ours), now_ms=time.time_ns() // 1_000_000)
+    if dry_run:
+        return print_plan(settings, mapping)
+    return execute(settings, mapping, ours)

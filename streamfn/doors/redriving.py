@@ -1,0 +1,32 @@
+"""Redriving a mapping from a program."""
+
+from __future__ import annotations
+
+from streamfn.doors.errors import bare, explain
+from streamfn.doors.managing import OF_ALL, ServiceOptions
+from streamfn.doors.options import function_options
+from streamfn.errors import HandlerImportError
+from streamfn.mapping.result import RunResult
+from streamfn.mapping.runtime import Runtime
+from streamfn.replay.leftover import plan
+from streamfn.replay.redriving import Redrive, RedriveResult, result_of
+
+
+async def redrive(runtime: Runtime, which: str, options: ServiceOptions, *, dry_run: bool) -> RedriveResult:
+    """Do what `Session.redrive` says."""
+    wanted = function_options("module.function", options, ServiceOptions.__annotations__)
+    if dry_run:
+        found = await runtime.disk(plan, runtime.data, runtime.store, which)
+        return result_of(found, RunResult(found.records, 0, 0, 0, 0.0, "dry run"))
+    work = Redrive(runtime, which, {name: getattr(wanted, name) for name in OF_ALL})
+    try:
+        with bare():
+            done = work.result() if await work.open() is None else await work.run()
+    except HandlerImportError as error:
+        explain(error)
+        raise
+    finally:
+        remaining = work.remaining
+        await work.close()
+    assert work.plan is not None
+    return result_of(work.plan, done, remaining)

@@ -1,0 +1,173 @@
+"""Redrive: what a mapping discarded is delivered again to its function, as its stored configuration has it now.
+
+    discards ──▶ passes over what is left of them ──▶ the one pipeline, over these records alone ──▶ its checkpoints
+       ▲                                                  │
+       └────────── what fails again is discarded again ◀──┘
+
+Theory of operation. A redrive is a mapping of its own behind the mapping (state/redrives.py), so one may run while the
+other does, and no checkpoint of the mapping is read or moved. What it delivers is settled when a pass begins; from
+there on it is a run like any other: in the order of the log, filtered, batched, retried, halved and discarded as the
+mapping says, and committed as it goes. After a crash the pass that was under way is gone on with from its checkpoints:
+nothing is lost, and only what was delivered and not committed comes again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from streamfn.errors import RefusedError
+from streamfn.mapping.functions import Functions, function_of, options_of
+from streamfn.mapping.result import RunResult
+from streamfn.mapping.service import added
+from streamfn.replay.leftover import Pass, Plan, plan
+
+if TYPE_CHECKING:
+    from streamfn.mapping.mapping import EventSourceMapping
+    from streamfn.mapping.runtime import Runtime
+
+CAUGHT_UP, DRAINED = "caught up", "drained"
+_OF_ALL_RUNS = ("billed_duration_ms", "gb_seconds", "estimated_price_usd")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RedriveResult(RunResult):
+    """What a redrive did, or with `why` "dry run" would have to do: then `records` is how many are left.
+
+    `on_failure_records` counts the discards that it was about, `gone` those of their records that are not in the log
+    any more, `too_large` records that no event has room for: they are left where they are. `remaining` records have not
+    been delivered, because it was stopped; the next redrive goes on there.
+    """
+
+    on_failure_records: int = 0
+    gone: int = 0
+    too_large: int = 0
+    remaining: int = 0
+
+
+def result_of(plan: Plan, done: RunResult, remaining: int = 0) -> RedriveResult:
+    """What a redrive by that plan came to."""
+    return RedriveResult(
+        **{each.name: getattr(done, each.name) for each in fields(RunResult)},
+        on_failure_records=plan.on_failure_records,
+        gone=plan.gone,
+        too_large=plan.too_large,
+        remaining=remaining,
+    )
+
+
+class Redrive:
+    """A redrive at work: `open`, then `run` once, then `close`."""
+
+    def __init__(self, runtime: Runtime, which: str, ours: Mapping[str, Any]) -> None:
+        """`which` is the mapping's UUID or name; `ours` are options of functions and logs, as those of a service."""
+        self._runtime = runtime
+        self._which = which
+        self._ours = ours
+        self._functions = Functions(runtime)
+        self._draining = False
+        self._begun = 0  # passes
+        self._running = False
+        self._before = RunResult(0, 0, 0, 0, 0.0, CAUGHT_UP)  # what the passes have done that are over
+        self.mapping: EventSourceMapping | None = None  # the redrive's own
+        self.plan: Plan | None = None
+
+    async def open(self) -> EventSourceMapping | None:
+        """Take the redrive for this process and start the function; None if nothing is left to do.
+
+        What has to be done is in `plan` from then on. Cancellation: nothing is left running.
+
+        Raises:
+            RefusedError: there is no such mapping, its stream was deleted, its destination cannot be used, or its
+                function is not to run.
+            BusyError: another process redrives the mapping; its pid is named.
+            HandlerImportError: the handler cannot be loaded.
+            FunctionGone: its stored function was deleted.
+        """
+        runtime = self._runtime
+        self.plan = await runtime.disk(plan, runtime.data, runtime.store, self._which)
+        if self.plan.is_empty:
+            return None
+        of = self.plan.mapping
+        stored = await runtime.disk(runtime.store.open_redrive, of.uuid)
+        ownership = runtime.own(stored.title, stored.uuid)
+        try:
+            # Again, now that nobody else redrives it.
+            self.plan = await runtime.disk(plan, runtime.data, runtime.store, of.uuid)
+            configured = await runtime.disk(function_of, runtime.store, of)
+            options, code_dir = options_of(of, configured, self._ours)
+            if options.reserved_concurrency == 0:
+                raise RefusedError(f"the function {options.target!r} has a reserved concurrency of 0: nothing runs it")
+            arn = str(of.options.get("FunctionArn") or "")
+            function, fresh = await self._functions.take(options, Path(code_dir), self.plan.stream.region, arn)
+        except BaseException:
+            ownership.release()
+            raise
+        try:
+            self.mapping = await runtime.managed(stored, ownership, options, function, init_log=fresh, of=of)
+        except BaseException:
+            await self.close()
+            raise
+        return self.mapping
+
+    async def run(self) -> RunResult:
+        """Deliver what is left, pass after pass; what fails again is left for the next redrive.
+
+        Cancellation: stops at once; the next redrive goes on where the checkpoints are.
+
+        Raises:
+            LogDamaged: a shard is damaged; the others were served.
+            Fenced: the mapping was deleted meanwhile.
+        """
+        assert self.mapping is not None
+        assert self.plan is not None
+        runtime, mapping, store = self._runtime, self.mapping, self._runtime.store
+        # Without a pass there is something to be carried to a destination, which every run does.
+        for number, each in enumerate(self.plan.passes or (Pass((), {}, {}, True),), 1):
+            if self._draining:
+                return replace(self.result(), why=DRAINED)
+            if not each.under_way:
+                await runtime.disk(store.begin_pass, mapping.uuid, mapping.epoch, each.ids, each.starts)
+            mapping.wanted, self._begun, self._running = each.wanted, number, True
+            done = await mapping.run(ends=each.ends)
+            self._before, self._running = self.result(), False
+            if done.why != CAUGHT_UP:
+                break
+            await runtime.disk(store.finish_pass, mapping.uuid, mapping.epoch)
+        return self.result()
+
+    def result(self) -> RunResult:
+        """What was done so far."""
+        if self.mapping is None or not self._running:
+            return self._before
+        now = self.mapping.result()
+        # What all invocations cost is counted by the mapping over all of its runs.
+        return replace(added(self._before, now), **{name: getattr(now, name) for name in _OF_ALL_RUNS})
+
+    @property
+    def remaining(self) -> int:
+        """How many records are left, as far as it is known."""
+        if self.plan is None:
+            return 0
+        if self.mapping is None or self.mapping.wanted is None:
+            return self.plan.records
+        later = self.plan.passes[self._begun :]
+        return self.mapping.remaining + sum(each.records for each in later)
+
+    def drain(self) -> None:
+        """Stop at the edge of a batch."""
+        self._draining = True
+        if self.mapping is not None:
+            self.mapping.drain()
+
+    async def close(self) -> None:
+        """Give everything up; shielded, and takes less than a second."""
+        with trio.CancelScope(shield=True):
+            mapping, self.mapping = self.mapping, None
+            if mapping is not None:
+                await self._runtime.part(mapping)
+            await self._functions.close()
