@@ -81,7 +81,7 @@ def redrive(
 ) -> int:
     """Deliver again what MAPPING discarded."""
     from streamfn.cli.redriving import execute, print_plan
-    from streamfn.cli.run import default_workers, parse_environment
+    from streamfn.cli.run_options import default_workers, parse_environment
     from streamfn.mapping.options import RunOptions, validate
 
     ours = {

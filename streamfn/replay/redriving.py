@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from streamfn.core.schedule import AsFast
 from streamfn.errors import RefusedError
 from streamfn.mapping.functions import Functions, function_of, options_of
 from streamfn.mapping.result import RunResult
@@ -133,7 +134,8 @@ class Redrive:
             if not each.under_way:
                 await runtime.disk(store.begin_pass, mapping.uuid, mapping.epoch, each.ids, each.starts)
             mapping.wanted, self._begun, self._running = each.wanted, number, True
-            done = await mapping.run(ends=each.ends)
+            # A record is as old as the redrive is, or the mapping's age limit would discard it untried.
+            done = await mapping.run(ends=each.ends, schedule=AsFast())
             self._before, self._running = self.result(), False
             if done.why != CAUGHT_UP:
                 break
