@@ -29,31 +29,36 @@ _MS = 1e6  # nanoseconds in one
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What was finished in one interval of a run. `run` counts the runs of a row; `cpu_s` is of runtime and workers."""
+    """What was finished in one interval of a run.
+
+    `run` counts the runs of a row. `cpu_s` is of runtime and workers together, `others` the share of all cores' time
+    that other processes used meanwhile (`measure.noise.Others`); None where it was not measured.
+    """
 
     records: int
     seconds: float
     latency: Counts
     run: int = 0
     cpu_s: float | None = None
+    others: float | None = None
 
     def document(self) -> dict[str, object]:
         """As it stands in a result."""
         found: dict[str, object] = {"run": self.run, "records": self.records, "seconds": self.seconds}
-        if self.cpu_s is not None:
-            found["cpu_s"] = self.cpu_s
+        for name, value in (("cpu_s", self.cpu_s), ("others", self.others)):
+            if value is not None:
+                found[name] = value
         return found | {"latency": self.latency.encode()}
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Sample:
         """Read it back; KeyError, TypeError or ValueError where it is none."""
-        cpu_s = document.get("cpu_s")
         return cls(
             int(document["records"]),
             float(document["seconds"]),
             Counts.decode(document["latency"]),
             int(document.get("run", 0)),
-            None if cpu_s is None else float(cpu_s),
+            *(None if (value := document.get(name)) is None else float(value) for name in ("cpu_s", "others")),
         )
 
 

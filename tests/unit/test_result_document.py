@@ -45,7 +45,7 @@ def row(**changed: Any) -> Row:
         "context_switches": {"voluntary": 3, "involuntary": 1},
         "page_faults": {"minor": 7, "major": 0},
         "peak_memory_bytes": {"runtime": 1, "workers": 2},
-        "samples": [Sample(len(part), 0.1, Counts.of_values(part), cpu_s=0.0015) for part in parts],
+        "samples": [Sample(len(part), 0.1, Counts.of_values(part), cpu_s=0.0015, others=0.01) for part in parts],
     }
     return Row(**(given | changed))
 
