@@ -22,13 +22,9 @@ void sf_histogram_record(sf_histogram *histogram, uint64_t value_ns);
 void sf_histogram_record_times(sf_histogram *histogram, uint64_t value_ns, uint64_t times);
 /* Each of `count` values. */
 void sf_histogram_record_each(sf_histogram *histogram, const uint64_t *values_ns, size_t count);
-/* For each of `count` moments, how long before `end_ns` it was, on the same clock; one that is later counts as 0. */
-void sf_histogram_record_since(sf_histogram *histogram, const int64_t *since_ns, size_t count, int64_t end_ns);
 
 /* All that `other` holds, too. */
 void sf_histogram_add(sf_histogram *histogram, const sf_histogram *other);
-/* Takes out what was in it when it was like `earlier`.  The largest value is known no better than its bucket then. */
-void sf_histogram_subtract(sf_histogram *histogram, const sf_histogram *earlier);
 /* All that `now` has recorded since `before` was like it (an empty one: all of it), too; then `before` is like it.  The
  * largest of these values is known no better than its bucket. */
 void sf_histogram_advance(sf_histogram *histogram, const sf_histogram *now, sf_histogram *before);
@@ -42,14 +38,9 @@ uint64_t sf_histogram_total(const sf_histogram *histogram);
 uint64_t sf_histogram_max(const sf_histogram *histogram);
 /* The value at a percentile (0 to 100); 0 where nothing was recorded. */
 uint64_t sf_histogram_percentile(const sf_histogram *histogram, double percentile);
-/* How many values are at most `value_ns`, those of its own bucket included. */
-uint64_t sf_histogram_at_most(const sf_histogram *histogram, uint64_t value_ns);
-/* The same for `len` values, in ascending order. */
+/* For each of `len` values, in ascending order, how many are at most so high, those of its own bucket included. */
 void sf_histogram_cumulate(const sf_histogram *histogram, const uint64_t *values_ns, uint32_t len, uint64_t *counts);
 double sf_histogram_mean(const sf_histogram *histogram);
-/* What a count stands for: values from the lowest to the highest of its bucket. */
-uint64_t sf_histogram_lowest(uint32_t index);
-uint64_t sf_histogram_highest(uint32_t index);
 /* The sum of all values in milliseconds, each rounded up to a whole one: as durations are billed. */
 uint64_t sf_histogram_whole_ms(const sf_histogram *histogram);
 /* cdef: end */

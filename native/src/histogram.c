@@ -48,15 +48,15 @@ static uint32_t bucket_of(uint32_t index)
     return halves == 0 ? 0 : halves - 1;
 }
 
-uint64_t sf_histogram_lowest(uint32_t index)
+static uint64_t lowest(uint32_t index)
 {
     uint64_t sub_bucket = index < HALF_COUNT ? index : (index & (HALF_COUNT - 1)) + HALF_COUNT;
     return sub_bucket << bucket_of(index);
 }
 
-uint64_t sf_histogram_highest(uint32_t index)
+static uint64_t highest(uint32_t index)
 {
-    return sf_histogram_lowest(index) + (UINT64_C(1) << bucket_of(index)) - 1;
+    return lowest(index) + (UINT64_C(1) << bucket_of(index)) - 1;
 }
 
 static inline void record(sf_histogram *histogram, uint64_t value_ns, uint64_t times)
@@ -88,12 +88,6 @@ void sf_histogram_record_each(sf_histogram *histogram, const uint64_t *values_ns
         record(histogram, values_ns[i], 1);
 }
 
-void sf_histogram_record_since(sf_histogram *histogram, const int64_t *since_ns, size_t count, int64_t end_ns)
-{
-    for (size_t i = 0; i < count; i++)
-        record(histogram, since_ns[i] < end_ns ? (uint64_t)end_ns - (uint64_t)since_ns[i] : 0, 1);
-}
-
 void sf_histogram_add(sf_histogram *histogram, const sf_histogram *other)
 {
     for (uint32_t i = 0; i < COUNTS; i++)
@@ -102,21 +96,6 @@ void sf_histogram_add(sf_histogram *histogram, const sf_histogram *other)
     histogram->whole_ms += other->whole_ms;
     if (other->max > histogram->max)
         histogram->max = other->max;
-}
-
-void sf_histogram_subtract(sf_histogram *histogram, const sf_histogram *earlier)
-{
-    uint64_t max = 0;
-    for (uint32_t i = 0; i < COUNTS; i++) {
-        histogram->counts[i] -= earlier->counts[i];
-        SF_ASSERT(histogram->counts[i] >= 0);
-        if (histogram->counts[i] > 0)
-            max = sf_histogram_highest(i);
-    }
-    histogram->total -= earlier->total;
-    histogram->whole_ms -= earlier->whole_ms;
-    if (max < histogram->max)
-        histogram->max = max;
 }
 
 void sf_histogram_advance(sf_histogram *histogram, const sf_histogram *now, sf_histogram *before)
@@ -133,7 +112,7 @@ void sf_histogram_advance(sf_histogram *histogram, const sf_histogram *now, sf_h
             last = i;
         }
     }
-    uint64_t max = sf_histogram_highest(last) < now->max ? sf_histogram_highest(last) : now->max;
+    uint64_t max = highest(last) < now->max ? highest(last) : now->max;
     if (max > histogram->max)
         histogram->max = max;
     histogram->total += now->total - before->total;
@@ -158,18 +137,9 @@ uint64_t sf_histogram_percentile(const sf_histogram *histogram, double percentil
     for (uint32_t i = 0; i < COUNTS; i++) {
         seen += histogram->counts[i];
         if (seen >= rank)
-            return percentile > 0.0 ? sf_histogram_highest(i) : sf_histogram_lowest(i);
+            return percentile > 0.0 ? highest(i) : lowest(i);
     }
     return 0;
-}
-
-uint64_t sf_histogram_at_most(const sf_histogram *histogram, uint64_t value_ns)
-{
-    uint32_t last = index_of(value_ns < HIGHEST ? value_ns : HIGHEST);
-    uint64_t seen = 0;
-    for (uint32_t i = 0; i <= last; i++)
-        seen += (uint64_t)histogram->counts[i];
-    return seen;
 }
 
 void sf_histogram_cumulate(const sf_histogram *histogram, const uint64_t *values_ns, uint32_t len, uint64_t *counts)
@@ -188,7 +158,7 @@ double sf_histogram_mean(const sf_histogram *histogram)
 {
     unsigned __int128 sum = 0; /* 2^42 ns, 2^22 times, would fill 64 bits */
     for (uint32_t i = 0; i < COUNTS; i++) {
-        uint64_t middle = sf_histogram_lowest(i) + ((UINT64_C(1) << bucket_of(i)) >> 1);
+        uint64_t middle = lowest(i) + ((UINT64_C(1) << bucket_of(i)) >> 1);
         sum += (unsigned __int128)middle * (uint64_t)histogram->counts[i];
     }
     return histogram->total == 0 ? 0.0 : (double)sum / (double)histogram->total;

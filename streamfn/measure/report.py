@@ -28,12 +28,12 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 PERCENTILES = (50, 75, 90, 95, 99, 99.9, 99.99, 99.999)
 # Where a record's time goes, in the order in which it goes there.
 STAGES = {
-    "waiting": "from when a record was due until its batch was complete and handed over",
-    "queueing": "from there until a worker took the batch",
+    "waiting": "of a record: from when it was due until its batch was complete and handed over",
+    "queueing": "of an invocation, as the next ones: until a worker took it",
     "building": "making the event out of the log",
     "handler": "your handler",
     "completion": "from its end until the runtime had seen it",
-    "checkpoint": "from its end until that was durable",
+    "checkpoint": "from there until the checkpoint was durable",
 }
 OPEN = (
     "Open loop: a record counts from the moment it was due, so a stall is charged to everything that waited behind it."

@@ -104,13 +104,6 @@ def test_values_recorded_at_once_are_those_recorded_one_by_one(values: list[int]
     assert same(ours, recorded(values))
 
 
-@given(st.lists(st.integers(-(2**63), 2**63 - 1), max_size=50), st.integers(-(2**63), 2**63 - 1))
-def test_what_was_due_is_recorded_with_how_long_it_took_since(due: list[int], end: int) -> None:
-    ours = recorded([])
-    lib.sf_histogram_record_since(ours, ffi.from_buffer("int64_t[]", array("q", due)), len(due), end)
-    assert same(ours, recorded(max(0, end - moment) for moment in due))
-
-
 def same(one, other) -> bool:  # type: ignore[no-untyped-def]
     """Whether everything that can be read is alike."""
     facts = (lib.sf_histogram_total, lib.sf_histogram_max, lib.sf_histogram_whole_ms, lib.sf_histogram_mean)
@@ -118,24 +111,21 @@ def same(one, other) -> bool:  # type: ignore[no-untyped-def]
 
 
 @given(st.lists(st.integers(0, HIGHEST), max_size=30), st.lists(st.integers(0, HIGHEST), max_size=30))
-def test_what_is_added_can_be_taken_out_again(earlier: list[int], later: list[int]) -> None:
-    ours, before = recorded(earlier), recorded(earlier)
-    lib.sf_histogram_add(ours, recorded(later))
-    assert same(ours, recorded(earlier + later))
-    lib.sf_histogram_subtract(ours, before)
-    assert counts(ours) == counts(recorded(later))
-    assert lib.sf_histogram_total(ours) == len(later)
-    assert lib.sf_histogram_whole_ms(ours) == lib.sf_histogram_whole_ms(recorded(later))
-    highest = lib.sf_histogram_percentile(recorded(later), 100)
-    assert max(later, default=0) <= lib.sf_histogram_max(ours) <= highest
+def test_what_is_added_is_as_if_it_had_been_recorded_here(some: list[int], more: list[int]) -> None:
+    ours = recorded(some)
+    lib.sf_histogram_add(ours, recorded(more))
+    assert same(ours, recorded(some + more))
 
 
 def test_buckets_begin_and_end_where_the_package_has_them() -> None:
     theirs = HdrHistogram(1, HIGHEST, 3)
-    for index in range(theirs.counts_len):
+    for index in range(0, theirs.counts_len - 1, 7):
         value = theirs.get_value_from_index(index)
-        assert lib.sf_histogram_lowest(index) == value
-        assert lib.sf_histogram_highest(index) == theirs.get_highest_equivalent_value(value)
+        if value > HIGHEST:
+            break
+        ours = recorded([value])
+        assert lib.sf_histogram_percentile(ours, 0) == value
+        assert lib.sf_histogram_percentile(ours, 100) == theirs.get_highest_equivalent_value(value)
 
 
 @settings(max_examples=30)
@@ -148,12 +138,6 @@ def test_percentiles_and_mean_in_c_are_the_packages(values: list[int], percentil
     for asked in (percentile, 0, 50, 99.9, 100):
         assert lib.sf_histogram_percentile(ours, asked) == theirs.get_value_at_percentile(asked), asked
     assert lib.sf_histogram_mean(ours) == theirs.get_mean_value()
-
-
-@given(st.lists(st.integers(0, 9000), max_size=30), st.integers(0, 2**64 - 1) | st.integers(0, 9000))
-def test_how_many_are_at_most_a_value_counts_its_bucket(values: list[int], value: int) -> None:
-    highest = HdrHistogram(1, HIGHEST, 3).get_highest_equivalent_value(min(value, HIGHEST))
-    assert lib.sf_histogram_at_most(recorded(values), value) == sum(each <= highest for each in values)
 
 
 def test_ten_million_values_are_counted_as_the_package_counts_them(soak: bool) -> None:
@@ -192,4 +176,6 @@ def test_what_came_since_a_copy_is_taken_over_and_the_copy_keeps_up(earlier: lis
 def test_counts_up_to_several_values_are_those_up_to_each(values: list[int], bounds: list[int]) -> None:
     histogram, found = recorded(values), ffi.new("uint64_t[]", len(bounds))
     lib.sf_histogram_cumulate(histogram, sorted(bounds), len(bounds), found)
-    assert list(found) == [lib.sf_histogram_at_most(histogram, bound) for bound in sorted(bounds)]
+    package = HdrHistogram(1, HIGHEST, 3)
+    tops = [package.get_highest_equivalent_value(min(bound, HIGHEST)) for bound in sorted(bounds)]
+    assert list(found) == [sum(value <= top for value in values) for top in tops]
