@@ -18,6 +18,7 @@ from __future__ import annotations
 from array import array
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import trio
@@ -51,6 +52,7 @@ READ_AHEAD_BYTES = 16 * 1024 * 1024
 # delivered again after a crash, and is remembered meanwhile.
 REACH_BYTES = 64 * 1024 * 1024
 REACH_RECORDS = 1_000_000
+FAR = 1 << 62  # no bound
 
 # Reads that are with the filters, or behind one that is: one more than is worked on, so that the scanners never wait;
 # more where they are small.
@@ -127,6 +129,8 @@ class ShardFeed:
         self._work: Lane | WindowLane | ShardWork[Discard] = machines[0]
         if len(machines) > 1 or selector is not None:
             reach = Reach(READ_AHEAD_BYTES // len(machines), REACH_RECORDS, REACH_BYTES)
+            if owner.once:  # a batch waits until it is full, however far apart filters have left its records
+                reach = replace(reach, records=FAR, bytes=FAR)
             self._work = self._spread = ShardWork(machines, start, reach)
         self._start = start
         self._poller = poller

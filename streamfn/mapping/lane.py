@@ -424,15 +424,15 @@ class ShardLane:
 
     def completed(self, answer: Answer) -> None:
         """The oldest in flight succeeded, and said something on the way, or is being watched."""
-        offset, attempt, worker = self.offset_of(self.machine.watermark), self.machine.attempts + 1, self._worker()
+        bounds, attempt, worker = self._bounds(answer), self.machine.attempts + 1, self._worker()
         self.succeeded(1, answer.finished_ns)
-        self._report(answer, offset, attempt, worker, None)
+        self._report(answer, bounds, attempt, worker, None)
 
     def failed(self, answer: Answer, kind: FailureKind) -> None:
         """The oldest in flight was no certain success; the machine decides what becomes of its records."""
         machine, owner = self.machine, self._owner
         first, attempt, worker = machine.watermark, machine.attempts + 1, self._worker()
-        offset = self.offset_of(first)
+        bounds = self._bounds(answer)
         if attempt > 1:
             owner.counts.retries += 1
         self.last_request = owner.request_id(answer.invocation)
@@ -449,8 +449,8 @@ class ShardLane:
                 owner.bill.ended(answer.finished_ns - answer.started_ns)
             machine.failed(owner.now_ns(), fault, charged=kind is not FailureKind.KILLED)
         if fault is not None:
-            owner.failed(self.feed.shard.id, offset, answer.records - done, fault)
-        self._report(answer, offset, attempt, worker, fault)
+            owner.failed(self.feed.shard.id, bounds[0], answer.records - done, fault)
+        self._report(answer, bounds, attempt, worker, fault)
         self._judged()
 
     def _judge(self, answer: Answer, first: int) -> tuple[Fault | None, int]:
@@ -474,10 +474,18 @@ class ShardLane:
         self._owner.succeeded(1, answer.records)
         return None, answer.records
 
-    def _report(self, answer: Answer, offset: int, attempt: int, worker: Worker, fault: Fault | None) -> None:
+    def _bounds(self, answer: Answer) -> tuple[int, int]:
+        """Where the records of the oldest in flight begin, and behind which offset they end."""
+        first = self.machine.watermark
+        begin = self.offset_of(first)
+        return begin, self.offset_of(first + answer.records - 1) + 1 if answer.records else begin
+
+    def _report(
+        self, answer: Answer, bounds: tuple[int, int], attempt: int, worker: Worker, fault: Fault | None
+    ) -> None:
         request_id = self._owner.request_id(answer.invocation)
         shard_id = self.feed.shard.id
-        self._owner.report(Outcome.of(shard_id, answer, request_id, offset, attempt, fault), answer, worker)
+        self._owner.report(Outcome.of(shard_id, answer, request_id, bounds, attempt, fault), answer, worker)
 
     def _judged(self) -> None:
         """After a failure: keep what has been given up, and stop where somebody wants to decide."""

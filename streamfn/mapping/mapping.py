@@ -62,6 +62,9 @@ if TYPE_CHECKING:
     from streamfn.state.store import Binding, StoredMapping
     from streamfn.types import Envelope, Fault, Window
 
+# A batch window that does not end while anybody waits for it.
+FAR_NS = 1 << 62
+
 # How long a drain lets lanes that are behind others of their shard catch up.
 LEVEL_S = 5.0
 
@@ -134,6 +137,7 @@ class EventSourceMapping:
         self.paused = False  # hand nothing over: one of the next three is so
         self._outrun = False
         self._stepper: Stepper | None = None  # somebody decides about failed batches, and may have stopped at one
+        self.once = False  # batches are cut the same in every run, and delivered once
         self.stuck: str | None = None  # why checkpoints cannot be written just now
         self._no_worker: str | None = None  # why, as it was said last
         self._fenced: Fenced | None = None  # another process owns the mapping, for good
@@ -153,6 +157,7 @@ class EventSourceMapping:
         schedule: Schedule | None = None,
         stages: Stages | None = None,
         decide: Decide | None = None,
+        once: bool = False,
     ) -> RunResult:
         """Deliver records until caught up, until `limit` records were handed over, or until `drain` is called.
 
@@ -167,6 +172,9 @@ class EventSourceMapping:
         `decide` is asked about every batch that fails, and the mapping stands still until it has answered, whatever its
         options say of retries and of bisecting; None ends the run in front of that batch. It is not asked where the
         function is not to blame.
+
+        With `once`, for who compares what two functions say of the same records, batches are cut the same however fast
+        the log is read: full ones, and what is left where a shard ends. A failed one is discarded without a word.
 
         With a `schedule` records are handed over when they are due by that and not before, and everything that counts
         from a record's arrival counts from then: its age, its tumbling window (one under a schedule that waits for
@@ -191,6 +199,7 @@ class EventSourceMapping:
         self._level_by_ns = math.inf
         self.stuck, self.paused = None, self._outrun  # an earlier run may have been cancelled while it waited for room
         self._stepper = None if decide is None else Stepper(self, decide)
+        self.once = once
         self._feeds = Feeds(self)
         try:
             self.runtime.adopt(self)
@@ -322,10 +331,13 @@ class EventSourceMapping:
         start, now = reader.position, self.now_ns()
         machines: list[Lane] | list[WindowLane]
         policy = replace(self._policy, asks=self._stepper is not None)
+        rules = self._rules
+        if self.once:
+            policy, rules = FailurePolicy(maximum_retry_attempts=0), replace(rules, window_ns=FAR_NS)
         if self.window_ms:
             machines = [self._make_window_lane(shard, policy, start, window)]
         else:
-            machines = [Lane(self._rules, policy, start, now, self.runtime.random) for _ in range(self._factor)]
+            machines = [Lane(rules, policy, start, now, self.runtime.random) for _ in range(self._factor)]
         fixed = fixed_bytes(event_source(self.stream, shard, ROLE_ARN))
         selector: Select | None = None if self.selector is None else self.selector.shard(self.source_header(shard))
         if self.wanted is None:
@@ -485,7 +497,8 @@ class EventSourceMapping:
             why += " after 1 attempt" if gone.attempts == 1 else f" after {gone.attempts} attempts"
         what = "1 record at" if gone.records == 1 else f"{gone.records} records from"
         text = f"{shard_id} discards {what} offset {discard.first_offset}, {why}"
-        self.runtime.say(f"{self.name}: {text}{discard.detail and ': '}{discard.detail}")
+        if not self.once:
+            self.runtime.say(f"{self.name}: {text}{discard.detail and ': '}{discard.detail}")
         return discard
 
     def gave_up(self, shard_id: str, offset: int, gone: Discarded, told: Envelope) -> Discard:

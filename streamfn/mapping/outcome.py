@@ -20,14 +20,17 @@ REPORTED = "BatchItemFailures"
 class Outcome(NamedTuple):
     """One invocation's outcome.
 
-    `request_id` is what the handler saw as `context.aws_request_id`; `attempt` counts deliveries of the same batch from
-    1. Times are nanoseconds on CLOCK_MONOTONIC; `response` is the handler's answer as JSON (empty when it raised),
-    `fault` says why it is no success: of a response that reports failures its type is `BatchItemFailures`.
+    `request_id` is what the handler saw as `context.aws_request_id`. Its records lie in the shard from `first_offset`
+    to `end_offset` (exclusive), where filters and other lanes may leave gaps between them; `attempt` counts deliveries
+    of the same batch from 1. Times are nanoseconds on CLOCK_MONOTONIC; `response` is the handler's answer as JSON
+    (empty when it raised), `fault` says why it is no success: of a response that reports failures its type is
+    `BatchItemFailures`.
     """
 
     request_id: str
     shard_id: str
     first_offset: int
+    end_offset: int
     records: int
     attempt: int
     invocation: int
@@ -49,13 +52,13 @@ class Outcome(NamedTuple):
 
     @classmethod
     def of(
-        cls, shard_id: str, answer: Answer, request_id: str, first: int, attempt: int, fault: Fault | None
+        cls, shard_id: str, answer: Answer, request_id: str, bounds: tuple[int, int], attempt: int, fault: Fault | None
     ) -> Outcome:
-        """From the pool's answer about the batch that begins at the offset `first`."""
+        """From the pool's answer about the batch that lies between these offsets."""
         return cls(
             request_id,
             shard_id,
-            first,
+            *bounds,
             answer.records,
             attempt,
             answer.invocation,
