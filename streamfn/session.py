@@ -36,6 +36,7 @@ from streamfn.doors.functions import Functions, event_text
 from streamfn.doors.handlers import FoundHandler, find
 from streamfn.doors.managing import ManagedMappings, ServiceOptions
 from streamfn.doors.mapping import Mapping
+from streamfn.doors.metrics import MetricsPort, metered, metrics_at
 from streamfn.doors.options import FunctionOptions, MappingOptions, code_directory, function_options, mapping_options
 from streamfn.doors.putting import Put, Putter, new_record, new_records
 from streamfn.doors.records import Changes, Records, Start
@@ -109,6 +110,7 @@ class Session:
         self.putter = putter
         self.managed = ManagedMappings(self)
         self.functions = Functions(self)
+        self.metrics_url: str | None = None  # where Prometheus' scrapes are answered; None: nowhere
         self._readers: weakref.WeakSet[Records | Changes] = weakref.WeakSet()
         self._closed = False
 
@@ -544,19 +546,37 @@ class Session:
 
 @asynccontextmanager
 async def open(
-    data_dir: str | os.PathLike[str] | None = None, *, log: SupportsWrite | None = None, durability: str = "fsync"
+    data_dir: str | os.PathLike[str] | None = None,
+    *,
+    log: SupportsWrite | None = None,
+    durability: str = "fsync",
+    metrics_port: int | None = None,
 ) -> AsyncIterator[Session]:
     """A session on a data directory (default: STREAMFN_DATA_DIR, else ./.streamfn), made if it does not exist.
 
     What handlers write goes to `log` (anything with a `write`; called in a thread of its own), or to standard error, as
     Lambda's log lines. A log that raises gets nothing more, which is said on standard error. `durability` is that of
-    puts that do not say. On leaving the block, every process of the session is gone within a second.
+    puts that do not say. With a `metrics_port` Prometheus' scrapes are answered at http://127.0.0.1:PORT/metrics (0: at
+    any free port, see `Session.metrics_url`). On leaving the block, every process of the session is gone within a
+    second.
 
     Raises:
         FailedError: the directory cannot be written, or is of a newer format.
-        RefusedError: the directory is something else, or the durability none.
+        RefusedError: the directory is something else, or the durability none; the port is none, or in use.
     """
     mode = Durability.parse(durability)
+    with metrics_at(metrics_port) as metrics:
+        async with _opened(data_dir, log, mode, metrics) as session:
+            yield session
+
+
+@asynccontextmanager
+async def _opened(
+    data_dir: str | os.PathLike[str] | None,
+    log: SupportsWrite | None,
+    mode: Durability,
+    metrics: MetricsPort | None,
+) -> AsyncIterator[Session]:
     path = Path(data_dir or os.environ.get("STREAMFN_DATA_DIR") or DATA_DIR_DEFAULT)
     data = await trio.to_thread.run_sync(lambda: DataDir.open(path, create=True))
     writer = LogWriter(_to_standard_error if log is None else lambda text: _to_log(log, text))
@@ -565,7 +585,8 @@ async def open(
             async with open_runtime(data, writer) as runtime:
                 putter = Putter(data, mode)
                 session = Session(runtime, putter)
-                async with beside(putter.run):
+                session.metrics_url = None if metrics is None else metrics.url
+                async with beside(putter.run), metered(runtime, metrics):
                     try:
                         yield session
                     finally:

@@ -58,6 +58,11 @@ class SyncSession:
         self._session = portal.session
         atexit.register(self.close)
 
+    @property
+    def metrics_url(self) -> str | None:
+        """Where Prometheus' scrapes are answered; None: nowhere."""
+        return self._session.metrics_url
+
     def __enter__(self) -> Self:
         return self
 
@@ -440,13 +445,17 @@ class _SyncStored(Generic[Stored]):
 
 
 def open_sync(
-    data_dir: str | os.PathLike[str] | None = None, *, log: SupportsWrite | None = None, durability: str = "fsync"
+    data_dir: str | os.PathLike[str] | None = None,
+    *,
+    log: SupportsWrite | None = None,
+    durability: str = "fsync",
+    metrics_port: int | None = None,
 ) -> SyncSession:
     """A session in a thread of its own. Use it in a `with` block, or `close` it; else it ends with the process.
 
     Arguments and errors as for `streamfn.open`.
     """
-    return SyncSession(Portal(lambda: open_async(data_dir, log=log, durability=durability)))
+    return SyncSession(Portal(lambda: open_async(data_dir, log=log, durability=durability, metrics_port=metrics_port)))
 
 
 def _at_the_end(portal: Portal, function: Callable[[], Awaitable[None]]) -> None:

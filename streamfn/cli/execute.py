@@ -13,6 +13,7 @@ import trio
 
 from streamfn.cli.heed import Heed
 from streamfn.cli.live import LiveDisplay, RunSummary, summary_text
+from streamfn.doors.metrics import MetricsPort, metered, metrics_at
 from streamfn.doors.openfiles import allow_open_files
 from streamfn.errors import StreamfnError
 from streamfn.log.catalog.datadir import DataDir
@@ -31,10 +32,16 @@ _FILES_A_SHARD = 4
 EXIT_DISCARDED = 3
 
 
-def execute(options: RunOptions, data_dir: Path, json_output: bool, code_dir: Path | None = None) -> int:
+def execute(
+    options: RunOptions,
+    data_dir: Path,
+    json_output: bool,
+    code_dir: Path | None = None,
+    metrics_port: int | None = None,
+) -> int:
     """Run a mapping as `streamfn run` does, and return the exit code of contract and help.
 
-    `code_dir` is where the handler's code is; None: in the current directory.
+    `code_dir` is where the handler's code is; None: in the current directory. `metrics_port`: see `doors.metrics`.
 
     Raises:
         StreamfnError: it could not be started, or a shard is damaged; the exit code is the error's.
@@ -42,13 +49,15 @@ def execute(options: RunOptions, data_dir: Path, json_output: bool, code_dir: Pa
     data = DataDir.open(data_dir, create=False)
     data.stream(options.stream)  # refuse early, before a worker is started
     display = LiveDisplay(enabled=not options.debug)
-    try:
-        with Heed() as heed, display, closing(LogWriter(display.write)) as writer:
-            run = Run(options, data, writer, display, heed, code_dir)
-            trio.run(run.main)
-    except* StreamfnError:
-        run.tell(json_output)  # what it did until then
-        raise
+    with metrics_at(metrics_port) as metrics:
+        try:
+            with Heed() as heed, display, closing(LogWriter(display.write)) as writer:
+                run = Run(options, data, writer, display, heed, code_dir)
+                run.metrics = metrics
+                trio.run(run.main)
+        except* StreamfnError:
+            run.tell(json_output)  # what it did until then
+            raise
     return run.end(json_output)
 
 
@@ -76,13 +85,17 @@ class Run:
         self._scope = trio.CancelScope()
         self._remaining = 0
         self.observer = Observer(name=options.name)
+        self.metrics: MetricsPort | None = None  # where scrapes are answered; None: nowhere
 
     async def main(self) -> None:
         """Open the runtime, run the mapping, drain on a first signal, stop at once on a second."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._heed_signals)
             with self._scope:
-                async with open_runtime(self._data, self._writer, store_path=self.store_path) as runtime:
+                async with (
+                    open_runtime(self._data, self._writer, store_path=self.store_path) as runtime,
+                    metered(runtime, self.metrics),
+                ):
                     await self._serve(runtime)
             nursery.cancel_scope.cancel()
 

@@ -66,6 +66,16 @@ def common_options(command: Callable[Concatenate[Settings, P], R]) -> Callable[P
     return wrapped
 
 
+def metrics_option(command: Callable[P, R]) -> Callable[P, R]:
+    """Give a command `--metrics-port` as `metrics_port: int | None`, for `doors.metrics.metrics_at`."""
+    return click.option(
+        "--metrics-port",
+        type=click.IntRange(0, 65535),
+        metavar="PORT",
+        help="Answer Prometheus' scrapes at http://127.0.0.1:PORT/metrics; 0: any free port, which is said.",
+    )(command)
+
+
 def durability_option(command: Callable[P, R]) -> Callable[P, R]:
     """Give a command `--durability` as `durability: Durability`; a value that is none exits 2."""
     return click.option(

@@ -10,7 +10,7 @@ from click.core import ParameterSource
 
 from streamfn import limits
 from streamfn.cli.function_options import NAMES
-from streamfn.cli.options import Settings, common_options
+from streamfn.cli.options import Settings, common_options, metrics_option
 from streamfn.cli.run_options import HandlerFlags, check_terminal, default_workers, handler_options, run_options
 from streamfn.errors import RefusedError
 from streamfn.functions.ranges import check_concurrency
@@ -25,6 +25,7 @@ Examples:
       --bisect-batch-on-function-error --on-failure orders-failed
   streamfn run app.handler --stream orders --parallelization-factor 4
   streamfn run app.handler --stream orders --debug --limit 1     (breakpoint() works)
+  streamfn run app.handler --stream orders --metrics-port 9464   (for Prometheus)
   streamfn run orders --stream orders    (the function that `function create` stored)
   streamfn run                           (all mappings that `mapping create` made)
 
@@ -75,6 +76,7 @@ discarded or lost, 130 and 143 interrupted before it was done.
 )
 @click.option("--until-caught-up", is_flag=True, help="End when what is there now has been handled.")
 @click.option("--limit", type=int, metavar="N", help="Hand over N records, then end.")
+@metrics_option
 @common_options
 def run(
     settings: Settings,
@@ -87,6 +89,7 @@ def run(
     concurrency: int | None,
     until_caught_up: bool,
     limit: int | None,
+    metrics_port: int | None,
 ) -> int:
     """Run the Lambda handler HANDLER, or the stored function NAME, on the records of a stream.
 
@@ -94,7 +97,7 @@ def run(
     """
     if handler is None:
         check_concurrency(concurrency)
-        return _run_managed(settings, flags, concurrency, until_caught_up)
+        return _run_managed(settings, flags, concurrency, until_caught_up, metrics_port)
     if concurrency is not None:
         raise RefusedError("--concurrency goes without a HANDLER: one function has --workers")
     if stream is None:
@@ -114,17 +117,23 @@ def run(
     check_terminal(options)
     from streamfn.cli.execute import execute
 
-    return execute(options, settings.data_dir, settings.json_output, code_dir)
+    return execute(options, settings.data_dir, settings.json_output, code_dir, metrics_port)
 
 
 # What a run of all mappings is told; everything else is theirs.
 _OF_ALL = {
     *NAMES, "workers", "concurrency", "timeout", "until_caught_up", "environment", "logs", "on_damage",
-    "common_data_dir", "common_json",
+    "common_data_dir", "common_json", "metrics_port",
 }  # fmt: skip
 
 
-def _run_managed(settings: Settings, flags: HandlerFlags, concurrency: int | None, until_caught_up: bool) -> int:
+def _run_managed(
+    settings: Settings,
+    flags: HandlerFlags,
+    concurrency: int | None,
+    until_caught_up: bool,
+    metrics_port: int | None,
+) -> int:
     """Run every enabled mapping.
 
     Raises:
@@ -152,7 +161,9 @@ def _run_managed(settings: Settings, flags: HandlerFlags, concurrency: int | Non
     from streamfn.cli.serve import serve
 
     ours["concurrency"] = concurrency
-    return serve(settings.data_dir, settings.json_output, until_caught_up=until_caught_up, **ours)
+    return serve(
+        settings.data_dir, settings.json_output, until_caught_up=until_caught_up, metrics_port=metrics_port, **ours
+    )
 
 
 def parse_timestamp(text: str | None) -> float | None:

@@ -14,6 +14,7 @@ import trio
 from streamfn.cli.execute import EXIT_DISCARDED, Run, gave_up, say_summary, summary_of
 from streamfn.cli.heed import Heed
 from streamfn.cli.live import LiveDisplay, RunSummary
+from streamfn.doors.metrics import metrics_at
 from streamfn.doors.openfiles import allow_open_files
 from streamfn.errors import RefusedError, StreamfnError
 from streamfn.log.catalog.datadir import DataDir
@@ -28,8 +29,10 @@ from streamfn.state.store import Store
 _FILES = 4096  # mappings may come, and their streams be split, while this runs
 
 
-def serve(data_dir: Path, json_output: bool, *, until_caught_up: bool, **ours: Any) -> int:
-    """Run every enabled mapping, and return the exit code of contract and help.
+def serve(
+    data_dir: Path, json_output: bool, *, until_caught_up: bool, metrics_port: int | None = None, **ours: Any
+) -> int:
+    """Run every enabled mapping, and return the exit code of contract and help. `metrics_port`: see `doors.metrics`.
 
     Raises:
         StreamfnError: they could not be started, or one could not go on; the exit code is the error's.
@@ -38,13 +41,15 @@ def serve(data_dir: Path, json_output: bool, *, until_caught_up: bool, **ours: A
     _require_mappings(data)
     allow_open_files(_FILES)
     display = LiveDisplay()
-    try:
-        with Heed() as heed, display, closing(LogWriter(display.write)) as writer:
-            run = _ServiceRun(data, writer, display, heed, until_caught_up, ours)
-            trio.run(run.main)
-    except* StreamfnError:
-        run.tell(json_output)
-        raise
+    with metrics_at(metrics_port) as metrics:
+        try:
+            with Heed() as heed, display, closing(LogWriter(display.write)) as writer:
+                run = _ServiceRun(data, writer, display, heed, until_caught_up, ours)
+                run.metrics = metrics
+                trio.run(run.main)
+        except* StreamfnError:
+            run.tell(json_output)
+            raise
     return run.end(json_output)
 
 

@@ -49,10 +49,15 @@ class Bill:
             worker.is_init_billed = True
             self._more_ms += billed_ms(worker.init_ns)
 
+    @property
+    def requests(self) -> int:
+        """How many invocations ended, whoever ended them."""
+        return int(lib.sf_histogram_total(self._durations)) + self._more_requests
+
     def total(self) -> Billed:
         """What it comes to so far."""
         total_ms = int(lib.sf_histogram_whole_ms(self._durations)) + self._more_ms
-        requests = int(lib.sf_histogram_total(self._durations)) + self._more_requests
+        requests = self.requests
         memory_mb = self._limits.memory_mb
         if memory_mb is None:
             return Billed(total_ms, None, None)

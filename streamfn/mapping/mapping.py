@@ -260,6 +260,11 @@ class EventSourceMapping:
         )
 
     @property
+    def on_failure_pending(self) -> int:
+        """On-failure records that their destinations do not take just now."""
+        return self._forwarder.left
+
+    @property
     def span_ns(self) -> tuple[int, int]:
         """First hand-over and last durable checkpoint of this run, on the monotonic clock; 0 where there was none."""
         return self._first_ns, self._last_ns

@@ -134,7 +134,7 @@ class Observer:
         """
         now_s, now_ns = time.monotonic(), time.monotonic_ns()
         counts = sum((mapping.counts for mapping in mappings), before or Counts())
-        ages = [age for mapping in mappings for age in ages_ms(mapping)]
+        ages = [age for mapping in mappings for age in ages_ms(mapping).values() if age is not None]
         lag = sum(mapping.remaining for mapping in mappings)
         if total_records is None and bounded:
             total_records = counts.records + lag
@@ -185,11 +185,11 @@ def latency_of(mapping: EventSourceMapping) -> Any:
     return mapping.latency if mapping.stages is None or mapping.schedule is None else mapping.stages["latency"]
 
 
-def ages_ms(mapping: EventSourceMapping) -> list[int]:
-    """How old the oldest record of each shard is that is not finished."""
+def ages_ms(mapping: EventSourceMapping) -> dict[str, int | None]:
+    """How old the oldest record of each shard is that is not finished; None where there is none, or it is unread."""
     now_ms = mapping.time_ms()
-    arrivals = [feed.oldest_arrival_ms() for feed in mapping.feeds]
-    return [now_ms - arrival for arrival in arrivals if arrival is not None]
+    arrivals = {feed.shard.id: feed.oldest_arrival_ms() for feed in mapping.feeds}
+    return {shard_id: None if arrival is None else now_ms - arrival for shard_id, arrival in arrivals.items()}
 
 
 def retrying_shards(mapping: EventSourceMapping) -> list[RetryingShard]:

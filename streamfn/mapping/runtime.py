@@ -85,6 +85,7 @@ class Runtime:
         self.alarm = Alarm()
         self._followed: dict[Function, Followed] = {}
         pool.on_round = self._on_round
+        self.on_part: Callable[[EventSourceMapping], None] | None = None  # told of each mapping that is given up
 
     # ---- mappings
 
@@ -266,6 +267,11 @@ class Runtime:
             queue=self.queue,
             say=lambda text: self.say(f"{options.name}: {text}"),
         )
+
+    @property
+    def open_mappings(self) -> Sequence[EventSourceMapping]:
+        """The mappings that are open now, running or not."""
+        return self._open
 
     def own(self, name: str, uuid: str) -> Ownership:
         """Take a mapping for this process.
@@ -507,6 +513,8 @@ class Runtime:
             await mapping.selector.close(self.pool)
         if mapping in self._open:
             self._open.remove(mapping)
+            if self.on_part is not None:
+                self.on_part(mapping)
             mapping.close()
             self.fold(mapping.function)
 

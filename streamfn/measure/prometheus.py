@@ -81,7 +81,7 @@ def render(families: Iterable[Family | HistogramFamily]) -> bytes:
 def number(value: float) -> str:
     """A value as Go's ParseFloat reads it."""
     if isinstance(value, int):
-        return str(value)
+        return str(int(value))  # True is 1
     if math.isinf(value):
         return "+Inf" if value > 0 else "-Inf"
     if math.isnan(value):

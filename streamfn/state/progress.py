@@ -48,9 +48,22 @@ class Progress(NamedTuple):
         }
 
 
+def _is_there(connection: sqlite3.Connection) -> bool:
+    """Whether the database is not of a version that counted nothing."""
+    return bool(connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'progress'").fetchone())
+
+
+def select_all(connection: sqlite3.Connection) -> dict[str, Progress]:
+    """What every mapping has done, by uuid; without those that have done nothing yet."""
+    if not _is_there(connection):
+        return {}
+    rows = connection.execute(f"SELECT mapping, {', '.join(Progress._fields)} FROM progress").fetchall()
+    return {uuid: Progress(*counts) for uuid, *counts in rows}
+
+
 def select(connection: sqlite3.Connection, uuid: str) -> Progress:
     """What the mapping has done; nothing in a database of an older version."""
-    if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'progress'").fetchone():
+    if not _is_there(connection):
         return Progress()
     row = connection.execute(
         f"SELECT {', '.join(Progress._fields)} FROM progress WHERE mapping = ?", (uuid,)

@@ -312,6 +312,11 @@ class Store:
         with translated(self.path):
             return progress.select(self._connection, uuid)
 
+    def all_progress(self) -> dict[str, Progress]:
+        """The same of every mapping that has done anything, by uuid."""
+        with translated(self.path):
+            return progress.select_all(self._connection)
+
     def _all_managed(self) -> list[tuple[StoredMapping, Managed]]:
         rows = self._connection.execute(f"SELECT {_COLUMNS} FROM mappings ORDER BY created_ms, uuid").fetchall()
         found = [(one, managed.select(self._connection, one.uuid)) for one in map(_stored, rows)]
