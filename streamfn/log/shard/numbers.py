@@ -42,7 +42,17 @@ def sequence_numbers(message: Message, first_row: int = 0) -> list[str]:
 def offset_of(shard: Shard, number: str) -> int | None:
     """Return the offset of the record with a sequence number, None if the shard has none with it (any more).
 
-    Reads the last record of some segments, and of one segment what lies before the record.
+    Costs and errors: as `offset_from`.
+    """
+    offset, is_there = offset_from(shard, number)
+    return offset if is_there else None
+
+
+def offset_from(shard: Shard, number: str) -> tuple[int, bool]:
+    """Return the offset of the first record whose sequence number is not below `number`, and whether it has that one.
+
+    The committed end if there is none. Reads the last record of some segments, and of one segment what lies before the
+    record.
 
     Raises:
         LogDamaged: the log is damaged on the way.
@@ -64,8 +74,8 @@ def offset_of(shard: Shard, number: str) -> int | None:
                     continue
                 numbers = sequence_numbers(message)
                 row = bisect_left(numbers, wanted, key=sequence_order)
-                return message.first_offset + row if numbers[row] == number else None
-    return None
+                return message.first_offset + row, numbers[row] == number
+    return committed, False
 
 
 def _number_at(shard: Shard, offset: int) -> str:
