@@ -17,6 +17,7 @@ from pathlib import Path
 
 from streamfn.measure.counts import Counts
 from streamfn.measure.files import write_whole
+from streamfn.measure.noise import complaints
 from streamfn.measure.report_charts import latency_chart, percentile_chart, stages_chart, throughput_chart
 from streamfn.measure.report_style import STYLE
 from streamfn.measure.report_tables import cpu_per_record, heat_maps, named, rows_table, shown_bytes
@@ -79,6 +80,7 @@ def html(result: Result) -> str:
     return _page(f"streamfn bench: {row.handler}", "".join(parts))
 
 
+_CORES = {"cores": "in all", "usable_cores": "usable", "quota_cores": "by quota"}
 STRONGER = "The stronger the colour, the more it is."
 _NOTHING = '<p class="soft">No record was finished while it was measured.</p>'
 
@@ -102,11 +104,8 @@ def _meta(result: Result, row: Row) -> str:
 
 def _notices(result: Result) -> str:
     """What makes the figures doubtful, before anybody reads them."""
-    reasons = result.noise.get("reasons")
-    if not isinstance(reasons, Sequence) or isinstance(reasons, str) or not reasons:
-        return ""
-    lines = [f"<li>{escape(str(reason))}</li>" for reason in reasons]
-    return _card("This machine was noisy when the measurement began", _list(lines), "notice")
+    lines = [f"<li>{escape(line)}</li>" for line in complaints(result.noise, result.environment)]
+    return _card("Why these figures may not hold", _list(lines), "notice") if lines else ""
 
 
 def _tiles(row: Row) -> str:
@@ -194,9 +193,40 @@ def _over_time(row: Row, *, swept: bool) -> list[str]:
 
 
 def _environment(result: Result) -> str:
-    """The machine, as the result has it; groups of figures are taken apart."""
-    noise = {f"noise: {key}": value for key, value in _flat(result.noise).items() if key not in ("reasons", "noisy")}
-    return _pairs("Measured on", {**_flat(result.environment), **noise})
+    """The machine, and what was seen of others on it."""
+    found = result.environment
+    memory, load = found.get("memory_bytes"), found.get("load")
+    cores = ", ".join(f"{found[name]} {word}" for name, word in _CORES.items() if found.get(name) is not None)
+    versions = found.get("versions")
+    facts = {
+        "processor": found.get("cpu"),
+        "cores": cores or None,
+        "governor": found.get("governor"),
+        "turbo": found.get("turbo"),
+        "virtual": "yes" if found.get("virtual") else None,
+        "memory": shown_bytes(memory) if isinstance(memory, int) else None,
+        "kernel": found.get("kernel"),
+        "Python": found.get("python"),
+        "streamfn": found.get("streamfn"),
+        "with": ", ".join(f"{name} {at}" for name, at in versions.items()) if isinstance(versions, Mapping) else None,
+        "measured at": found.get("time"),
+        "load average before": ", ".join(f"{each:.2f}" for each in load) if isinstance(load, Sequence) else None,
+        **_noise(result.noise),
+    }
+    return _pairs("Measured on", {name: value for name, value in facts.items() if value is not None})
+
+
+def _noise(noise: Mapping[str, object]) -> dict[str, object]:
+    """What was seen just before the measurement; nothing of it where it was not looked for."""
+    stolen, pause, wakeup = noise.get("stolen"), noise.get("worst_pause_ms"), noise.get("wakeup_ms")
+    found: dict[str, object] = {}
+    if isinstance(stolen, float):
+        found["of its time others had"] = f"{stolen:.1%}"
+    if isinstance(pause, float):
+        found["longest pause"] = shown_time(pause * 1e6)
+    if isinstance(wakeup, Mapping):
+        found["a sleep of 1 ms was late by"] = ", ".join(f"{name} {at:.3g} ms" for name, at in wakeup.items())
+    return found
 
 
 def _processes(row: Row) -> str:
@@ -211,16 +241,6 @@ def _processes(row: Row) -> str:
     found |= {f"page faults, {kind}": f"{number:,}" for kind, number in row.page_faults.items()}
     found |= {f"peak memory, {who}": shown_bytes(size) for who, size in row.peak_memory_bytes.items()}
     return _pairs("Processes", found)
-
-
-def _flat(facts: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    found: dict[str, object] = {}
-    for key, value in facts.items():
-        if isinstance(value, Mapping):
-            found |= _flat(value, f"{prefix}{key} ")
-        elif value is not None and value != []:
-            found[f"{prefix}{key}".replace("_", " ")] = f"{value:.4g}" if isinstance(value, float) else value
-    return found
 
 
 def _pairs(title: str, facts: Mapping[str, object]) -> str:

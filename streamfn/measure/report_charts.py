@@ -15,7 +15,7 @@ from streamfn.measure.result import Sample
 from streamfn.measure.scales import Axis, linear, nines, percent_at, percentile_ticks, shown_number, shown_time, times
 
 WIDTH = 560
-LEFT, RIGHT, TOP, BOTTOM = 70, 16, 10, 34
+LEFT, RIGHT, TOP, BOTTOM = 74, 16, 10, 34
 CURVE_STEPS = 160
 CROWDED = 3.5  # nines, from which on there is no room for the names of both 0 % and 50 %
 BUCKETS_MAX = 150  # of a chart over time; more would be thinner than a line

@@ -13,8 +13,11 @@ from streamfn.measure.threshold import parse
 
 STAGES = {"waiting": 14.0, "queueing": 10.5, "building": 11.0, "handler": 12.6, "completion": 10.0, "checkpoint": 15.2}
 ENVIRONMENT = {
-    "cpu": "AMD EPYC 9R14", "cores": 2, "usable_cores": 2, "governor": None, "quota_cores": None,
-    "kernel": "Linux 6.18.44", "versions": {"python": "3.11.7", "streamfn": "0.8.0", "pyarrow": "21.0.0"}, "load": 0.12,
+    "cpu": "AMD EPYC 9R14", "architecture": "x86_64", "cores": 2, "usable_cores": 2, "quota_cores": None,
+    "threads_per_core": 1, "governor": None, "turbo": None, "virtual": True, "memory_bytes": 25_276_502_016,
+    "kernel": "6.18.44", "python": "3.11.7", "streamfn": "0.8.0", "load": [0.12, 0.3, 0.25],
+    "versions": {"trio": "0.31.0", "orjson": "3.11.0", "hdrhistogram": "0.10.8", "pyarrow": "21.0.0"},
+    "time": "2026-11-26T04:26:55Z",
 }  # fmt: skip
 NOISE = {
     "cores": 2, "stolen": 0.0134, "worst_pause_ms": 0.41, "wakeup_ms": {"p50": 0.06, "max": 0.2}, "speed": 1892.4,
@@ -75,7 +78,7 @@ def row(
 
 def one_row() -> Result:
     """A run at a rate, with a stall in it, and thresholds one of which was missed."""
-    reasons = ["31% of its 2 cores' time went elsewhere before the run"]
+    reasons = ["31% of its 2 cores' time went elsewhere just before the run (load 1.6)"]
     noise = {**NOISE, "stolen": 0.31, "noisy": True, "reasons": reasons}
     found = Result([row(stalls=True)], 0, ENVIRONMENT, noise)
     asked = ("p99<50ms", "rate>30k", "errors==0")

@@ -85,7 +85,9 @@ def test_the_figures_are_those_of_the_result() -> None:
         assert re.search(rf"{name} .*{shown_time(counts.percentile(99))}", text)
     assert "19.3 µs runtime 900 ns, workers 18.4 µs" in text
     assert "peak memory, workers 92 MiB" in text
-    assert "cpu AMD EPYC 9R14" in text
+    assert "processor AMD EPYC 9R14 cores 2 in all, 2 usable virtual yes" in text
+    assert "memory 23.5 GiB" in text
+    assert "longest pause 410 µs" in text
 
 
 def test_thresholds_say_whether_they_were_met() -> None:
@@ -159,10 +161,9 @@ def test_names_from_outside_cannot_become_markup() -> None:
         row(), handler=evil, source={"kind": evil, "name": evil}, stages={evil: Counts.of_values([5])},
         context_switches={evil: 3}, page_faults={evil: 3}, peak_memory_bytes={evil: 3},
     )  # fmt: skip
-    noise = {"noisy": True, "reasons": [evil]}
-    page = Page(
-        html(Result([hostile, replace(hostile, batch_size=7)], 0, {evil: evil, "versions": {evil: evil}}, noise))
-    )
+    noise = {"noisy": True, "reasons": [evil], "wakeup_ms": {evil: 1.0}}
+    where = {"cpu": evil, "governor": evil, "versions": {evil: evil}}
+    page = Page(html(Result([hostile, replace(hostile, batch_size=7)], 0, where, noise)))
     assert not page.tags["script"]
     assert page.text.count(evil) >= 8
 
