@@ -87,6 +87,7 @@ def _described(one: StoredDiscard, stream: Stream | None, records: list[Row]) ->
         "DiscardedAt": format_time(one.created_ms if failure is None else failure.time_ms),
         "Destination": failure.destination or None if failure is not None else None,
         "DeliveredAt": None if one.delivered_ms is None else format_time(one.delivered_ms),
+        "RedrivenAt": None if one.redriven_ms is None else format_time(one.redriven_ms),
         "OnFailureRecord": record,
         "Records": [orjson.loads(json_line(region, discard.shard_id, row)) for row in records],
         "RecordsGone": _count(one) - len(records),
@@ -104,6 +105,8 @@ def _print(one: StoredDiscard, records: list[Row]) -> None:
         text += f", {count_of(failure.attempts, 'attempt')}"
     if failure is not None and failure.destination:
         text += f", {'pending' if one.pending else 'delivered'} to {printable(failure.destination)}"
+    if one.redriven_ms is not None:
+        text += f", redriven {format_time(one.redriven_ms)}"
     click.echo(f"{text}\n  {printable(discard.detail)}" if discard.detail else text)
     for row in records[:SHOWN]:
         click.echo(b"  " + text_line(discard.shard_id, row))

@@ -21,8 +21,8 @@ what retention has trimmed since is counted, not shown.
 \b
 With --json, a line for each discard: Condition, Detail, ShardId, FirstOffset,
 EndOffset, DiscardedAt, Destination, DeliveredAt (null while it is pending),
-OnFailureRecord (Lambda's, null where none is written), Records (as tail --json
-has them), RecordsGone.
+RedrivenAt (null while it is not), OnFailureRecord (Lambda's, null where none is
+written), Records (as tail --json has them), RecordsGone.
 """
 
 

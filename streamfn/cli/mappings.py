@@ -67,8 +67,9 @@ def delete(settings: Settings, which: str) -> None:
     """Delete a mapping and print what it was; what it still had to tell a destination is dropped, and that is said."""
     with _opened(settings, writing=True) as place:
         place.require(DELETE)
-        found = place.store().find(which)
-        pending = 0 if found is None else place.store().pending_count(found.uuid)
+        store = place.store()
+        found = store.find(which)
+        pending = 0 if found is None else sum(map(store.pending_count, store.with_redrive(found.uuid)))
         answer = place.mappings.delete(which)
         if pending and place.store().find(answer["UUID"]) is None:
             click.echo(f"streamfn: {count_of(pending, 'pending on-failure record')} dropped with it", err=True)

@@ -73,7 +73,7 @@ class Redrive:
         self._draining = False
         self._begun = 0  # passes
         self._running = False
-        self._before = RunResult(0, 0, 0, 0, 0.0, CAUGHT_UP)  # what the passes have done that are over
+        self.before = RunResult(0, 0, 0, 0, 0.0, CAUGHT_UP)  # what the passes have done that are over
         self.mapping: EventSourceMapping | None = None  # the redrive's own
         self.plan: Plan | None = None
 
@@ -136,7 +136,7 @@ class Redrive:
             mapping.wanted, self._begun, self._running = each.wanted, number, True
             # A record is as old as the redrive is, or the mapping's age limit would discard it untried.
             done = await mapping.run(ends=each.ends, schedule=AsFast())
-            self._before, self._running = self.result(), False
+            self.before, self._running = self.result(), False
             if done.why != CAUGHT_UP:
                 break
             await runtime.disk(store.finish_pass, mapping.uuid, mapping.epoch)
@@ -145,10 +145,10 @@ class Redrive:
     def result(self) -> RunResult:
         """What was done so far."""
         if self.mapping is None or not self._running:
-            return self._before
+            return self.before
         now = self.mapping.result()
         # What all invocations cost is counted by the mapping over all of its runs.
-        return replace(added(self._before, now), **{name: getattr(now, name) for name in _OF_ALL_RUNS})
+        return replace(added(self.before, now), **{name: getattr(now, name) for name in _OF_ALL_RUNS})
 
     @property
     def remaining(self) -> int:

@@ -442,6 +442,11 @@ class Store:
         with translated(self.path):
             return redrives.of(self._connection, uuid)
 
+    def with_redrive(self, uuid: str) -> list[str]:
+        """The UUIDs of a mapping and of its redrive, if there is one: each carries what it has discarded."""
+        redrive = self.redrive_of(uuid)
+        return [uuid] if redrive is None else [uuid, redrive]
+
     def open_redrive(self, uuid: str) -> StoredMapping:
         """Have a redrive of a mapping, a mapping of its own, configured as that one is now; see `redrives`.
 
