@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import accumulate
+from math import inf
 from random import Random
 from typing import Any
 
 from streamfn.core.backoff import Backoff
 from streamfn.core.batcher import BatchRules
+from streamfn.core.schedule import Recorded
 from streamfn.core.verdict import Discarded as CoreDiscarded
 from streamfn.core.verdict import FailurePolicy
 from streamfn.errors import RefusedError
@@ -53,6 +56,7 @@ def run_mapping(
     memory_limit_in_mb: int = 128,
     function_name: str = "handler",
     stream: str = "stream",
+    speed: float | None = None,
     clock: VirtualClock | None = None,
     backoff: Backoff | None = None,
     seed: int = 0,
@@ -74,6 +78,8 @@ def run_mapping(
         parents: by child, the ids of the shards it was made of; they are closed, each behind its last record.
         retention_seconds: records older than that are trimmed, delivered or not; None: none is.
         timeout_seconds: of the function.
+        speed: replay them: they come as far apart as they arrived, or so many times as fast, the first of them at once;
+            and ages, windows and retention count from when they come.  None: they come when they arrive.
         clock: the virtual clock to run on, for handlers that take time; None: a new one.
         backoff: the pace of retries; None: production's.
         seed: of the backoff's jitter.
@@ -105,6 +111,8 @@ def run_mapping(
         filters=patterns_of(filter_criteria or {}),
         filters_max=filters_max,
     )
+    if speed is not None and not 0 < speed < inf:
+        raise RefusedError(f"option speed takes a number above 0, such as 10, not {speed!r}")
     if tumbling_window_in_seconds and not isinstance(handler, Script) and calling.marked(handler, arrow.MARK):
         raise RefusedError(arrow.WINDOWED)
     clock = VirtualClock() if clock is None else clock
@@ -117,7 +125,7 @@ def run_mapping(
         windowed=tumbling_window_in_seconds > 0,
         reports_failures=bool(options.function_response_types),
     )
-    run = _Run(records, options, function, clock, parents or {}, backoff or Backoff(), seed)
+    run = _Run(records, options, function, clock, parents or {}, backoff or Backoff(), seed, speed)
     run.keep_for(retention_seconds)
     try:
         return run.until(max_seconds)
@@ -137,6 +145,7 @@ class _Run:
         parents: Mapping[str, Sequence[str]],
         backoff: Backoff,
         seed: int,
+        speed: float | None,
     ) -> None:
         self.clock = clock
         self.agenda = Agenda(clock)
@@ -157,7 +166,7 @@ class _Run:
         self._start_ns = clock.monotonic_ns()
         self._worker = InProcess(self.stream, clock, function, self._start_ns)
         self._told: dict[Discard, CoreDiscarded] = {}
-        self._arrivals()
+        self._arrivals(speed)
         self._engine = _RecordingEngine(self, self._setup(backoff))
 
     def _setup(self, backoff: Backoff) -> Setup:
@@ -188,19 +197,26 @@ class _Run:
 
     # ---- records
 
-    def _arrivals(self) -> None:
+    def _arrivals(self, speed: float | None) -> None:
         """See to it that every record arrives when it should, in the order in which it was given."""
-        for shard, stored in self.stream.stored.items():
-            at_ms = 0
-            for offset, one in enumerate(stored):
-                at_ms = max(at_ms, time_ms(one) - self.clock.unix_ms())
-                if at_ms:
-                    self.agenda.after(at_ms * NS_PER_MS, lambda shard=shard, offset=offset: self._arrive(shard, offset))  # type: ignore[misc]
+        start_ms = self.clock.unix_ms()
+        times = {shard: [time_ms(one) for one in stored] for shard, stored in self.stream.stored.items()}
+        if speed is None:
+            self._counted = times
+            due = {shard: [max(0, at - start_ms) * NS_PER_MS for at in mine] for shard, mine in times.items()}
+        else:
+            recorded = Recorded(min((at for mine in times.values() for at in mine), default=0), speed)
+            due = {shard: list(recorded.shard(shard).due(0, mine)) for shard, mine in times.items()}
+            self._counted = {shard: [start_ms + at_ns // NS_PER_MS for at_ns in mine] for shard, mine in due.items()}
+        for shard, mine in due.items():
+            for offset, at_ns in enumerate(accumulate(mine, max)):
+                if at_ns:
+                    self.agenda.after(at_ns, lambda shard=shard, offset=offset: self._arrive(shard, offset))  # type: ignore[misc]
                 else:
-                    self.stream.arrive(shard, offset)
+                    self.stream.arrive(shard, offset, self._counted[shard][offset])
 
     def _arrive(self, shard: str, offset: int) -> None:
-        self.stream.arrive(shard, offset)
+        self.stream.arrive(shard, offset, self._counted[shard][offset])
         if not self._is_complete(shard) or shard not in self._closed:
             self._engine.pump_all()
         else:
@@ -213,9 +229,9 @@ class _Run:
         """Trim records when they are older than that."""
         if seconds is None:
             return
-        for shard, stored in self.stream.stored.items():
-            for offset, one in enumerate(stored):
-                at_ms = max(0, time_ms(one) + int(seconds * 1000) - self.clock.unix_ms())
+        for shard, counted in self._counted.items():
+            for offset, arrived_ms in enumerate(counted):
+                at_ms = max(0, arrived_ms + int(seconds * 1000) - self.clock.unix_ms())
                 self.agenda.after(at_ms * NS_PER_MS, lambda shard=shard, offset=offset: self._trim(shard, offset + 1))  # type: ignore[misc]
 
     def _trim(self, shard: str, offset: int) -> None:

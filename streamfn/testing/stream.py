@@ -62,11 +62,11 @@ class MemoryStream:
         """The stream's."""
         return next(iter(self._sources.values())).arn if self._sources else ""
 
-    def arrive(self, shard: str, offset: int) -> None:
-        """The record at an offset of a shard is there from now on."""
+    def arrive(self, shard: str, offset: int, at_ms: int) -> None:
+        """The record at an offset of a shard is there from now on; `at_ms` is what its age counts from."""
         one = self.stored[shard][offset]
         size = len(orjson.dumps(self._record(shard, one))) + _COMMA_BYTES
-        self.logs[shard].append([size], [time_ms(one)])
+        self.logs[shard].append([size], [at_ms])
 
     def event(self, shard: str, offsets: Sequence[int], envelope: Envelope | None) -> dict[str, Any]:
         """What a handler is given, made anew at every call."""
