@@ -2,8 +2,8 @@
 
 A recording with exponential silences (50 records a second on average, 2 shards) is replayed to a no-op handler at each
 speed, as `streamfn replay --speed` does it, for so many seconds each. What is printed are percentiles of the time
-between when a record was due and when it was handed over (`handed`), and until its batch was finished (`done`). No record
-is ever handed over before it is due, so that is all there is to be off by. Milliseconds.
+between when a record was due and when it was handed over (`handed`), and until its batch was finished (`done`). No
+record is ever handed over before it is due, so that is all there is to be off by. Milliseconds.
 """
 
 import argparse
