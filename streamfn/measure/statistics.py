@@ -23,10 +23,12 @@ import random
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate, pairwise
+from operator import mul
 from statistics import NormalDist, stdev
 
-from streamfn.measure.counts import Counts, highest_of
+from streamfn.measure.counts import Counts, highest_of, index_of
 from streamfn.measure.result import Sample
 
 DRAWS = 1000
@@ -61,7 +63,7 @@ class Unit:
 def blocks(run: Sequence[Sample], number: int = BLOCKS) -> list[Unit]:
     """The intervals of one run in so many blocks of consecutive ones, or as many as there are intervals."""
     number = min(number, len(run))
-    edges = [round(place * len(run) / number) for place in range(number + 1)]
+    edges = [round(place * len(run) / max(1, number)) for place in range(number + 1)]
     return [Unit.of(run[first:end]) for first, end in pairwise(edges)]
 
 
@@ -79,21 +81,21 @@ class Ratio:
 
 def rate(units: Sequence[Unit]) -> Statistic:
     """Records per second."""
+    records, seconds = [unit.records for unit in units], [unit.seconds for unit in units]
 
     def read(draw: Draw) -> float:
-        records = sum(times * unit.records for times, unit in zip(draw, units, strict=True))
-        return records / sum(times * unit.seconds for times, unit in zip(draw, units, strict=True))
+        return _sum(draw, records) / _sum(draw, seconds)
 
     return read
 
 
 def cpu(units: Sequence[Unit]) -> Statistic:
     """CPU seconds for a record; every unit knows its own."""
+    records, used = [unit.records for unit in units], [unit.cpu_s or 0.0 for unit in units]
 
     def read(draw: Draw) -> float:
-        records = sum(times * unit.records for times, unit in zip(draw, units, strict=True))
-        used = sum(times * (unit.cpu_s or 0.0) for times, unit in zip(draw, units, strict=True))
-        return used / records if records else math.nan
+        drawn = _sum(draw, records)
+        return _sum(draw, used) / drawn if drawn else math.nan
 
     return read
 
@@ -104,16 +106,28 @@ def percentile(units: Sequence[Unit], percent: float) -> Statistic:
     # For each bucket, how many values each unit has in it and below.
     running = list(zip(*(_cumulated(unit.latency, indexes) for unit in units), strict=True))
     totals = [unit.latency.total for unit in units]
+    # What several units have together lies between what they have alone, but for how counts are rounded: look there.
+    own = [index_of(unit.latency.percentile(percent)) for unit in units if unit.latency.total]
+    low, high = (bisect_left(indexes, bound) for bound in (min(own, default=0), max(own, default=0)))
 
     def read(draw: Draw) -> float:
-        total = sum(times * each for times, each in zip(draw, totals, strict=True))
+        def below(row: Sequence[int]) -> float:
+            return _sum(draw, row)
+
+        total = _sum(draw, totals)
         if not total:
             return math.nan
         wanted = max(1, int(percent * total / 100 + 0.5))
-        place = bisect_left(running, wanted, key=lambda row: sum(map(int.__mul__, draw, row)))
+        place = bisect_left(running, wanted, low, high + 1, key=below)
+        if place in (low, high + 1):
+            place = bisect_left(running, wanted, key=below)
         return float(highest_of(indexes[place]))
 
     return read
+
+
+def _sum(draw: Draw, values: Sequence[float]) -> float:
+    return sum(map(mul, draw, values))
 
 
 def _cumulated(counts: Counts, indexes: Sequence[int]) -> list[int]:
@@ -170,6 +184,7 @@ def _around(value: float, error: float, freedom: float, confidence: float) -> Ra
     return Ratio(value, value / width, value * width)
 
 
+@lru_cache(maxsize=8)
 def _draws(units: int, seed: int) -> list[Draw]:
     chance = random.Random(seed)
     found: list[Draw] = []
