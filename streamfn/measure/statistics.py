@@ -104,15 +104,16 @@ def percentile(units: Sequence[Unit], percent: float) -> Statistic:
     """A percentile of the latency in nanoseconds, of all that was drawn together."""
     indexes = sorted({index for unit in units for index in unit.latency.indexes})
     # For each bucket, how many values each unit has in it and below.
-    running = list(zip(*(_cumulated(unit.latency, indexes) for unit in units), strict=True))
+    running: list[Sequence[int]] = list(zip(*(_cumulated(unit.latency, indexes) for unit in units), strict=True))
     totals = [unit.latency.total for unit in units]
     # What several units have together lies between what they have alone, but for how counts are rounded: look there.
     own = [index_of(unit.latency.percentile(percent)) for unit in units if unit.latency.total]
     low, high = (bisect_left(indexes, bound) for bound in (min(own, default=0), max(own, default=0)))
 
     def read(draw: Draw) -> float:
-        def below(row: Sequence[int]) -> float:
-            return _sum(draw, row)
+        def below(row: Sequence[int]) -> int:
+            found: int = sum(map(mul, draw, row))
+            return found
 
         total = _sum(draw, totals)
         if not total:
@@ -127,7 +128,8 @@ def percentile(units: Sequence[Unit], percent: float) -> Statistic:
 
 
 def _sum(draw: Draw, values: Sequence[float]) -> float:
-    return sum(map(mul, draw, values))
+    found: float = sum(map(mul, draw, values))
+    return found
 
 
 def _cumulated(counts: Counts, indexes: Sequence[int]) -> list[int]:
