@@ -110,6 +110,14 @@ def test_a_few_of_many_waiting_shards_are_shown_and_the_last_error_beside_them()
     assert "last error" not in "\n".join(drawn(same, 200))
 
 
+def test_where_there_is_little_room_why_a_shard_waits_has_a_line_of_its_own() -> None:
+    found = drawn(replace(SNAPSHOT, retrying=[replace(RETRYING, reason="ValueError: no such order")]))
+    assert found[-2:] == [
+        "  shardId-000000000001: 50 records from offset 100 failed 3 times",
+        "    again in 1.5 s: ValueError: no such order",
+    ]
+
+
 @pytest.mark.parametrize("width", [40, 80, 119, 150, 200])
 @pytest.mark.parametrize("snapshot", [SNAPSHOT, EVERYTHING], ids=["little", "everything"])
 def test_no_line_is_wider_than_the_terminal_or_can_move_its_cursor(snapshot: Snapshot, width: int) -> None:
