@@ -36,6 +36,7 @@ from streamfn.types import NewRecord
 ROOT = Path(__file__).resolve().parent.parent
 SHARDS = 4
 WORKERS = 2
+READY_BYTES = 20_000 * 1024  # of ready-made events, which are then repeated
 
 
 @contextlib.contextmanager
@@ -49,17 +50,18 @@ def witnessed():
         shutil.rmtree(directory)
 
 
-def floor(handler, count, batch):
+def floor(handler, count, batch, size=1024):
     """Records per second of `handler(orjson.loads(event))` in this process."""
-    events = ready_events(min(count, 20_000), batch)
-    rounds = max(1, count // (len(events) * batch))
+    distinct = max(batch, min(count, READY_BYTES // size) // batch * batch)
+    events = ready_events(distinct, batch, size)
+    rounds = max(1, count // distinct)
     with witnessed():
         began = time.perf_counter()
         for _ in range(rounds):
             for event in events:
                 handler(orjson.loads(event), None)
         seconds = time.perf_counter() - began
-    return rounds * min(count, 20_000) / seconds
+    return rounds * distinct / seconds
 
 
 def _call(name, event):

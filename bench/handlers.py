@@ -68,13 +68,22 @@ def real_reports(event, context):
 
 def read_witnesses(directory):
     """(records, checksum, seconds from the first start to the last end) over all processes."""
+    records, checksum, first, last = read_span(directory)
+    return records, checksum, (last - first) / 1e9
+
+
+def read_span(directory):
+    """(records, checksum, first start, last end) over all processes, in nanoseconds of the monotonic clock."""
     rows = []
     for name in os.listdir(directory):
         if name.endswith(".witness"):
             with open(os.path.join(directory, name), "rb") as file:
                 rows.append(LAYOUT.unpack(file.read()))
     if not rows:
-        return 0, 0, 0.0
-    first = min(row[0] for row in rows)
-    last = max(row[1] for row in rows)
-    return sum(row[2] for row in rows), sum(row[3] for row in rows), (last - first) / 1e9
+        return 0, 0, 0, 0
+    return (
+        sum(row[2] for row in rows),
+        sum(row[3] for row in rows),
+        min(row[0] for row in rows),
+        max(row[1] for row in rows),
+    )

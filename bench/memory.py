@@ -36,6 +36,24 @@ def children(pid):
     return found
 
 
+def watch(process, together=4, interval_s=0.05):
+    """{role: (first KiB, highest KiB)} until the process ends; the first ones are of when so many were there."""
+    seen = {}
+    while process.poll() is None:
+        try:
+            pids = [process.pid, *children(process.pid)]
+            for place, pid in enumerate(pids):
+                role = ("runtime", "zygote", *(f"worker {n}" for n in range(64)))[place]
+                now = resident_kib(pid)
+                if len(pids) == together or role in seen:
+                    first, highest = seen.get(role, (now, now))
+                    seen[role] = (first, max(highest, now))
+        except (OSError, ValueError):
+            pass  # a process ended while it was looked at
+        time.sleep(interval_s)
+    return seen
+
+
 def run_growth(records):
     """{role: (first KiB, highest KiB)} while the records go through."""
     with tempfile.TemporaryDirectory(prefix="bench-log-", dir=os.environ.get("BENCH_TMP")) as directory, witnessed():
@@ -43,19 +61,7 @@ def run_growth(records):
         command = [sys.executable, "-m", "streamfn", "run", "bench.handlers.noop", "--stream", "bench"]
         command += ["--data-dir", directory, "--until-caught-up", "--json", "--workers", "2"]
         child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
-        seen = {}
-        while child.poll() is None:
-            try:
-                pids = [child.pid, *children(child.pid)]
-                for place, pid in enumerate(pids):
-                    role = ("runtime", "zygote", *(f"worker {n}" for n in range(64)))[place]
-                    now = resident_kib(pid)
-                    if len(pids) == 4:
-                        first, highest = seen.get(role, (now, now))
-                        seen[role] = (first, max(highest, now))
-            except (OSError, ValueError):
-                pass  # a process ended while it was looked at
-            time.sleep(0.05)
+        seen = watch(child)
         print(child.stdout.read().decode().strip())
     return seen
 

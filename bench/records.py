@@ -22,12 +22,12 @@ def checksum(count):
     return sum(index % 97 for index in range(count))
 
 
-def ready_events(count, batch):
+def ready_events(count, batch, size=1024):
     """The same records as ready-made JSON events."""
     events = []
     for first in range(0, count, batch):
         rows = [
-            Record(index, f"{index:056d}", f"key-{index % 1000}", 1_700_000_000_123 + index, payload(index))
+            Record(index, f"{index:056d}", f"key-{index % 1000}", 1_700_000_000_123 + index, payload(index, size))
             for index in range(first, min(count, first + batch))
         ]
         events.append(orjson.dumps(kinesis_event(SOURCE, rows)))

@@ -22,7 +22,7 @@ from contextlib import suppress
 from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
 
-from streamfn.pool import boot, linux, protocol
+from streamfn.pool import boot, linux, pages, protocol
 from streamfn.pool.confine import cgroup, rlimits
 from streamfn.pool.confine.limits import Limits
 from streamfn.pool.seat import Seat
@@ -67,6 +67,7 @@ def live(birth: Birth, fds: Sequence[int], find: Callable[[], ModuleType], initi
     seat = Seat(birth.number, fds[: protocol.SEAT_FDS], debug=birth.debug)
     rlimits.limit_worker(Limits.from_json(birth.limits), rlimits.Holding(**birth.holding), birth.workers)
     _tidy_interpreter()
+    pages.keep_freed()
     try:
         module = find()
         state = initialised[0] if initialised else module.init(birth.settings)

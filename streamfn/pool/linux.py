@@ -41,6 +41,8 @@ _SIGINFO_BYTES = 128
 _CLOCK_MONOTONIC = 1
 _TFD_TIMER_ABSTIME = 1
 _FALLOC_PUNCH_HOLE = 2
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
@@ -134,6 +136,16 @@ def punch_hole(fd: int, start: int, length: int) -> None:
 def collapse(address: int, length: int) -> bool:
     """Put memory of our own into huge pages (Linux 6.1); False where it stays as it is."""
     return bool(_libc.madvise(address, length, _MADV_COLLAPSE) == 0)
+
+
+def keep_freed(kept: int, own: int) -> bool:
+    """Have malloc keep up to `kept` freed bytes at the heap's end, and map only what takes more than `own` by itself.
+
+    False where the C library has no such thing.
+    """
+    mallopt = getattr(_libc, "mallopt", None)
+    return mallopt is not None and bool(mallopt(_M_TRIM_THRESHOLD, kept) and mallopt(_M_MMAP_THRESHOLD, own))
+
 
 
 def sealed_memfd(name: str, size: int) -> int:

@@ -1,4 +1,4 @@
-"""A process that is about to be forked from, over and over: its memory in as few pages as possible.
+"""How the memory of our processes lies: in few pages where they are forked from, kept where it is needed again at once.
 
 What a fork costs is mostly the table of pages that it copies, some 0.2 us for each.  A huge page is one entry instead
 of 512, and a child that writes into one gets a copy of the 4 KiB it writes to, no more.
@@ -6,6 +6,7 @@ of 512, and a child that writes into one gets a copy of the 4 KiB it writes to, 
 
 from __future__ import annotations
 
+import os
 import time
 
 from streamfn.pool import linux
@@ -19,6 +20,12 @@ TIME_S = 0.05
 IN_USE = 0.9
 # Less than this forks fast as it is.
 WORTH_BYTES = 16 << 20
+
+# An event is at most 6 MB; the handler may hold its data decoded and parsed beside it.
+KEPT_BYTES = 32 << 20
+# More than any string of an event has.
+OWN_BYTES = 8 << 20
+SAID_BY_USER = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_", "GLIBC_TUNABLES")
 
 
 def gather() -> None:
@@ -50,3 +57,14 @@ def _ranges_in_use() -> list[tuple[int, int]]:
             if fields[1] == "rw-p" and (len(fields) == 5 or fields[5] == "[heap]"):
                 start, end = (int(number, 16) for number in fields[0].split("-"))
     return [(start, end) for start, end in found if end - start >= HUGE_BYTES]
+
+
+def keep_freed() -> None:
+    """Keep what an event leaves behind for the next one, unless the environment says how malloc is to do it.
+
+    glibc gives the heap's end back to the kernel as soon as 128 KiB of it are free. With a string of an event there,
+    that is after every event, and each page of the next one is a fault and is filled with zeros: four fifths of the
+    time where records have 16 KiB.
+    """
+    if not any(name in os.environ for name in SAID_BY_USER):
+        linux.keep_freed(KEPT_BYTES, OWN_BYTES)

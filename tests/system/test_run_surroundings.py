@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import pty
 import re
 import select
@@ -29,6 +30,17 @@ def seen(tmp_path_factory):
     found = json.loads((place.notes / "surroundings").read_text())
     found["err"] = done.err
     return found
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="this C library cannot be told")
+def test_what_an_event_leaves_behind_is_there_for_the_next_one(tmp_path):
+    from run_rig import Place
+
+    place = Place(tmp_path)
+    place.stream(contents=["one"])
+    done = place.caught_up("unruly.counts_faults")
+    assert done.code == 0, done.err
+    assert float((place.notes / "faults").read_text()) < 10
 
 
 def test_the_context_has_every_attribute_as_lambda_has_it(seen):

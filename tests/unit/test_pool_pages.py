@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import subprocess
 import sys
 
@@ -47,3 +49,39 @@ def test_where_it_may_not_be_done_nothing_happens() -> None:
 
 def test_a_small_process_is_left_alone() -> None:
     assert gathered(4) == (True, 0)
+
+
+FREEING = """
+import resource, sys
+from streamfn.pool import pages
+
+def event():
+    return [bytes(20_000) for _ in range(100)]
+
+if sys.argv[1] == "keep":
+    pages.keep_freed()
+for _ in range(3):
+    event()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    event()
+print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 20)
+"""
+
+
+def faults(keep: bool, **environment: str) -> float:
+    """Page faults an event of 2 MB."""
+    command = [sys.executable, "-c", FREEING, "keep" if keep else "no"]
+    given = {**os.environ, **environment}
+    return float(subprocess.run(command, check=True, capture_output=True, text=True, env=given).stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="this C library cannot be told")
+def test_an_event_finds_the_memory_that_the_last_one_left() -> None:
+    assert faults(keep=False) > 100
+    assert faults(keep=True) < 10
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="this C library cannot be told")
+def test_what_the_environment_says_of_malloc_holds() -> None:
+    assert faults(keep=True, MALLOC_TRIM_THRESHOLD_="131072") > 100
