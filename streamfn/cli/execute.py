@@ -28,7 +28,7 @@ REFRESH_S = 0.25
 # Of a core, how much goes into looking at how things are: with many mappings or shards it is done less often.
 LOOKING_SHARE = 0.005
 # A commit file, the segment that is read, and the one before it that some batch still needs.
-_FILES_A_SHARD = 4
+FILES_A_SHARD = 4
 EXIT_DISCARDED = 3
 
 
@@ -103,7 +103,7 @@ class Run:
         options = self._options
         mapping = self.mapping = await self.opened(runtime)
         # Twice what the shards need now: they may be split while this runs.
-        allow_open_files(2 * _FILES_A_SHARD * len(mapping.stream.open_shards))
+        allow_open_files(2 * FILES_A_SHARD * len(mapping.stream.open_shards))
         self.begun(mapping)
         if mapping.resumed and options.starting_position != "TRIM_HORIZON":
             self._say("the starting position is ignored: the mapping goes on from its checkpoint")
