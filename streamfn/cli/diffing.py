@@ -13,17 +13,20 @@ from pathlib import Path
 import click
 import orjson
 import trio
+from click.core import ParameterSource
 
 from streamfn.cli.execute import FILES_A_SHARD, Run
 from streamfn.cli.heed import Heed
 from streamfn.cli.live import LiveDisplay
 from streamfn.cli.options import Settings
 from streamfn.cli.output import count_of, printable
+from streamfn.cli.run_options import HandlerFlags, run_options
 from streamfn.doors.openfiles import allow_open_files
 from streamfn.errors import StreamfnError
 from streamfn.log.catalog.datadir import DataDir
 from streamfn.mapping.logs import LogWriter
 from streamfn.mapping.mapping import EventSourceMapping
+from streamfn.mapping.options import validate
 from streamfn.mapping.runtime import Runtime
 from streamfn.replay.diffing import Comparison, Diff, Finding, Said, Side, check
 from streamfn.replay.stepping import save
@@ -73,6 +76,23 @@ def diff(
     if save_event is not None:
         run.save(save_event)
     return run.end(settings.json_output)
+
+
+def sides(settings: Settings, flags: HandlerFlags, first: Side, other: str) -> tuple[Side, Side]:
+    """The two sides of a comparison: what is replayed, and another handler or stored function with the same options.
+
+    Log lines are written only where that was asked for.
+
+    Raises:
+        RefusedError: there is no such function, or an option is not for it.
+    """
+    mine = first.options
+    if click.get_current_context().get_parameter_source("logs") is not ParameterSource.COMMANDLINE:
+        mine = replace(mine, logs="none")
+    theirs, code_dir = run_options(settings, other, replace(flags, logs=mine.logs), stream=mine.stream)
+    theirs = replace(theirs, filters=mine.filters)
+    validate(theirs, now_ms=time.time_ns() // 1_000_000)
+    return Side(mine, first.code_dir), Side(theirs, code_dir)
 
 
 class _DiffRun(Run):

@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import click
 
@@ -53,8 +54,17 @@ as the handler is.
 
 \b
 With --json: one object at the end, with records, batches, errors, discarded,
-filtered, records_per_second, rounds; of a --dry-run with records, span_s, bytes,
-invocations, estimated_seconds, estimated_price_usd.
+filtered, records_per_second, rounds, and stopped_at, answers, saved_event where it
+stops at failed batches; of a --dry-run with records, span_s, bytes, invocations,
+estimated_seconds, estimated_price_usd; of a --diff with records, batches, different,
+differences.
+
+\b
+--pause-on-error stops at a failed batch: nothing is handed over until you have said
+retry (at once, also with code that you have changed), skip, bisect (halves, down to the
+record) or quit. --on-error says it before; so does the lack of a terminal: quit.
+--diff gives both handlers the same batches, each once, and compares what they return
+or raise. --logs is none then unless it is said, and retries do not count.
 
 \b
 Exit codes: 0 done, 1 failed (handler cannot be imported, damage, disk, or it stopped at a
@@ -129,6 +139,7 @@ def replay(
     On those of a time, a shard, a partition key; at the pace at which they arrived, or faster.
     """
     from streamfn.cli.replaying import ReplayRequest, replay_really
+    from streamfn.replay.diffing import Side
     from streamfn.replay.planning import Pace
     from streamfn.replay.selection import parse_bound, select
 
@@ -152,6 +163,12 @@ def replay(
     validate(options, now_ms=time.time_ns() // 1_000_000)
     check_terminal(options)
     selection = select(found, begin, end, shards)
+    if stepping.diff is not None:
+        from streamfn.cli.diffing import diff, sides
+
+        both = sides(settings, flags, Side(options, code_dir), stepping.diff)
+        saved = None if stepping.save_event is None else Path(stepping.save_event)
+        return diff(settings, both, selection.starts, selection.ends, limit=limit, save_event=saved)
     request = ReplayRequest(options, code_dir, selection, pace, loop=loop, checkpoint=checkpoint, stepping=stepping)
     if dry_run:
         assumed_s = ASSUMED_S_DEFAULT if assumed_duration is None else assumed_duration

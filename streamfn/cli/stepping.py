@@ -100,7 +100,10 @@ def stepping_of(flags: SteppingFlags, handler: str, logs: str, writer: LogWriter
         answer = QUIT
     saved = None if flags.save_event is None else Path(flags.save_event)
 
-    def show(stop: Stop) -> None:
+    def show(stop: Stop, said: str | None) -> None:
+        if said == BISECT:  # what is on the way to the record is not worth a screen
+            writer.write(_head(stop) + f": {_error_line(stop)}; in halves\n", ours=True)
+            return
         text = stop_text(stop, traceback=logs == "none")  # else it stands in the handler's log, just above
         if saved is not None:
             text += f"  the event is in {saved}: streamfn invoke {handler} -e {saved}\n"
@@ -114,17 +117,25 @@ def stepping_of(flags: SteppingFlags, handler: str, logs: str, writer: LogWriter
 
 def stop_text(stop: Stop, *, traceback: bool = True, all_records: bool = False) -> str:
     """A failed batch for people: whole lines, each with its newline."""
-    what = count_of(len(stop.rows), "record") if stop.rows else "a call of a tumbling window, without records"
-    times = "once" if stop.attempts == 1 else f"{stop.attempts} times"
-    lines = [f"streamfn: stopped: {stop.shard_id}, offset {stop.first_offset}: {what}, failed {times}"]
+    lines = [_head(stop)]
     lines += records_text(stop, all_records=all_records)
     frames = _frames(stop.fault.document) if traceback else []
     if frames:
         lines.append("Traceback (most recent call last):")
         lines += [printable(line) for frame in frames for line in str(frame).rstrip("\n").split("\n")]
-    message = printable(stop.fault.message)
-    lines.append(f"{printable(stop.fault.error_type)}: {message}" if message else printable(stop.fault.error_type))
+    lines.append(_error_line(stop))
     return "".join(f"{line}\n" for line in lines)
+
+
+def _head(stop: Stop) -> str:
+    what = count_of(len(stop.rows), "record") if stop.rows else "a call of a tumbling window, without records"
+    times = "once" if stop.attempts == 1 else f"{stop.attempts} times"
+    return f"streamfn: stopped: {stop.shard_id}, offset {stop.first_offset}: {what}, failed {times}"
+
+
+def _error_line(stop: Stop) -> str:
+    kind, message = printable(stop.fault.error_type), printable(stop.fault.message)
+    return f"{kind}: {message}" if message else kind
 
 
 def records_text(stop: Stop, *, all_records: bool) -> list[str]:

@@ -495,10 +495,9 @@ class ShardLane:
         self._settle()
 
     def decide(self, decision: Decision) -> None:
-        """Go on with the batch that waits for a decision."""
+        """Say what becomes of the batch that waits for a decision; it goes on when the mapping does."""
         self.machine.decide(decision, self._owner.now_ns())
         self._give_up()
-        self._settle()
 
     def beside(self) -> bytes:
         """What stood in the last event beside `Records`, as JSON of an object; empty where nothing did."""

@@ -32,9 +32,12 @@ class Stepping:
     """The decisions of one run. `decide` is what `EventSourceMapping.run` is given."""
 
     def __init__(
-        self, *, answer: str | None, ask: Ask, show: Callable[[Stop], None], save_event: Path | None = None
+        self, *, answer: str | None, ask: Ask, show: Callable[[Stop, str | None], None], save_event: Path | None = None
     ) -> None:
-        """`answer` is what was said before; None: `ask`. `show` is told of every stop, and returns at once."""
+        """`answer` is what was said before; None: `ask`.
+
+        `show` is told of every stop, and what is going to be done if that was said before; it returns at once.
+        """
         self._answer = answer
         self._ask = ask
         self._show = show
@@ -50,16 +53,15 @@ class Stepping:
         """
         if self._save_event is not None:
             await trio.to_thread.run_sync(save, self._save_event, stop.event)
-        self._show(stop)
-        answer = await self._ask(stop) if self._answer is None else self._answer
-        if answer == BISECT and not stop.can_bisect:
-            answer = QUIT
+        before = QUIT if self._answer == BISECT and not stop.can_bisect else self._answer
+        self._show(stop, before)
+        answer = await self._ask(stop) if before is None else before
         self._answers[answer] += 1
         if answer == QUIT:
             self.stopped_at = stop
             return None
         if answer == RETRY:
-            return Decision.RETRY if self._answer is None else Decision.FOLLOW
+            return Decision.RETRY if before is None else Decision.FOLLOW
         return Decision(answer)
 
     def to_json(self) -> dict[str, object]:

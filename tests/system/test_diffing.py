@@ -29,7 +29,8 @@ def selected(place):
 async def diff_of(place, one, other, *, limit=None, said=None, ends=None, **options):
     ends = ends or selected(place)
     given = {"stream": "s", "workers": 1, "batch_size": 100, "logs": "none", **options}
-    sides = tuple(Side(RunOptions(handler=f"differing.{name}", **given), FUNCTIONS) for name in (one, other))
+    handlers = [f"differing_{name}" if "." in name else f"differing.{name}" for name in (one, other)]
+    sides = tuple(Side(RunOptions(handler=handler, **given), FUNCTIONS) for handler in handlers)
     store = Path(tempfile.mkdtemp(dir=place.root)) / "state.db"
     async with open_runtime(DataDir.open(place.data, create=False), said or Said(), store_path=store) as runtime:
         diff = Diff(runtime, sides, dict.fromkeys(ends, 0), ends, limit)
@@ -58,7 +59,9 @@ async def test_equal_handlers_do_not_differ(place):
     assert diff.findings == []
 
 
-@pytest.mark.parametrize("handlers", [("before", "after"), ("summed", "summed_again"), ("sizes", "sizes_again")])
+@pytest.mark.parametrize(
+    "handlers", [("before", "after"), ("summed", "summed_again"), ("columns.sizes", "columns.sizes_again")]
+)
 @trio_test
 async def test_a_planted_difference_is_found_at_its_record(place, handlers):
     place.stream(contents=contents(1_000, at_437="wrong"))

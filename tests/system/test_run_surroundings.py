@@ -3,15 +3,12 @@
 import json
 import os
 import platform
-import pty
 import re
-import select
-import subprocess
 import sys
-import time
 
 import pytest
 from run_rig import FUNCTIONS, error_line
+from terminal_rig import read_until, terminal
 
 
 @pytest.fixture(scope="module")
@@ -126,35 +123,11 @@ def test_a_module_called_like_one_that_we_use_is_the_users(place, tmp_path):
         assert f"mine {code}/{name}.py" in done.err
 
 
-def on_terminal(place, *arguments):
-    """A run on a terminal of its own: its process and the master's descriptor."""
-    master, slave = pty.openpty()
-    process = subprocess.Popen(
-        place.command(*arguments), cwd=FUNCTIONS, env={**place.environment, "TERM": "xterm"},
-        stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
-        preexec_fn=lambda: __import__("fcntl").ioctl(0, __import__("termios").TIOCSCTTY, 0),
-    )  # fmt: skip
-    os.close(slave)
-    return process, master
-
-
-def read_until(master, text, seconds=15):
-    found, deadline = "", time.monotonic() + seconds
-    while text not in found:
-        assert time.monotonic() < deadline, found
-        if select.select([master], [], [], 0.05)[0]:
-            try:
-                found += os.read(master, 65536).decode(errors="replace")
-            except OSError:  # the other side is gone
-                raise AssertionError(f"ended without {text!r}:\n{found}") from None
-    return found
-
-
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_breakpoint_works_on_the_terminal(place):
     place.stream(contents=["one", "two"])
-    process, master = on_terminal(place, "run", "unruly.debugged", "--stream", "s", "--debug", "--limit", "2")
-    try:
+    arguments = ("run", "unruly.debugged", "--stream", "s", "--debug", "--limit", "2")
+    with terminal(place, *arguments) as (process, master):
         read_until(master, "(Pdb)")
         os.write(master, b"answer + 40\n")
         assert "42" in read_until(master, "(Pdb)")
@@ -163,27 +136,18 @@ def test_breakpoint_works_on_the_terminal(place):
         os.write(master, b"continue\n")
         shown = read_until(master, "2 records in 1 batch")
         assert process.wait(10) == 0, shown
-    finally:
-        process.kill()
-        process.wait()
-        os.close(master)
     assert (place.notes / "answer").read_text() == "77"
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_ctrl_c_at_the_debuggers_prompt_ends_the_run(place):
     place.stream(contents=["one"])
-    process, master = on_terminal(place, "run", "unruly.debugged", "--stream", "s", "--debug")
-    try:
+    with terminal(place, "run", "unruly.debugged", "--stream", "s", "--debug") as (process, master):
         read_until(master, "(Pdb)")
         os.write(master, b"\x03")
         read_until(master, "again to stop at once")
         os.write(master, b"\x03")
         assert process.wait(5) == 130
-    finally:
-        process.kill()
-        process.wait()
-        os.close(master)
 
 
 def test_debugging_without_a_terminal_is_refused(place):
@@ -196,14 +160,8 @@ def test_debugging_without_a_terminal_is_refused(place):
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_on_a_terminal_a_line_changes_and_log_lines_stay_whole(place):
     place.stream(contents=range(200))
-    process, master = on_terminal(
-        place, "run", "unruly.logs", "--stream", "s", "--until-caught-up", "--batch-size", "10"
-    )
-    try:
+    arguments = ("run", "unruly.logs", "--stream", "s", "--until-caught-up", "--batch-size", "10")
+    with terminal(place, *arguments) as (process, master):
         shown = read_until(master, "200 records in 20 batches")
         assert process.wait(10) == 0
-    finally:
-        process.kill()
-        process.wait()
-        os.close(master)
     assert shown.count("END RequestId") == 20

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
 from trio.testing import trio_test
 
-from streamfn.cli.stepping import RECORDS_SHOWN, stop_text, understood
+from streamfn.cli.stepping import RECORDS_SHOWN, SteppingFlags, stepping_options, stop_text, understood
 from streamfn.core.verdict import Decision
 from streamfn.errors import FailedError, RefusedError
 from streamfn.mapping.stepping import Stop
@@ -38,17 +40,17 @@ async def never(stop: Stop) -> str:
 )
 @trio_test
 async def test_what_was_said_before_is_done_and_nobody_is_asked(answer: str, decision: Decision | None) -> None:
-    shown: list[Stop] = []
-    stepping = Stepping(answer=answer, ask=never, show=shown.append)
+    shown: list[tuple[Stop, str | None]] = []
+    stepping = Stepping(answer=answer, ask=never, show=lambda *said: shown.append(said))
     stop = stop_of(2)
     assert await stepping.decide(stop) is decision
-    assert shown == [stop]
+    assert shown == [(stop, answer)]
     assert (stepping.stopped_at is stop) is (answer == "quit")
 
 
 @trio_test
 async def test_halves_end_at_a_single_record_and_so_does_the_run() -> None:
-    stepping = Stepping(answer="bisect", ask=never, show=lambda stop: None)
+    stepping = Stepping(answer="bisect", ask=never, show=lambda *said: None)
     assert await stepping.decide(stop_of(1)) is None
     said = stepping.to_json()
     assert said["answers"] == {"retry": 0, "skip": 0, "bisect": 0, "quit": 1}
@@ -69,7 +71,7 @@ async def test_a_retry_that_somebody_asks_for_goes_at_once() -> None:
     async def ask(stop: Stop) -> str:
         return "retry"
 
-    assert await Stepping(answer=None, ask=ask, show=lambda stop: None).decide(stop_of(1)) is Decision.RETRY
+    assert await Stepping(answer=None, ask=ask, show=lambda *said: None).decide(stop_of(1)) is Decision.RETRY
 
 
 @pytest.mark.parametrize(
@@ -116,7 +118,7 @@ def test_the_call_of_a_window_has_no_records() -> None:
 async def test_every_stop_saves_its_event_in_the_place_of_the_one_before(tmp_path: Path) -> None:
     path = tmp_path / "event.json"
     path.write_text("old")
-    stepping = Stepping(answer="bisect", ask=never, show=lambda stop: None, save_event=path)
+    stepping = Stepping(answer="bisect", ask=never, show=lambda *said: None, save_event=path)
     assert stepping.to_json()["saved_event"] is None
     await stepping.decide(stop_of(2))
     assert path.read_bytes() == b'{"Records":[]}'
@@ -131,3 +133,39 @@ def test_a_place_that_cannot_be_written_is_refused_before_and_said_after(tmp_pat
     check_writable(tmp_path / "event.json")
     with pytest.raises(FailedError, match=r"--save-event: cannot write .*none"):
         save(tmp_path / "none" / "event.json", b"{}")
+
+
+# ---- the options
+
+
+def given(*arguments: str) -> SteppingFlags:
+    """What a command with the options is told."""
+    told: list[SteppingFlags] = []
+
+    @click.command()
+    @stepping_options
+    def command(flags: SteppingFlags) -> None:
+        told.append(flags)
+
+    result = CliRunner().invoke(command, arguments, standalone_mode=False)
+    if result.exception is not None:
+        raise result.exception
+    return told[0]
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--pause-on-error",), ("--on-error", "skip"), ("--save-event", "event.json")], ids=" ".join
+)
+def test_each_of_the_options_has_the_run_stop_at_failed_batches(arguments: tuple[str, ...]) -> None:
+    assert given(*arguments).stops
+    assert not given().stops
+    assert not given("--diff", "app.handler").stops
+
+
+def test_what_cannot_be_meant_is_refused_by_name() -> None:
+    with pytest.raises(RefusedError, match=r"'nothing' at 'onError' .*\[retry, skip, bisect, quit\]"):
+        given("--on-error", "nothing")
+    with pytest.raises(RefusedError, match="--save-event: there is no directory /nowhere"):
+        given("--save-event", "/nowhere/event.json")
+    with pytest.raises(click.UsageError, match="--diff calls both handlers once"):
+        given("--diff", "app.handler", "--on-error", "skip")

@@ -4,10 +4,6 @@ import base64
 import os
 import time
 
-import pyarrow.compute as compute
-
-import streamfn
-
 
 def texts(event):
     return [
@@ -62,13 +58,3 @@ def counting(event, context):
 
 def steady(event, context):
     return 1
-
-
-@streamfn.arrow_handler
-def sizes(batch, context):
-    return compute.sum(compute.binary_length(batch["data"])).as_py()
-
-
-@streamfn.arrow_handler
-def sizes_again(batch, context):
-    return sizes(batch, context) + sum(b"wrong" in data for data in batch["data"].to_pylist())
