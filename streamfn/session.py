@@ -512,12 +512,15 @@ class Session:
         runtime = self._runtime
         await runtime.disk(delete_mapping, runtime.data, runtime.store, name)
 
-    async def redrive(self, which: str, *, dry_run: bool = False, **options: Unpack[ServiceOptions]) -> RedriveResult:
+    async def redrive(
+        self, which: str, *, source: str = "", dry_run: bool = False, **options: Unpack[ServiceOptions]
+    ) -> RedriveResult:
         """Deliver again what a mapping has discarded, to its function, as it is stored by now.
 
         `which` is the mapping's name or UUID. At least once and in order, from a checkpoint of its own: the mapping's
         is not moved, the mapping may run meanwhile, and a second redrive finds nothing left but what failed again.
-        With `dry_run` nothing is delivered: `records` says how many are left.
+        With `dry_run` nothing is delivered: `records` says how many are left. `source` is an on-failure destination, as
+        `on_failure` has it: of what lies there, that counts as discarded, too, which the data directory does not know.
 
         Cancellation: stops at once; the next redrive goes on where this one's checkpoints are.
 
@@ -528,7 +531,7 @@ class Session:
             FailedError: its stored function was deleted, or a shard is damaged; the others were served.
         """
         self._check_open()
-        return await redrive(self._runtime, which, options, dry_run=dry_run)
+        return await redrive(self._runtime, which, options, source=source, dry_run=dry_run)
 
     # ---- the end
 

@@ -237,9 +237,11 @@ class SyncSession:
         """See `Session.run_until_caught_up`."""
         return self._portal.call(lambda: self._session.run_until_caught_up(handler, stream, limit=limit, **options))
 
-    def redrive(self, which: str, *, dry_run: bool = False, **options: Unpack[ServiceOptions]) -> RedriveResult:
+    def redrive(
+        self, which: str, *, source: str = "", dry_run: bool = False, **options: Unpack[ServiceOptions]
+    ) -> RedriveResult:
         """See `Session.redrive`."""
-        return self._portal.call(lambda: self._session.redrive(which, dry_run=dry_run, **options))
+        return self._portal.call(lambda: self._session.redrive(which, source=source, dry_run=dry_run, **options))
 
 
 class SyncFunctions:

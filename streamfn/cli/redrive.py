@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import click
 
@@ -15,6 +16,7 @@ Examples:
   streamfn redrive app.handler@orders --dry-run
   streamfn redrive app.handler@orders
   streamfn redrive UUID --timeout 30 --json
+  streamfn redrive app.handler@orders --source s3:failed    (aws s3 sync s3://BUCKET failed)
 
 \b
 MAPPING is a mapping's name or UUID, made by `run` or by `mapping create`. What it
@@ -35,13 +37,19 @@ too_large (records that no event has room for).
 \b
 Exit codes: 0 done, 1 failed (handler cannot be imported, another redrive of the mapping
 runs, damage, disk), 2 refused before anything was made, 3 finished but records were
-discarded again or are gone, 130 and 143 interrupted before it was done.
+discarded again, are gone, or cannot be told, 130 and 143 interrupted before it was done.
 """
 
 
 @click.command(epilog=_EPILOG)
 @click.argument("mapping")
 @click.option("--dry-run", is_flag=True, help="Say what is left, and deliver nothing.")
+@click.option(
+    "--source",
+    default="",
+    metavar="DESTINATION",
+    help="Also on-failure records that lie there (as --on-failure has it) and are not known here.",
+)
 @click.option("--workers", type=int, metavar="N", help="Worker processes, at most.  [default: one per processor]")
 @click.option(
     "--timeout",
@@ -73,6 +81,7 @@ def redrive(
     flags: FunctionFlags,
     mapping: str,
     dry_run: bool,
+    source: str,
     workers: int | None,
     timeout: int | None,
     environment: tuple[str, ...],
@@ -82,6 +91,7 @@ def redrive(
     """Deliver again what MAPPING discarded."""
     from streamfn.cli.redriving import execute, print_plan
     from streamfn.cli.run_options import default_workers, parse_environment
+    from streamfn.mapping.destinations import resolve_destination
     from streamfn.mapping.options import RunOptions, validate
 
     ours = {
@@ -93,6 +103,7 @@ def redrive(
         **flags,
     }
     validate(RunOptions(handler="module.function", stream="stream", **ours), now_ms=time.time_ns() // 1_000_000)
+    source = resolve_destination(source, Path.cwd())
     if dry_run:
-        return print_plan(settings, mapping)
-    return execute(settings, mapping, ours)
+        return print_plan(settings, mapping, source)
+    return execute(settings, mapping, ours, source)

@@ -24,33 +24,39 @@ from streamfn.mapping.mapping import EventSourceMapping
 from streamfn.mapping.options import RunOptions
 from streamfn.mapping.result import Counts, RunResult
 from streamfn.mapping.runtime import Runtime
-from streamfn.replay.leftover import Plan, plan
+from streamfn.replay.leftover import Plan, found, plan
 from streamfn.replay.redriving import Redrive
+from streamfn.replay.told import Told, known_of, read_told
 from streamfn.state.store import Store
 
+# On-failure records whose batch cannot be told are named, up to so many.
+SHOWN = 10
 
-def print_plan(settings: Settings, which: str) -> int:
-    """Say what a redrive of the mapping would deliver; 0.
+
+def print_plan(settings: Settings, which: str, source: str) -> int:
+    """Say what a redrive of the mapping would deliver; 0. `source`: see `Redrive`.
 
     Raises:
         RefusedError: there is no such mapping, or its stream was deleted.
     """
     data = _opened(settings, which)
     with Store.open(data.state_path, create=False, read_only=True) as store:
-        found = plan(data, store, which)
+        mapping, stream = found(data, store, which)
+        told = read_told(data, stream, mapping, source, known_of(store, stream.id)) if source else Told()
+        left = plan(data, store, which, told.discards)
     if settings.json_output:
-        click.echo(json.dumps({**_identity(found), "dry_run": True, "records": found.records, **_counts(found)}))
+        click.echo(json.dumps({**_identity(left), "dry_run": True, "records": left.records, **_counts(left, told)}))
         return 0
-    click.echo(_left_text(found))
-    for shard_id, records in found.shards.items():
+    click.echo(_left_text(left))
+    for shard_id, records in left.shards.items():
         click.echo(f"  {printable(shard_id)}  {count_of(records, 'record')}")
-    for line in _asides(found):
+    for line in _asides(left, told):
         click.echo(line)
     return 0
 
 
-def execute(settings: Settings, which: str, ours: Mapping[str, Any]) -> int:
-    """Redrive the mapping, and return the exit code of contract and help.
+def execute(settings: Settings, which: str, ours: Mapping[str, Any], source: str) -> int:
+    """Redrive the mapping, and return the exit code of contract and help. `ours`, `source`: see `Redrive`.
 
     Raises:
         StreamfnError: it could not be started, or a shard is damaged; the exit code is the error's.
@@ -60,7 +66,7 @@ def execute(settings: Settings, which: str, ours: Mapping[str, Any]) -> int:
     display = LiveDisplay()
     try:
         with Heed() as heed, display, closing(LogWriter(display.write)) as writer:
-            run = _RedriveRun(data, writer, display, heed, which, ours)
+            run = _RedriveRun(data, writer, display, heed, which, ours, source)
             trio.run(run.main)
     except* StreamfnError:
         run.tell(settings.json_output)  # what it did until then
@@ -79,16 +85,24 @@ class _RedriveRun(Run):
     """Signals, the live line and the summary are those of a run of a mapping until it has caught up."""
 
     def __init__(
-        self, data: DataDir, writer: LogWriter, display: LiveDisplay, heed: Heed, which: str, ours: Mapping[str, Any]
+        self,
+        data: DataDir,
+        writer: LogWriter,
+        display: LiveDisplay,
+        heed: Heed,
+        which: str,
+        ours: Mapping[str, Any],
+        source: str,
     ) -> None:
         everything = RunOptions(handler="", stream="", name="redrive", until_caught_up=True)
         super().__init__(everything, data, writer, display, heed)
         self._which = which
         self._ours = ours
+        self._source = source
         self._redrive: Redrive | None = None
 
     async def _serve(self, runtime: Runtime) -> None:
-        redrive = self._redrive = Redrive(runtime, self._which, self._ours)
+        redrive = self._redrive = Redrive(runtime, self._which, self._ours, self._source)
         try:
             if await redrive.open() is not None:
                 await super()._serve(runtime)
@@ -133,58 +147,69 @@ class _RedriveRun(Run):
 
     def tell(self, json_output: bool) -> None:
         """Print what was done, and what could not be; nothing if it never came to that."""
-        found = self._plan
-        if found is None:
+        left = self._plan
+        if left is None or self._redrive is None:
             return
+        told = self._redrive.told
         nothing = self.result is None
         result = RunResult(0, 0, 0, 0, 0.0, "caught up") if self.result is None else self.result
-        name = f"redrive of {found.mapping.title}"
-        resumed = any(each.under_way for each in found.passes)
-        summary = replace(summary_of(name, found.stream.name, result, self._remaining), resumed=resumed)
+        name = f"redrive of {left.mapping.title}"
+        resumed = any(each.under_way for each in left.passes)
+        summary = replace(summary_of(name, left.stream.name, result, self._remaining), resumed=resumed)
         if json_output:
-            click.echo(json.dumps({**summary.to_json(), **_identity(found), "dry_run": False, **_counts(found)}))
+            click.echo(json.dumps({**summary.to_json(), **_identity(left), "dry_run": False, **_counts(left, told)}))
             return
-        if nothing and found.is_empty:
-            _say(_left_text(found))
+        if nothing and left.is_empty:
+            _say(_left_text(left))
         else:
             say_summary(summary)
-        for line in _asides(found):
+        for line in _asides(left, told):
             _say(line)
 
     def exit_code(self) -> int:
         """The exit code of the reference page."""
         code = super().exit_code()
-        found = self._plan
-        return EXIT_DISCARDED if not code and found is not None and found.gone else code
+        left = self._plan
+        unresolved = self._redrive is not None and self._redrive.told.unresolved
+        return EXIT_DISCARDED if not code and ((left is not None and left.gone) or unresolved) else code
 
 
-def _identity(found: Plan) -> dict[str, object]:
-    return {"mapping": found.mapping.title, "stream": found.stream.name}
+def _identity(left: Plan) -> dict[str, object]:
+    return {"mapping": left.mapping.title, "stream": left.stream.name}
 
 
-def _counts(found: Plan) -> dict[str, object]:
+def _counts(left: Plan, told: Told) -> dict[str, object]:
     return {
-        "on_failure_records": found.on_failure_records,
-        "gone": found.gone,
-        "too_large": found.too_large,
-        "shards": found.shards,
+        "on_failure_records": left.on_failure_records,
+        "gone": left.gone,
+        "too_large": left.too_large,
+        "unresolved": len(told.unresolved),
+        "shards": left.shards,
     }
 
 
-def _left_text(found: Plan) -> str:
-    title = printable(found.mapping.title)
-    if found.is_empty:
+def _left_text(left: Plan) -> str:
+    title = printable(left.mapping.title)
+    if left.is_empty:
         return f"{title}: nothing left to redrive"
-    told = count_of(found.on_failure_records, "on-failure record")
-    return f"{title}: {count_of(found.records, 'record')} of {told} to redrive"
+    told = count_of(left.on_failure_records, "on-failure record")
+    return f"{title}: {count_of(left.records, 'record')} of {told} to redrive"
 
 
-def _asides(found: Plan) -> list[str]:
+def _asides(left: Plan, told: Told) -> list[str]:
     lines = []
-    if found.gone:
-        lines.append(f"{count_of(found.gone, 'record')} gone from the log since: retention or a crash took them")
-    if found.too_large:
-        lines.append(f"{count_of(found.too_large, 'record')} too large for any event: left where they are")
+    if left.gone:
+        lines.append(f"{count_of(left.gone, 'record')} gone from the log since: retention or a crash took them")
+    if left.too_large:
+        lines.append(f"{count_of(left.too_large, 'record')} too large for any event: left where they are")
+    for where in told.unresolved[:SHOWN]:
+        lines.append(f"left alone: which records {printable(where)} speaks of cannot be told")
+    if len(told.unresolved) > SHOWN:
+        lines.append(f"and {count_of(len(told.unresolved) - SHOWN, 'on-failure record')} more")
+    if told.others:
+        lines.append(f"{count_of(told.others, 'on-failure record')} of other streams or functions left alone")
+    if told.no_records:
+        lines.append(f"{told.no_records} things in the source are no on-failure records")
     return lines
 
 

@@ -29,7 +29,8 @@ RECORD_TOO_LARGE = "RecordTooLarge"
 # Ours: somebody who was asked about a failed batch has given it up.
 SKIPPED = "Skipped"
 
-_BATCH_INFO = {"kinesis": "KinesisBatchInfo", "dynamodb": "DDBStreamBatchInfo"}
+# The part of a record that speaks of its batch, by the kind of the stream.
+BATCH_INFO = {"kinesis": "KinesisBatchInfo", "dynamodb": "DDBStreamBatchInfo"}
 
 
 def failure_record(
@@ -58,7 +59,7 @@ def failure_record(
     record["version"] = "1.0"
     record["timestamp"] = _stamp(failure.time_ms, "milliseconds")
     precision = "milliseconds" if kind == "kinesis" else "seconds"
-    record[_BATCH_INFO[kind]] = {
+    record[BATCH_INFO[kind]] = {
         "shardId": shard_id,
         "startSequenceNumber": failure.first_sequence_number,
         "endSequenceNumber": failure.last_sequence_number,

@@ -20,7 +20,7 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -29,6 +29,7 @@ from streamfn.errors import DiskFull, FailedError, RefusedError, ShardClosed
 from streamfn.events.failure_record import encode, failure_record, object_key
 from streamfn.log.catalog.datadir import require_kind
 from streamfn.log.catalog.stream import KINESIS
+from streamfn.log.shard.reader import horizon
 from streamfn.log.storage.disk import SYSTEM_DISK, Disk, floor_bytes, write_synced
 from streamfn.mapping.destinations import BUCKET, FILES, OBJECTS
 from streamfn.mapping.position import committed_end
@@ -90,6 +91,9 @@ class Destination(Protocol):
 
     def put(self, source: Source, discards: Sequence[StoredDiscard]) -> None:
         """Copy them, in order; durable when this returns."""
+
+    def lying(self) -> Iterator[tuple[str, bytes]]:
+        """Everything that lies there, of whomever: what it is called, and its bytes. Refuses what is not there."""
 
 
 class StreamDestination:
@@ -154,6 +158,18 @@ class StreamDestination:
         with Producer(self._stream(), wait_s=WAIT_S) as producer:
             producer.submit(records).result()
 
+    def lying(self) -> Iterator[tuple[str, bytes]]:
+        """See `Destination`."""
+        from streamfn.log.shard.cursor import ShardCursor
+
+        stream = self._data.stream(self._name)
+        require_kind(stream, KINESIS)
+        for shard in stream.shards:
+            with ShardCursor(shard, horizon(shard), committed_end(shard)) as cursor:
+                for row in cursor:
+                    assert isinstance(row, Record)
+                    yield f"the record at offset {row.offset} of {shard.id} in {self._name}", row.data
+
     def _stream(self) -> Stream:
         return self._data.open_or_create_stream(self._name)
 
@@ -210,6 +226,17 @@ class FileDestination:
                 self._disk.sync_directory(directory)
             except OSError as error:
                 raise FailedError(f"cannot sync {directory}: {error.strerror}") from error
+
+    def lying(self) -> Iterator[tuple[str, bytes]]:
+        """See `Destination`."""
+        if not self._directory.is_dir():
+            raise RefusedError(f"there is no directory {self._directory} to read on-failure records from")
+        try:
+            for path in sorted(self._directory.rglob("*")):
+                if path.is_file() and not path.name.startswith("."):
+                    yield str(path), path.read_bytes()
+        except OSError as error:
+            raise FailedError(f"cannot read {error.filename or self._directory}: {error.strerror}") from error
 
     def _write(self, path: Path, content: bytes) -> None:
         """Write a file whole; its name is durable when its directory is synced."""
@@ -277,6 +304,16 @@ class BucketDestination:
                 self._files.pipe_file(url, source.record(each.discard, payload=True))
             except Exception as error:  # fsspec's implementations share no class of errors
                 raise FailedError(f"cannot write {url}: {type(error).__name__}: {error}") from error
+
+
+    def lying(self) -> Iterator[tuple[str, bytes]]:
+        """See `Destination`."""
+        self.check()
+        try:
+            for name in self._files.find(self._url):
+                yield name, self._files.cat_file(name)
+        except Exception as error:  # see `put`
+            raise FailedError(f"cannot read {self._url}: {type(error).__name__}: {error}") from error
 
 
 def file_path(source: Source, stored: StoredDiscard, *, objects: bool) -> str:

@@ -6,13 +6,16 @@ that they cannot disagree. They are what a handler is shown, with Kinesis data d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
 from streamfn.core.filter.expression import NOT_JSON
 from streamfn.core.filter.predicate import MISSING
+
+if TYPE_CHECKING:
+    from streamfn.log.segment.rows import Row
 
 
 class Source(NamedTuple):
@@ -69,3 +72,18 @@ def constants(kind: str, arn: str, region: str) -> dict[str, str]:
 def field_value(field: str, value: Any) -> Any:
     """Return what a pattern sees of a column's value; None is null there."""
     return MISSING if value is None else SOURCES[field].value(value)
+
+
+# Columns that records and changes have under another name.
+_ATTRIBUTES = {"approximate_creation_date_time": "creation_ms"}
+
+
+def row_fields(row: Row, fields: Collection[str]) -> dict[str, Any]:
+    """Return what a pattern sees of some fields of one record; those that it has not are left out."""
+    found = {}
+    for field in fields:
+        column = SOURCES[field].column
+        value = getattr(row, _ATTRIBUTES.get(column, column), None)
+        if value is not None:
+            found[field] = SOURCES[field].value(value)
+    return found

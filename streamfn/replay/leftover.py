@@ -14,11 +14,11 @@ from streamfn.errors import RefusedError
 from streamfn.events.failure_record import RECORD_TOO_LARGE
 from streamfn.log.shard import gaps
 from streamfn.mapping.position import committed_end
+from streamfn.state.discards import Discard, StoredDiscard
 
 if TYPE_CHECKING:
     from streamfn.log.catalog.datadir import DataDir
     from streamfn.log.catalog.stream import Shard, Stream
-    from streamfn.state.discards import StoredDiscard
     from streamfn.state.store import Store, StoredMapping
 
 
@@ -81,22 +81,34 @@ class Plan(NamedTuple):
         return not self.passes and not self.pending
 
 
-def plan(data: DataDir, store: Store, which: str) -> Plan:
-    """Find out what a redrive of a mapping has to do; `which` is its UUID or name. Waits for the disk, changes nothing.
+def found(data: DataDir, store: Store, which: str) -> tuple[StoredMapping, Stream]:
+    """Return a mapping, by its UUID or name, and its stream. Waits for the disk.
 
     Raises:
         RefusedError: there is no such mapping, or its stream was deleted.
-        LogDamaged: where the log ends, or what is missing in it, cannot be read.
     """
     mapping = store.find(which)
     if mapping is None:
         known = ", ".join(each.name for each in store.mappings()[:10])
         raise RefusedError(f"unknown mapping {which!r} in {data.path}: there is {known or 'none yet'}")
-    stream = data.stream_by_id(mapping.stream_id)
+    return mapping, data.stream_by_id(mapping.stream_id)
+
+
+def plan(data: DataDir, store: Store, which: str, told: Sequence[Discard] = ()) -> Plan:
+    """Find out what a redrive of a mapping has to do; `which` is its UUID or name. Waits for the disk, changes nothing.
+
+    `told` are discards that the store does not know of.
+
+    Raises:
+        RefusedError: there is no such mapping, or its stream was deleted.
+        LogDamaged: where the log ends, or what is missing in it, cannot be read.
+    """
+    mapping, stream = found(data, store, which)
     redrive = store.redrive_of(mapping.uuid)
     done = {} if redrive is None else {name: one.offset for name, one in store.checkpoints(redrive).items()}
-    told = [one for one in store.discards(mapping.uuid) if one.discard.failure is not None and one.redriven_ms is None]
-    left = [each for each in told if each.discard.reason != RECORD_TOO_LARGE]
+    all_ = [*store.discards(mapping.uuid), *(StoredDiscard(-1, each, 0, None, 0) for each in told)]
+    failed = [one for one in all_ if one.discard.failure is not None and one.redriven_ms is None]
+    left = [each for each in failed if each.discard.reason != RECORD_TOO_LARGE]
     # A window is closed by what comes behind it: only where a run goes on to the shard's end.
     windowed = bool(mapping.options.get("TumblingWindowInSeconds"))
     passes, gone = [], 0
@@ -107,7 +119,7 @@ def plan(data: DataDir, store: Store, which: str) -> Plan:
             passes.append(Pass(tuple(each.id for each in discards), wanted, ends, under_way))
             gone += missing
     pending = 0 if redrive is None else store.pending_count(redrive)
-    return Plan(mapping, stream, tuple(passes), len(left), gone, len(told) - len(left), pending)
+    return Plan(mapping, stream, tuple(passes), len(left), gone, len(failed) - len(left), pending)
 
 
 def offsets_of(discards: Iterable[StoredDiscard]) -> dict[str, Ranges]:
@@ -133,6 +145,8 @@ def _wanted(
     ends: dict[str, int] = {}
     gone = 0
     for shard_id, spoken_of in offsets_of(discards).items():
+        if not spoken_of:
+            continue
         shard = stream.shard(shard_id)
         assert shard is not None, "shards of a stream stay in its description for ever"
         asked = spoken_of.clipped(done.get(shard_id, 0))
@@ -140,7 +154,17 @@ def _wanted(
         gone += len(asked) - len(there)
         if there:
             wanted[shard_id], ends[shard_id] = there, end if to_the_end else there.end
-    return wanted, ends, gone
+    # Of what was told by a destination alone, records may have been gone before anybody knew their offsets.
+    return wanted, ends, gone + sum(map(_unknown, discards))
+
+
+def _unknown(one: StoredDiscard) -> int:
+    """How many of a discard's records have no offsets."""
+    discard, failure = one.discard, one.discard.failure
+    assert failure is not None
+    return failure.records - (
+        discard.end_offset - discard.first_offset if failure.offsets is None else len(failure.offsets)
+    )
 
 
 def _there(shard: Shard, asked: Ranges) -> tuple[int, Ranges]:

@@ -25,11 +25,14 @@ from streamfn.errors import RefusedError
 from streamfn.mapping.functions import Functions, function_of, options_of
 from streamfn.mapping.result import RunResult
 from streamfn.mapping.service import added
-from streamfn.replay.leftover import Pass, Plan, plan
+from streamfn.replay.leftover import Pass, Plan, found, plan
+from streamfn.replay.told import Told, known_of, read_told
 
 if TYPE_CHECKING:
+    from streamfn.log.catalog.stream import Stream
     from streamfn.mapping.mapping import EventSourceMapping
     from streamfn.mapping.runtime import Runtime
+    from streamfn.state.store import StoredMapping
 
 CAUGHT_UP, DRAINED = "caught up", "drained"
 _OF_ALL_RUNS = ("billed_duration_ms", "gb_seconds", "estimated_price_usd")
@@ -40,42 +43,58 @@ class RedriveResult(RunResult):
     """What a redrive did, or with `why` "dry run" would have to do: then `records` is how many are left.
 
     `on_failure_records` counts the discards that it was about, `gone` those of their records that are not in the log
-    any more, `too_large` records that no event has room for: they are left where they are. `remaining` records have not
-    been delivered, because it was stopped; the next redrive goes on there.
+    any more, `too_large` records that no event has room for: they are left where they are, as those `unresolved`
+    on-failure records of a source are whose batch cannot be told. `remaining` records have not been delivered, because
+    it was stopped; the next redrive goes on there.
     """
 
     on_failure_records: int = 0
     gone: int = 0
     too_large: int = 0
+    unresolved: int = 0
     remaining: int = 0
 
 
-def result_of(plan: Plan, done: RunResult, remaining: int = 0) -> RedriveResult:
+def result_of(plan: Plan, told: Told, done: RunResult, remaining: int = 0) -> RedriveResult:
     """What a redrive by that plan came to."""
     return RedriveResult(
         **{each.name: getattr(done, each.name) for each in fields(RunResult)},
         on_failure_records=plan.on_failure_records,
         gone=plan.gone,
         too_large=plan.too_large,
+        unresolved=len(told.unresolved),
         remaining=remaining,
     )
+
+
+async def told_by(runtime: Runtime, mapping: StoredMapping, stream: Stream, source: str) -> Told:
+    """What a destination tells of a mapping's discards that is not known; nothing of none. See `read_told`."""
+    if not source:
+        return Told()
+    known = await runtime.disk(known_of, runtime.store, stream.id)
+    return await trio.to_thread.run_sync(read_told, runtime.data, stream, mapping, source, known)
 
 
 class Redrive:
     """A redrive at work: `open`, then `run` once, then `close`."""
 
-    def __init__(self, runtime: Runtime, which: str, ours: Mapping[str, Any]) -> None:
-        """`which` is the mapping's UUID or name; `ours` are options of functions and logs, as those of a service."""
+    def __init__(self, runtime: Runtime, which: str, ours: Mapping[str, Any], source: str = "") -> None:
+        """`which` is the mapping's UUID or name; `ours` are options of functions and logs, as those of a service.
+
+        `source` is a destination, resolved: what lies there and is not known counts as discarded too; empty: none.
+        """
         self._runtime = runtime
         self._which = which
         self._ours = ours
         self._functions = Functions(runtime)
+        self._source = source
         self._draining = False
         self._begun = 0  # passes
         self._running = False
         self.before = RunResult(0, 0, 0, 0, 0.0, CAUGHT_UP)  # what the passes have done that are over
         self.mapping: EventSourceMapping | None = None  # the redrive's own
         self.plan: Plan | None = None
+        self.told = Told()
 
     async def open(self) -> EventSourceMapping | None:
         """Take the redrive for this process and start the function; None if nothing is left to do.
@@ -90,21 +109,25 @@ class Redrive:
             FunctionGone: its stored function was deleted.
         """
         runtime = self._runtime
-        self.plan = await runtime.disk(plan, runtime.data, runtime.store, self._which)
+        of, stream = await runtime.disk(found, runtime.data, runtime.store, self._which)
+        self.plan = await self._look(of, stream)
         if self.plan.is_empty:
             return None
-        of = self.plan.mapping
         stored = await runtime.disk(runtime.store.open_redrive, of.uuid)
         ownership = runtime.own(stored.title, stored.uuid)
         try:
             # Again, now that nobody else redrives it.
-            self.plan = await runtime.disk(plan, runtime.data, runtime.store, of.uuid)
+            self.plan = await self._look(of, stream)
+            if self.told.discards:
+                epoch = await runtime.disk(runtime.store.acquire, stored.uuid)
+                await runtime.disk(runtime.store.adopt, stored.uuid, epoch, self.told.discards)
+                self.plan = await runtime.disk(plan, runtime.data, runtime.store, of.uuid)
             configured = await runtime.disk(function_of, runtime.store, of)
             options, code_dir = options_of(of, configured, self._ours)
             if options.reserved_concurrency == 0:
                 raise RefusedError(f"the function {options.target!r} has a reserved concurrency of 0: nothing runs it")
             arn = str(of.options.get("FunctionArn") or "")
-            function, fresh = await self._functions.take(options, Path(code_dir), self.plan.stream.region, arn)
+            function, fresh = await self._functions.take(options, Path(code_dir), stream.region, arn)
         except BaseException:
             ownership.release()
             raise
@@ -114,6 +137,11 @@ class Redrive:
             await self.close()
             raise
         return self.mapping
+
+    async def _look(self, of: StoredMapping, stream: Stream) -> Plan:
+        """What is left, and in `told` what the source has that is not known."""
+        self.told = await told_by(self._runtime, of, stream, self._source)
+        return await self._runtime.disk(plan, self._runtime.data, self._runtime.store, of.uuid, self.told.discards)
 
     async def run(self) -> RunResult:
         """Deliver what is left, pass after pass; what fails again is left for the next redrive.

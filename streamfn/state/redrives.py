@@ -14,7 +14,10 @@ from __future__ import annotations
 
 import sqlite3
 import uuid as uuids
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+
+from streamfn.state import discards
+from streamfn.state.discards import Discard
 
 # Version 5.
 REDRIVES = """
@@ -71,6 +74,21 @@ def open_(connection: sqlite3.Connection, uuid: str, now_ms: int) -> str:
 def drop(connection: sqlite3.Connection, uuid: str) -> None:
     """Forget the redrive of a mapping, with its checkpoints and what failed in it."""
     connection.execute("DELETE FROM mappings WHERE uuid IN (SELECT redrive FROM redrives WHERE mapping = ?)", (uuid,))
+
+
+def adopt(connection: sqlite3.Connection, redrive: str, told: Sequence[Discard], now_ms: int) -> None:
+    """Keep discards that lie in their destination and were not known here, as the redrive's own.
+
+    Each is one of an epoch below all others: in those that owners have, a range of records is discarded once.
+    """
+    lowest = "SELECT min(0, ifnull(min(epoch), 0)) FROM discards WHERE mapping = ?"
+    (epoch,) = connection.execute(lowest, (redrive,)).fetchone()
+    for below, each in enumerate(told, 1):
+        discards.insert(connection, redrive, epoch - below, [each], now_ms)
+    connection.execute(
+        "UPDATE discards SET delivered_ms = ? WHERE mapping = ? AND epoch < ? AND delivered_ms IS NULL",
+        (now_ms, redrive, epoch),
+    )
 
 
 def begin(

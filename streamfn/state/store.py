@@ -460,6 +460,16 @@ class Store:
             row = self._connection.execute(f"SELECT {_COLUMNS} FROM mappings WHERE uuid = ?", (redrive,)).fetchone()
         return _stored(row)
 
+    def adopt(self, redrive: str, epoch: int, told: Sequence[Discard]) -> None:
+        """Keep discards that were told by their destination alone; they have arrived there.
+
+        Raises:
+            Fenced: as `commit`.
+        """
+        with self._transaction():
+            self._check_epoch(redrive, epoch)
+            redrives.adopt(self._connection, redrive, told, self._clock.unix_ms())
+
     def begin_pass(self, redrive: str, epoch: int, ids: Sequence[int], starts: Mapping[str, int]) -> None:
         """Begin a pass over these discards, its checkpoints at `starts`; none may be under way.
 

@@ -397,6 +397,9 @@ def test_a_bucket_gets_the_same_objects_through_fsspec(place: Place) -> None:
     files = fsspec.filesystem("memory").find("/bucket")
     assert len(files) == 2
     assert all(name.startswith(f"/bucket/prefix/aws/lambda/{place.uuid}/") for name in files)
+    lying = dict(destination.lying())
+    assert sorted(lying) == sorted(files)
+    assert all(json.loads(content)["payload"]["Records"] for content in lying.values())
 
 
 # ---- refused before anything is made ----
