@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import click
 import trio
 
+from streamfn.cli.apart import store_apart
 from streamfn.cli.app import EXIT_FAILED
 from streamfn.cli.execute import Run, gave_up, summary_of
 from streamfn.cli.heed import Heed
@@ -20,7 +19,6 @@ from streamfn.cli.options import Settings
 from streamfn.cli.output import count_of
 from streamfn.cli.stepping import SteppingFlags, stepping_of
 from streamfn.errors import StreamfnError
-from streamfn.formats.times import format_time
 from streamfn.log.catalog.datadir import DataDir
 from streamfn.log.shard.reader import horizon
 from streamfn.mapping.logs import LogWriter
@@ -29,9 +27,7 @@ from streamfn.mapping.options import RunOptions
 from streamfn.mapping.result import Counts, RunResult
 from streamfn.mapping.runtime import Runtime
 from streamfn.replay.planning import Pace, schedule_of
-from streamfn.replay.selection import Selection, first_left_ms
-
-STORE = "state.db"
+from streamfn.replay.selection import Selection, first_left
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +47,13 @@ class ReplayRequest:
 class ReplaySummary(RunSummary):
     """What a replay did.
 
-    `apart`: its checkpoints were its own. `left_ms` is when the first record arrived that is left (since 1970, UTC).
+    `apart`: its checkpoints were its own. `left` is the `--from` that goes on with what is left; empty: nobody knows.
     """
 
     rounds: int
     speed: float | None
     apart: bool
-    left_ms: int | None = None
+    left: str = ""
 
     def to_json(self) -> dict[str, object]:
         """Return what `--json` prints."""
@@ -82,13 +78,6 @@ def replay_really(request: ReplayRequest, settings: Settings) -> int:
             run.tell(settings.json_output)  # what it did until then
             raise
         return run.end(settings.json_output)
-
-
-@contextmanager
-def store_apart() -> Iterator[Path]:
-    """Where a state store may be made that nobody keeps."""
-    with tempfile.TemporaryDirectory(prefix="streamfn-replay-") as directory:
-        yield Path(directory) / STORE
 
 
 class Replay(Run):
@@ -182,15 +171,15 @@ class Replay(Run):
     def summary(self, mapping: EventSourceMapping, result: RunResult) -> RunSummary:
         """What the replay did, for people and programs."""
         found = summary_of(mapping.name, mapping.stream.name, self._total(result), self._remaining)
-        left_ms = None
+        left = ""
         if self._remaining and self._store is not None and not self._request.loop:
-            left_ms = first_left_ms(self._request.selection, result.resumes_at)
+            left = first_left(self._request.selection, result.resumes_at)
         return ReplaySummary(
             **asdict(replace(found, resumed=mapping.resumed)),
             rounds=self._rounds,
             speed=self._request.pace.speed,
             apart=self._store is not None,
-            left_ms=left_ms,
+            left=left,
         )
 
     def tell(self, json_output: bool) -> None:
@@ -224,8 +213,8 @@ def replay_text(summary: ReplaySummary) -> str:
     text = summary_text(whole).replace("nothing left to do", "nothing to replay")
     if summary.rounds > 1:
         text += f"\n{summary.rounds:,} rounds"
-    if summary.remaining and summary.left_ms is not None:
-        text += f"\n{count_of(summary.remaining, 'record')} left: --from {format_time(summary.left_ms)} goes on there"
+    if summary.remaining and summary.left:
+        text += f"\n{count_of(summary.remaining, 'record')} left: --from {summary.left} goes on there"
     elif summary.remaining and summary.rounds <= 1:
         text += f"\n{count_of(summary.remaining, 'record')} left"
     if summary.open_windows:

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from streamfn.errors import LogError, RefusedError
-from streamfn.formats.times import parse_time_ms
+from streamfn.formats.times import format_time, parse_time_ms
 from streamfn.limits import SEQUENCE_DIGITS_MAX
 from streamfn.log.catalog.stream import Shard, Stream
-from streamfn.log.shard.numbers import offset_from
+from streamfn.log.shard.numbers import offset_from, sequence_number_at
 from streamfn.log.shard.reader import ShardReader, horizon
 from streamfn.log.shard.seek import offset_at_time
 from streamfn.log.shard.summary import arrival_ms
@@ -146,18 +146,28 @@ def _end(shard: Shard, bound: Bound | None, end: int) -> int:
     return offset_at_time(shard, bound.ms)
 
 
-def first_left_ms(selection: Selection, offsets: Mapping[str, int]) -> int | None:
-    """When the first record arrived (since 1970, UTC) that lies at or behind these offsets. Reads the disk.
+def first_left(selection: Selection, offsets: Mapping[str, int]) -> str:
+    """Return the bound that goes on with the first record at or behind these offsets. Reads the disk.
 
-    None where nothing is left, or nobody knows.
+    A sequence number where one shard is replayed; else a time, with which some records come again. Empty where nothing
+    is left, or nobody knows.
     """
-    times = []
+    left = {}
     for shard in selection.shards:
         offset = max(offsets.get(shard.id, 0), selection.starts[shard.id])
         if offset < selection.ends[shard.id]:
-            try:
-                times.append(arrival_ms(shard, offset))
-            except LogError:
-                return None
-    known = [at for at in times if at is not None]
-    return min(known) if known and len(known) == len(times) else None
+            left[shard] = offset
+    try:
+        if len(selection.starts) == 1:
+            return "".join(_shown(sequence_number_at(shard, offset)) for shard, offset in left.items())
+        times = [at for shard, offset in left.items() if (at := arrival_ms(shard, offset)) is not None]
+    except LogError:
+        return ""
+    return format_time(min(times)) if times and len(times) == len(left) else ""
+
+
+def _shown(number: str | None) -> str:
+    """A sequence number as `parse_bound` takes it."""
+    if number is None:
+        return ""
+    return number if len(number) > TIME_DIGITS_MAX else f"{_PREFIX}{number}"

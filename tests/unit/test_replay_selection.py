@@ -7,7 +7,7 @@ from streamfn.log.catalog.datadir import DataDir
 from streamfn.log.producer.producer import Producer
 from streamfn.log.shard import gaps
 from streamfn.log.shard.reader import ShardReader, records
-from streamfn.replay.selection import Bound, first_left_ms, parse_bound, select
+from streamfn.replay.selection import Bound, first_left, parse_bound, select
 from streamfn.types import NewRecord
 
 FIRST, SECOND = (f"shardId-{number:012d}" for number in range(2))
@@ -108,8 +108,11 @@ def test_what_is_trimmed_is_not_in_it(stream):
     assert select(stream, at(2000), None).starts == {FIRST: 4, SECOND: 2}
 
 
-def test_when_the_first_record_arrived_that_is_left(stream):
+def test_what_goes_on_with_what_is_left(stream):
     found = select(stream, at(2000), at(7000))
-    assert first_left_ms(found, {FIRST: 5, SECOND: 3}) == 3500
-    assert first_left_ms(found, {FIRST: 7, SECOND: 6}) == 6500
-    assert first_left_ms(found, {FIRST: 7, SECOND: 7}) is None
+    assert first_left(found, {FIRST: 5, SECOND: 3}) == "1970-01-01T00:00:03.500Z"
+    assert first_left(found, {FIRST: 7, SECOND: 6}) == "1970-01-01T00:00:06.500Z"
+    assert first_left(found, {FIRST: 7, SECOND: 7}) == ""
+    found = select(stream, at(2000), at(7000), [SECOND])
+    assert first_left(found, {SECOND: 4}) == numbers(stream, SECOND)[4]
+    assert first_left(found, {SECOND: 7}) == ""

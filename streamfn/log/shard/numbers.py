@@ -78,10 +78,22 @@ def offset_from(shard: Shard, number: str) -> tuple[int, bool]:
     return committed, False
 
 
-def _number_at(shard: Shard, offset: int) -> str:
+def sequence_number_at(shard: Shard, offset: int) -> str | None:
+    """Return the sequence number of the record at an offset below the committed end; None where it is gone.
+
+    Raises:
+        LogDamaged: the message that should hold it is damaged.
+        LogError: a file cannot be read.
+    """
     with ShardReader.open(shard, offset) as reader:
-        message = reader.poll(1)[0]
-        return sequence_numbers(message, offset - message.first_offset)[0]
+        found = reader.poll(1)
+        return sequence_numbers(found[0], offset - found[0].first_offset)[0] if found else None
+
+
+def _number_at(shard: Shard, offset: int) -> str:
+    number = sequence_number_at(shard, offset)
+    assert number is not None, "asked of offsets that are there"
+    return number
 
 
 class Membership:
