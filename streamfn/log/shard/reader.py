@@ -35,6 +35,8 @@ __all__ = [
 
 _MESSAGES_MAX = 64
 _EVERYTHING = 1 << 62
+# What one step on the way to a position proves: in a sealed segment one row group, and not those behind it as well.
+_SEEK_BYTES = 1 << 20
 _MESSAGE_BYTES = ffi.sizeof("sf_message")
 
 
@@ -320,7 +322,7 @@ class ShardReader:
         segment = scan.segment
         end = min(self._commit.length, segment.size) if self._is_active(segment) else segment.size
         while scan.next_offset < self._position:
-            status, found, count = scan.step(end, _MESSAGES_MAX, _EVERYTHING)
+            status, found, count = scan.step(end, _MESSAGES_MAX, _SEEK_BYTES)
             if scan.next_offset > self._position:
                 index = bisect_right(range(count), self._position, key=lambda i: found[i].first_offset) - 1
                 scan.move(segment, found[index].position, found[index].first_offset)
