@@ -42,7 +42,7 @@ def hlog(samples: Iterable[Sample], started_s: float) -> str:
             a line and not a gap.
         started_s: when the first one began, in seconds since the epoch.
     """
-    started = datetime.fromtimestamp(started_s, UTC).isoformat(timespec="milliseconds")
+    started = datetime.fromtimestamp(round(started_s, 3), UTC).isoformat(timespec="milliseconds")
     lines = [
         "#[Latencies in nanoseconds, Interval_Max in milliseconds]",
         "#[Histogram log format version 1.3]",

@@ -82,8 +82,10 @@ def _bottom(columns: int, margin: int, highest: float) -> list[str]:
     line[-1] = "┐"
     free_from, end = 0, columns + margin + 1
     names[end - 3 :] = "max"
-    for place, name in percentile_ticks(highest):
-        column = round(place / highest * (columns - 1))
+    ticks = [(round(place / highest * (columns - 1)), name) for place, name in percentile_ticks(highest)]
+    if len(ticks) > 1 and ticks[1][0] + 1 - len(ticks[1][1]) // 2 <= len(ticks[0][1]):
+        del ticks[0]  # who looks for 0 % finds it by itself
+    for column, name in ticks:
         at = min(max(margin + 1 + column - len(name) // 2, margin), end)
         if at < free_from or at + len(name) > end - 4:
             continue

@@ -68,7 +68,7 @@ def throughput_chart(samples: Sequence[Sample], offered: float | None) -> str:
     """Records per second over time, and what was offered as a dashed line."""
     series = [(start, end, sum(s.records for s in part) / (end - start)) for start, end, part in _buckets(samples)]
     up = linear(max(offered or 0.0, *(rate for _, _, rate in series)))
-    frame = Frame(250, linear(series[-1][1]), up)
+    frame = Frame(250, _span(series[-1][1]), up)
     parts = _grid(frame, shown_number, _seconds(frame.across))
     steps = [(moment, rate) for start, end, rate in series for moment in (start, end)]
     ground = [(series[-1][1], 0.0), (0.0, 0.0)]
@@ -82,7 +82,7 @@ def throughput_chart(samples: Sequence[Sample], offered: float | None) -> str:
 def latency_chart(samples: Sequence[Sample]) -> str:
     """p50 and p99 of each stretch of time; nothing where nothing was finished."""
     series = [(start, end, Counts.merged(s.latency for s in part)) for start, end, part in _buckets(samples)]
-    frame = Frame(250, linear(series[-1][1]), times(counts for _, _, counts in series))
+    frame = Frame(250, _span(series[-1][1]), times(counts for _, _, counts in series))
     parts = _grid(frame, shown_time, _seconds(frame.across))
     for percent, kind in ((50, "curve"), (99, "curve second")):
         for stretch in _unbroken(series):
@@ -154,6 +154,11 @@ def _unbroken(series: Sequence[tuple[float, float, Counts]]) -> list[list[tuple[
         elif found[-1]:
             found.append([])
     return [stretch for stretch in found if stretch]
+
+
+def _span(seconds: float) -> Axis:
+    """From 0 to the end, wherever that lies; round numbers on the way."""
+    return Axis(0.0, seconds, False, [tick for tick in linear(seconds).ticks if tick <= seconds * 1.001])
 
 
 def _seconds(axis: Axis) -> dict[float, str]:
