@@ -11,7 +11,7 @@ taken in turns, pairs of them, so that what was slow for both counts for neither
     runs             three and more               what differs between runs
     pairs of runs    as many, taken in turns      the same, less what a pair shares
 
-A figure is estimated on what was drawn, a thousand times; the spread of its logarithm is its error. Few units make an
+A figure is estimated on what was drawn, 500 times; the spread of its logarithm is its error. Few units make an
 error that is itself uncertain, so the interval takes Student's t with as many degrees of freedom as there are units,
 less one a side (Welch). Everything here is pure, and the same input gives the same answer.
 """
@@ -31,7 +31,7 @@ from statistics import NormalDist, stdev
 from streamfn.measure.counts import Counts, highest_of, index_of
 from streamfn.measure.result import Sample
 
-DRAWS = 1000
+DRAWS = 500
 BLOCKS = 10  # of a run
 RUNS_MIN = 3  # from so many on, runs are drawn instead of blocks
 
