@@ -53,6 +53,12 @@ class Release:
             self.records -= end - row
             yield Due(first_offset + row, times[row:end])
 
+    def delay(self, ns: int) -> None:
+        """Everything that is held is due so much later than it was."""
+        for _, times in self._chunks:
+            for row in range(len(times)):
+                times[row] += ns
+
     def due_ns(self, ahead: int = 0) -> int | None:
         """When the record `ahead` records behind the first one that is held is due; the last one if there are fewer.
 

@@ -340,11 +340,15 @@ class ShardFeed:
         self._ahead_bytes += message.bytes
 
     def release(self) -> None:
-        """Offer what is due by now to the lanes."""
-        if self._ahead and not self.stopping and not self._levelling:
+        """Offer what is due by now to the lanes; nothing while time stands still."""
+        if self._ahead and not self.stopping and not self._levelling and not self.owner.stands:
             for due in self._held.take(self.owner.now_ns()):
                 self._offer_due(due)
             self._meet_gap()
+
+    def delay(self, ns: int) -> None:
+        """What is not with the lanes yet is due so much later: time stood still."""
+        self._held.delay(ns)
 
     def _offer_due(self, due: Due) -> None:
         (read, rows, end_offset), (first_offset, times) = self._ahead[0], due
@@ -365,7 +369,7 @@ class ShardFeed:
         if not self.paced:
             return
         at_ns = None
-        if self._ahead and not self.stopping and not self._levelling:
+        if self._ahead and not self.stopping and not self._levelling and not self.owner.stands:
             lanes = [lane.machine for lane in self.lanes if lane.busy or lane.machine.buffered_records]
             ahead = 0
             if len(lanes) == len(self.lanes):  # before its answer, or its window, a lane has use for full batches alone

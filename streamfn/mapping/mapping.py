@@ -137,6 +137,7 @@ class EventSourceMapping:
         self.paused = False  # hand nothing over: one of the next three is so
         self._outrun = False
         self._stepper: Stepper | None = None  # somebody decides about failed batches, and may have stopped at one
+        self._stood_ns = 0  # since when; 0: nobody is being asked
         self.once = False  # batches are cut the same in every run, and delivered once
         self.stuck: str | None = None  # why checkpoints cannot be written just now
         self._no_worker: str | None = None  # why, as it was said last
@@ -198,7 +199,7 @@ class EventSourceMapping:
         self._first_ns = self._last_ns = 0
         self._level_by_ns = math.inf
         self.stuck, self.paused = None, self._outrun  # an earlier run may have been cancelled while it waited for room
-        self._stepper = None if decide is None else Stepper(self, decide)
+        self._stepper, self._stood_ns = None if decide is None else Stepper(self, decide), 0
         self.once = once
         self._feeds = Feeds(self)
         try:
@@ -442,8 +443,15 @@ class EventSourceMapping:
     def stopped(self, lane: ShardLane) -> None:
         """A batch of the lane waits for a decision: hand nothing over until there is one."""
         assert self._stepper is not None, "nobody decides about failed batches"
+        if not self.stands:
+            self._stood_ns = self.now_ns()
         self.paused = True
         self._stepper.stop(lane)
+
+    @property
+    def stands(self) -> bool:
+        """Whether somebody is being asked about a failed batch: the clock of a schedule stands still meanwhile."""
+        return self._stepper is not None and self._stepper.stopped
 
     def stop(self) -> None:
         """End in front of the batch that somebody was asked about; nothing more is handed over."""
@@ -451,8 +459,13 @@ class EventSourceMapping:
 
     def go_on(self) -> None:
         """Hand over again, unless there is another reason left not to."""
-        is_stopped = self._stepper is not None and self._stepper.stopped
-        if self.paused and not self._outrun and self.stuck is None and not is_stopped:
+        if self._stood_ns and not self.stands:
+            # What was due meanwhile, and what comes behind it, is due so much later, and no record has grown older.
+            stood_ns, self._stood_ns = self.now_ns() - self._stood_ns, 0
+            self.began_ns += stood_ns
+            for feed in self.feeds:
+                feed.delay(stood_ns)
+        if self.paused and not self._outrun and self.stuck is None and not self.stands:
             self.paused = False
             for feed in self.feeds:
                 feed.wake()

@@ -9,6 +9,7 @@ from engine_rig import FUNCTIONS, SHARD, until
 from trio.testing import trio_test
 
 import streamfn
+from streamfn.core.schedule import FixedRate, Stretch
 from streamfn.core.verdict import Decision
 
 
@@ -152,3 +153,20 @@ async def test_a_failed_batch_of_a_window_has_its_state_in_the_event(place):
         assert len(event["Records"]) == 1
     assert [stop.attempts for stop in asked.stops] == [1, 2]
     assert (result.why, result.records) == ("caught up", 2)
+
+
+@trio_test
+async def test_time_stands_still_for_a_schedule_while_somebody_is_asked(place):
+    began = {}
+
+    async def decide(stop):
+        await trio.sleep(1.5)  # all the others would have become due
+        return Decision.SKIP
+
+    async with mapping_on(place, ["a"] * 5 + ["poison"] + ["b"] * 10, batch_size=1) as mapping:
+        mapping.watch(lambda outcome: began.setdefault(outcome.first_offset, outcome.started_ns))
+        schedule = FixedRate(20, {SHARD: Stretch(0, 16)})
+        result = await mapping.run(until_caught_up=True, schedule=schedule, decide=decide)
+    assert result.records == 15
+    before, after = began[4] - began[0], began[15] - began[6]
+    assert after > before  # nine intervals of the schedule, and four

@@ -116,3 +116,13 @@ def test_a_rate_that_is_no_whole_number_loses_nothing():
     schedule = FixedRate(0.1, {"s": Stretch(0, 10)}).shard("s")
     period = SECOND / Fraction(0.1)
     assert schedule.due(1_000, [0])[0] == pytest.approx(float(1_000 * period), abs=2)
+
+
+def test_what_is_held_may_be_due_later() -> None:
+    release = Release()
+    release.hold(0, array("q", [10, 20, 30]))
+    assert [due.first_offset for due in release.take(10)] == [0]
+    release.delay(5)
+    assert list(release.take(24)) == []
+    assert release.due_ns() == 25
+    assert [(due.first_offset, list(due.times)) for due in release.take(35)] == [(1, [25, 35])]
