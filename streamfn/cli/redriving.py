@@ -148,7 +148,7 @@ class _RedriveRun(Run):
     def tell(self, json_output: bool) -> None:
         """Print what was done, and what could not be; nothing if it never came to that."""
         left = self._plan
-        if left is None or self._redrive is None:
+        if left is None or self._redrive is None or (self.result is None and not left.is_empty):
             return
         told = self._redrive.told
         nothing = self.result is None

@@ -33,8 +33,10 @@ class WantedPoller(Poller):
     def _poll(self, bytes_max: int, until: int | None) -> list[Read]:
         reader = self._reader
         following = self._wanted.next_at(reader.position)
-        if following is None:
-            return super()._poll(bytes_max, until)  # up to where the run ends there is nothing to be done
+        if following is None:  # up to where the run ends there is nothing to be done
+            if until is not None:
+                reader.pass_to(until - 1)
+            return super()._poll(bytes_max, until)
         if following - reader.position > APART:
             reader.pass_to(following)
         end = self._wanted.end_of_run(following, APART)

@@ -124,6 +124,8 @@ class Redrive:
                 self.plan = await runtime.disk(plan, runtime.data, runtime.store, of.uuid)
             configured = await runtime.disk(function_of, runtime.store, of)
             options, code_dir = options_of(of, configured, self._ours)
+            # Everything is there: nothing is waited for that could fill a batch.
+            options = replace(options, maximum_batching_window_in_seconds=0)
             if options.reserved_concurrency == 0:
                 raise RefusedError(f"the function {options.target!r} has a reserved concurrency of 0: nothing runs it")
             arn = str(of.options.get("FunctionArn") or "")

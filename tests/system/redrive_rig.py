@@ -46,11 +46,11 @@ class Mended:
         with open_sync(self.place.data, log=Nothing()) as session:
             yield session
 
-    def fail(self, session, pattern, **options):
+    def fail(self, session, pattern, handler=HANDLER, **options):
         """Run the mapping over all there is, the handler failing on a pattern; then mend it."""
         self.bad(pattern)
         wanted = {"maximum_retry_attempts": 0, "bisect_batch_on_function_error": True, "workers": 2, **options}
-        result = session.run_until_caught_up(HANDLER, "s", code_dir=FUNCTIONS, **wanted)
+        result = session.run_until_caught_up(handler, "s", code_dir=FUNCTIONS, **wanted)
         self.bad("")
         self.forget()
         return result

@@ -12,9 +12,10 @@ from run_rig import FUNCTIONS, error_line, until
 from test_kill import wait_until_gone
 
 from streamfn.cli.app import run
-from streamfn.errors import HandlerImportError, RefusedError
+from streamfn.errors import FailedError, HandlerImportError, RefusedError
 from streamfn.log.producer.producer import Producer
 from streamfn.log.shard.cursor import ShardCursor
+from streamfn.mapping import wanted
 from streamfn.state.store import Store
 from streamfn.types import NewRecord
 
@@ -148,12 +149,12 @@ def test_what_was_discarded_since_an_interrupted_redrive_is_delivered_after_it(m
     assert all(one.redriven_ms is not None for one in mended.discards())
 
 
-def test_a_later_discard_may_lie_before_an_earlier_one(mended, place):
+def test_a_later_discard_may_lie_before_an_earlier_one(mended, place, command):
     place.stream(contents=["a", "bad b", "c"])
     with mended.session() as session:
         mended.fail(session, "bad", batch_size=1)
         assert session.redrive(NAME).records == 1
-        assert place.run("mapping", "reset-checkpoint", NAME, "--to", "TRIM_HORIZON").code == 0
+        assert command("mapping", "reset-checkpoint", NAME, "--to", "TRIM_HORIZON")[0] == 0
         mended.fail(session, "a", batch_size=1)  # and b is well by now
         assert session.redrive(NAME).records == 2  # `bad b` fails on its a
     assert mended.handled == ["a", "bad b"]
@@ -175,10 +176,10 @@ def test_records_that_retention_took_are_counted_as_gone_once(mended, place, com
         "2 records gone from the log since: retention or a crash took them\n",
         "",
     )
-    done = place.run("redrive", NAME)
-    assert done.code == 3, done.err
-    assert f"redrive of {NAME}: 1 record in 1 batch" in done.err
-    assert "2 records gone from the log since: retention or a crash took them" in done.err
+    code, out, error = command("redrive", NAME)
+    assert (code, out) == (3, ""), error
+    assert f"redrive of {NAME}: 1 record in 1 batch" in error
+    assert "2 records gone from the log since: retention or a crash took them" in error
     assert command("redrive", NAME, "--dry-run") == (0, f"{NAME}: nothing left to redrive\n", "")
     assert mended.handled == ["bad 3"]
 
@@ -226,9 +227,9 @@ def test_windows_are_formed_of_what_is_redriven(mended, place):
     assert [one["window"]["start"] for one in finals] == ["1970-01-01T01:00:00Z", "1970-01-01T01:01:00Z"]
 
 
-def test_parents_come_before_their_children(mended, place):
+def test_parents_come_before_their_children(mended, place, command):
     place.stream(contents=["bad 0", "x", "bad 1"])
-    assert place.run("update-shard-count", "s", "--target-shard-count", "2").code == 0
+    assert command("update-shard-count", "s", "--target-shard-count", "2")[0] == 0
     place.put(["bad 2", "bad 3", "y"])
     with mended.session() as session:
         mended.fail(session, "bad", batch_size=1)
@@ -238,22 +239,18 @@ def test_parents_come_before_their_children(mended, place):
     assert sorted(mended.handled[2:]) == ["bad 2", "bad 3"]
 
 
-@pytest.mark.parametrize("kind", ["file:", "s3:"])
-def test_on_failure_records_of_a_redrive_go_where_the_mapping_says_and_speak_of_the_mapping(mended, place, kind):
+def test_on_failure_records_of_a_redrive_go_where_the_mapping_says_and_speak_of_the_mapping(mended, place):
     place.stream(contents=["bad"])
     directory = place.root / "failed"
     with mended.session() as session:
-        mended.fail(session, "bad", on_failure=f"{kind}{directory}")
+        mended.fail(session, "bad", on_failure=f"s3:{directory}")
         mended.bad("bad")
         assert session.redrive(NAME).discarded == 1
     files = [path for path in directory.rglob("*") if path.is_file()]
-    assert len(files) == 2
     first, second = (json.loads(path.read_bytes()) for path in sorted(files, key=lambda path: path.stat().st_mtime_ns))
     assert first["KinesisBatchInfo"] == second["KinesisBatchInfo"]
-    if kind == "s3:":
-        uuid = place.mapping(NAME).uuid
-        assert {path.relative_to(directory).parts[2] for path in files} == {uuid}
-        assert second["payload"]["Records"] == first["payload"]["Records"]
+    assert {path.relative_to(directory).parts[2] for path in files} == {place.mapping(NAME).uuid}
+    assert second["payload"]["Records"] == first["payload"]["Records"]
 
 
 def test_a_created_mapping_is_redriven_as_it_is_configured_by_then(mended, place):
@@ -270,6 +267,44 @@ def test_a_created_mapping_is_redriven_as_it_is_configured_by_then(mended, place
         assert [one["contents"] for one in mended.invocations] == [["bad 1"], ["bad 2"], ["bad 3"]]
         assert session.redrive(made["UUID"]).records == 0
         assert [one["UUID"] for one in session.managed.list()] == [made["UUID"]]
+
+
+def test_changes_are_redriven_as_records_are(mended, place, command):
+    images = [{"Keys": {"id": {"S": name}}, "NewImage": {"id": {"S": name}}} for name in ("bad 1", "a", "bad 2")]
+    changes = [json.dumps({"eventName": "INSERT", "dynamodb": image}) for image in images]
+    assert command("put-change", "s", *changes)[0] == 0
+    with mended.session() as session:
+        mended.fail(session, "bad", "mended.changes", parallelization_factor=2)
+        assert session.redrive("mended.changes@s").records == 2
+    assert sorted(mended.handled) == ["bad 1", "bad 2"]
+
+
+def test_a_stored_function_is_the_one_that_it_is_by_then(mended, place):
+    place.stream(contents=["bad 1", "bad 2"])
+    stored = {"handler": HANDLER, "code_dir": FUNCTIONS, "environment": {"BAD": "bad"}}
+    with mended.session() as session:
+        session.functions.create("work", **stored)
+        session.run_until_caught_up("work", "s", maximum_retry_attempts=0, batch_size=1, workers=1)
+        session.functions.delete("work")
+        with pytest.raises(FailedError, match="its function 'work' was deleted"):
+            session.redrive("work@s")
+        session.functions.create("work", **stored)
+        assert session.redrive("work@s").discarded == 2
+        session.functions.update("work", environment={})
+        assert session.redrive("work@s").records == 2
+
+
+def test_what_lies_far_apart_is_not_waited_for(mended, place, monkeypatch):
+    monkeypatch.setattr(wanted, "APART", 2)
+    contents = [f"bad {number}" if number in (3, 40, 95) else str(number) for number in range(120)]
+    with Producer(place.stream()) as producer:
+        for text in contents:
+            producer.submit([NewRecord(text.encode(), "key")]).result()
+    with mended.session() as session:
+        mended.fail(session, "bad", batch_size=1)
+        mended.fail(session, "", maximum_batching_window_in_seconds=300)
+        assert session.redrive(NAME).records == 3
+    assert [one["contents"] for one in mended.invocations] == [["bad 3", "bad 40", "bad 95"]]
 
 
 # ---- kills and signals
@@ -291,7 +326,7 @@ def delivers(process, mended, before):
     return len(mended.handled) > before or process.popen.poll() is not None
 
 
-def test_a_killed_redrive_loses_nothing_and_repeats_only_what_it_had_not_committed(mended, place, soak):
+def test_a_killed_redrive_loses_nothing_and_repeats_only_what_it_had_not_committed(mended, place, command, soak):
     rounds, chance = (20 if soak else 2), random.Random(20_261_126)
     planted(place, 600, set(range(600)))
     where = {}
@@ -318,15 +353,16 @@ def test_a_killed_redrive_loses_nothing_and_repeats_only_what_it_had_not_committ
     assert kills > rounds / 2
     mended.takes(0)
     before = len(mended.handled)
-    done = place.run("redrive", NAME, "--json")
+    code, out, error = command("redrive", NAME, "--json")
     left = [content for content, (shard, offset) in where.items() if offset >= durable[shard]]
-    assert (done.code, done.summary["records"], done.summary["resumed"]) == (0, len(left), True), done.err
+    summary = json.loads(out)
+    assert (code, summary["records"], summary["resumed"]) == (0, len(left), True), error
     assert sorted(mended.handled[before:]) == sorted(left)
     assert set(mended.handled) == set(where)
-    assert place.run("redrive", NAME, "--json").summary["records"] == 0
+    assert json.loads(command("redrive", NAME, "--json")[1])["records"] == 0
 
 
-def test_a_signal_drains_a_redrive_and_the_next_one_repeats_nothing(mended, place):
+def test_a_signal_drains_a_redrive_and_the_next_one_repeats_nothing(mended, place, command):
     contents = [f"bad {number}" for number in range(40)]
     process = started(place, mended, contents)
     process.signal()
@@ -335,8 +371,7 @@ def test_a_signal_drains_a_redrive_and_the_next_one_repeats_nothing(mended, plac
     assert summary["records"] == len(mended.handled)
     assert summary["remaining"] == 40 - len(mended.handled) > 0
     mended.takes(0)
-    done = place.run("redrive", NAME)
-    assert done.code == 0, done.err
+    assert command("redrive", NAME)[0] == 0
     assert mended.handled == contents
 
 
@@ -376,7 +411,7 @@ def test_what_cannot_be_redriven_is_refused_by_name(mended, place, command):
     assert "deleted" in error
 
 
-def test_a_handler_that_cannot_be_loaded_leaves_everything_as_it_was(mended, place, tmp_path):
+def test_a_handler_that_cannot_be_loaded_leaves_everything_as_it_was(mended, place, tmp_path, command):
     place.stream(contents=["bad"])
     code = tmp_path / "code"
     code.mkdir()
@@ -386,5 +421,6 @@ def test_a_handler_that_cannot_be_loaded_leaves_everything_as_it_was(mended, pla
         (code / "broken_later.py").write_text("import nowhere_to_be_found\n")
         with pytest.raises(HandlerImportError):
             session.redrive("broken_later.handler@s")
+        assert command("redrive", "broken_later.handler@s", "--json")[:2] == (1, "")
         (code / "broken_later.py").write_text("def handler(event, context):\n    pass\n")
         assert session.redrive("broken_later.handler@s").records == 1

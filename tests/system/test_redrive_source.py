@@ -33,7 +33,7 @@ def forget(session, **options):
     assert session.run_until_caught_up(HANDLER, "s", **options).records == 0
 
 
-@pytest.mark.parametrize("kind", ["", "file:", "s3:"])
+@pytest.mark.parametrize("kind", ["", "file:"])
 def test_what_a_deleted_mapping_discarded_is_redriven_from_where_it_was_told(mended, place, kind):
     keyed(place, ["a", "bad 1", "b", "bad 2", "bad 3"])
     destination = f"{kind}{place.root / 'failed'}" if kind else "failed"

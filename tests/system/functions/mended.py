@@ -16,7 +16,9 @@ def _read(name):
 
 
 def handler(event, context):
-    """Raises for batches with a record that the pattern in the file `bad` is found in; notes the others.
+    """Raises for batches with a record that the pattern is found in; notes the others.
+
+    The pattern stands in the file `bad`, or in the environment.
 
     Takes as many seconds as the file `takes` says.
     """
@@ -25,7 +27,7 @@ def handler(event, context):
         contents.append(base64.b64decode(record["kinesis"]["data"]).decode())
         keys.append(record["kinesis"]["partitionKey"])
     time.sleep(float(_read("takes") or 0))
-    bad = _read("bad")
+    bad = _read("bad") or os.environ.get("BAD")
     if bad and any(re.search(bad, content) for content in contents):
         raise ValueError("bad")
     more = {name: event[name] for name in ("window", "state", "isFinalInvokeForWindow") if name in event}
@@ -35,3 +37,13 @@ def handler(event, context):
     os.write(descriptor, line.encode())
     os.close(descriptor)
     return {"state": {"seen": event.get("state", {}).get("seen", []) + contents}} if "window" in event else None
+
+
+def changes(event, context):
+    """The same for changes, which are called as their items are."""
+    names = [record["dynamodb"]["Keys"]["id"]["S"] for record in event["Records"]]
+    bad = _read("bad")
+    if bad and any(re.search(bad, name) for name in names):
+        raise ValueError("bad")
+    with open(os.path.join(os.environ["NOTES"], "noted"), "a") as file:
+        file.write(json.dumps({"contents": names}) + "\n")
