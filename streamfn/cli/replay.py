@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from streamfn.cli.options import Settings, common_options
+from streamfn.cli.options import Settings, common_options, metrics_option
 from streamfn.cli.quantities import Duration
 from streamfn.cli.run_options import HandlerFlags, check_terminal, handler_options, run_options
 from streamfn.cli.stepping import SteppingFlags, stepping_options
@@ -113,6 +113,7 @@ lost, 5 results differ (--diff), 130 and 143 interrupted before it was done.
 @click.option("--name", metavar="NAME", default="", help="The mapping's name.  [default: HANDLER@STREAM]")
 @handler_options
 @stepping_options
+@metrics_option
 @common_options
 def replay(
     settings: Settings,
@@ -133,6 +134,7 @@ def replay(
     assumed_duration: float | None,
     checkpoint: bool,
     name: str,
+    metrics_port: int | None,
 ) -> int:
     """Run the Lambda handler HANDLER, or the stored function NAME, once more on records of a stream.
 
@@ -169,7 +171,16 @@ def replay(
         both = sides(settings, flags, Side(options, code_dir), stepping.diff)
         saved = None if stepping.save_event is None else Path(stepping.save_event)
         return diff(settings, both, selection.starts, selection.ends, limit=limit, save_event=saved)
-    request = ReplayRequest(options, code_dir, selection, pace, loop=loop, checkpoint=checkpoint, stepping=stepping)
+    request = ReplayRequest(
+        options,
+        code_dir,
+        selection,
+        pace,
+        loop=loop,
+        checkpoint=checkpoint,
+        stepping=stepping,
+        metrics_port=metrics_port,
+    )
     if dry_run:
         assumed_s = ASSUMED_S_DEFAULT if assumed_duration is None else assumed_duration
         from streamfn.cli.outlook import replay_dry

@@ -18,6 +18,7 @@ from streamfn.cli.live import LiveDisplay, RunSummary, summary_text
 from streamfn.cli.options import Settings
 from streamfn.cli.output import count_of
 from streamfn.cli.stepping import SteppingFlags, stepping_of
+from streamfn.doors.metrics import metrics_at
 from streamfn.errors import StreamfnError
 from streamfn.log.catalog.datadir import DataDir
 from streamfn.log.shard.reader import horizon
@@ -41,6 +42,7 @@ class ReplayRequest:
     loop: bool
     checkpoint: bool
     stepping: SteppingFlags
+    metrics_port: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,9 +72,11 @@ def replay_really(request: ReplayRequest, settings: Settings) -> int:
     display = LiveDisplay(enabled=not request.options.debug)
     with ExitStack() as stack:
         store = None if request.checkpoint else stack.enter_context(store_apart())
+        metrics = stack.enter_context(metrics_at(request.metrics_port))
         try:
             with Heed() as heed, display, closing(LogWriter(display.write)) as writer:
                 run = Replay(request, store, data, writer, display, heed)
+                run.metrics = metrics
                 trio.run(run.main)
         except* StreamfnError:
             run.tell(settings.json_output)  # what it did until then
@@ -143,8 +147,7 @@ class Replay(Run):
         decide = None if self._stepping is None else self._stepping.decide
         while schedule is not None and not self._signals:
             self._rounds += 1
-            if request.loop:
-                self.observer.note = f"round {self._rounds:,}"
+            self.observer.note = self._note()
             result = await mapping.run(ends=selection.ends, limit=limit, schedule=schedule, decide=decide)
             limit = mapping.budget
             if not request.loop or result.why != "caught up" or not (result.records or result.discarded):
@@ -156,6 +159,14 @@ class Replay(Run):
             self.result = mapping.result()
             await mapping.runtime.disk(mapping.runtime.store.reset, mapping.uuid, selection.starts)
         return replace(mapping.result(), why="drained")
+
+    def _note(self) -> str:
+        """What the live view says beside the name."""
+        speed = self._request.pace.speed
+        parts = [] if speed is None else [f"at {speed:g}x"]
+        if self._request.loop:
+            parts.append(f"round {self._rounds:,}")
+        return ", ".join(parts)
 
     def before(self) -> Counts:
         """What the rounds before this one count."""

@@ -1,9 +1,13 @@
 """`streamfn replay`: exactly what was asked for, and no checkpoint of anybody's touched."""
 
+import io
+import json
 import signal
+from contextlib import redirect_stderr, redirect_stdout
+from typing import NamedTuple
 
 import pytest
-from run_rig import keys_of, until
+from run_rig import FUNCTIONS, keys_of, until
 from witness import deliveries, invocations
 
 from streamfn.cli import app
@@ -24,8 +28,34 @@ def put_at(place, *seconds, shard=0):
         ).result()
 
 
-def replay(place, *arguments, handler="seen.handler", **options):
-    return place.run("replay", handler, "--stream", "s", "--json", *arguments, **options)
+class Done(NamedTuple):
+    """What a command came to."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def summary(self):
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def place(place, monkeypatch):
+    """Commands that nobody interrupts run in this process: that saves most of their time."""
+    monkeypatch.chdir(FUNCTIONS)
+    for name in ("NOTES", "SEEN"):
+        monkeypatch.setenv(name, place.environment[name])
+    return place
+
+
+def replay(place, *arguments, handler="seen.handler", json_=True):
+    """`streamfn replay HANDLER --stream s`, to its end."""
+    command = ["replay", handler, "--stream", "s", *map(str, arguments), "--data-dir", str(place.data)]
+    out, err = io.TextIOWrapper(io.BytesIO(), write_through=True), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        code = app.run([*command, "--json"] if json_ else command)
+    return Done(code, out.buffer.getvalue().decode(), err.getvalue())
 
 
 def kept(place):
@@ -49,13 +79,16 @@ def test_what_lies_between_two_times_is_replayed_and_nothing_is_left_behind(plac
 
 def test_a_mappings_checkpoint_is_neither_read_nor_moved_also_under_its_name(place):
     place.stream(contents=range(20))
-    assert place.caught_up("seen.handler", "--limit", "7").code == 0
+    mapping = ["run", "seen.handler", "--stream", "s", "--until-caught-up", "--data-dir", str(place.data)]
+    assert app.run([*mapping, "--limit", "7"]) == 0
     before = place.checkpoints("seen.handler@s")
     for _ in range(2):
         done = replay(place, "--name", "seen.handler@s")
         assert (done.code, done.summary["records"], done.summary["resumed"]) == (0, 20, False)
     assert place.checkpoints("seen.handler@s") == before == {FIRST: 7}
-    assert place.caught_up("seen.handler").summary["records"] == 13
+    assert app.run(mapping) == 0
+    assert place.checkpoints("seen.handler@s") == {FIRST: 20}
+    assert deliveries(place.seen)[FIRST].count(place.log()[FIRST][7]) == 3
 
 
 def test_it_replays_while_the_mapping_runs(place):
@@ -154,7 +187,7 @@ def test_a_dry_run_calls_nothing_and_says_what_the_replay_then_does(place):
 def test_a_dry_run_reads_for_people_too(place):
     place.stream()
     put_at(place, 0, 60)
-    done = place.run("replay", "seen.handler", "--stream", "s", "--dry-run", "--speed", "10x")
+    done = replay(place, "--dry-run", "--speed", "10x", json_=False)
     assert done.code == 0, done.err
     assert "s: 2 records of 1 shard" in done.out
     assert "from 2020-12-09T12:00:00.000Z to 2020-12-09T12:01:00.000Z, in 1 min 0 s" in done.out
@@ -176,9 +209,9 @@ def test_interrupted_it_says_how_to_go_on(place):
 
 def test_a_stored_function_is_replayed_as_it_is_stored(place):
     place.stream(contents=range(5))
-    made = place.run("function", "create", "stored", "--handler", "seen.handler", "--json")
-    assert made.code == 0, made.err
-    done = place.run("replay", "stored", "--stream", "s", "--json")
+    created = ["function", "create", "stored", "--handler", "seen.handler", "--data-dir", str(place.data)]
+    assert app.run(created) == 0
+    done = replay(place, handler="stored")
     assert (done.code, done.summary["records"], done.summary["mapping"]) == (0, 5, "stored@s")
 
 
@@ -197,16 +230,15 @@ def test_a_stored_function_is_replayed_as_it_is_stored(place):
         (("--batch-size", "0"), "Value '0' at 'batchSize' failed to satisfy constraint"),
     ],
 )
-def test_bad_values_are_named_before_anything_is_called(place, options, says, capsys):
+def test_bad_values_are_named_before_anything_is_called(place, options, says):
     place.stream(contents=range(5))
-    assert app.run(["replay", "seen.handler", "--stream", "s", *options, "--data-dir", str(place.data)]) == 2
-    out, err = capsys.readouterr()
-    assert says in err
-    assert (out, place.seen.exists()) == ("", False)
+    done = replay(place, *options)
+    assert says in done.err
+    assert (done.code, done.out, place.seen.exists()) == (2, "", False)
 
 
-def test_a_table_has_no_partition_keys(place, capsys):
+def test_a_table_has_no_partition_keys(place):
     DataDir.open(place.data, create=True).create_stream("s", kind="dynamodb")
-    command = ["replay", "seen.handler", "--stream", "s", "--partition-key", "a", "--data-dir", str(place.data)]
-    assert app.run(command) == 2
-    assert "changes of a DynamoDB table have no partition key: --filter" in capsys.readouterr().err
+    done = replay(place, "--partition-key", "a")
+    assert done.code == 2
+    assert "changes of a DynamoDB table have no partition key: --filter" in done.err
