@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import closing
@@ -15,7 +14,8 @@ import orjson
 import trio
 from click.core import ParameterSource
 
-from streamfn.cli.execute import FILES_A_SHARD, Run
+from streamfn.cli.apart import store_apart
+from streamfn.cli.execute import EXIT_DISCARDED, FILES_A_SHARD, Run
 from streamfn.cli.heed import Heed
 from streamfn.cli.live import LiveDisplay
 from streamfn.cli.options import Settings
@@ -62,12 +62,12 @@ def diff(
     data = DataDir.open(settings.data_dir, create=False)
     display = LiveDisplay()
     with (
-        tempfile.TemporaryDirectory(prefix="streamfn-diff-") as apart,
+        store_apart() as store,
         Heed() as heed,
         display,
         closing(LogWriter(display.write)) as writer,
     ):
-        run = _DiffRun(sides, starts, ends, limit, Path(apart), data, writer, display, heed)
+        run = _DiffRun(sides, starts, ends, limit, store, data, writer, display, heed)
         try:
             trio.run(run.main)
         except* StreamfnError:
@@ -104,7 +104,7 @@ class _DiffRun(Run):
         starts: Mapping[str, int],
         ends: Mapping[str, int],
         limit: int | None,
-        apart: Path,
+        store: Path,
         data: DataDir,
         writer: LogWriter,
         display: LiveDisplay,
@@ -117,7 +117,7 @@ class _DiffRun(Run):
         self._starts = starts
         self._ends = ends
         self._limit = limit
-        self._apart = apart
+        self._store = store
         self._diff: Diff | None = None
         self._began_s = self._ended_s = 0.0
         self._saved: Path | None = None
@@ -126,7 +126,7 @@ class _DiffRun(Run):
     @property
     def store_path(self) -> Path:
         """One that nothing is left of."""
-        return self._apart / "state.db"
+        return self._store
 
     async def _serve(self, runtime: Runtime) -> None:
         diff = Diff(runtime, self._sides, self._starts, self._ends, self._limit)
@@ -188,6 +188,7 @@ class _DiffRun(Run):
             findings=diff.findings,
             seconds=self._ended_s - self._began_s,
             is_complete=self._done,
+            lost=self._lost,
             saved=self._saved,
         )
         click.echo(json.dumps(told.to_json()) if json_output else told.text(), nl=json_output)
@@ -197,16 +198,27 @@ class _DiffRun(Run):
         """A signal ended it before everything was compared."""
         return bool(self._signals) and not self._done
 
+    @property
+    def _lost(self) -> int:
+        """Records that damage has taken."""
+        return 0 if self._diff is None else max(mapping.counts.lost for mapping in self._diff.mappings)
+
     def exit_code(self) -> int:
         """The exit code of the reference page."""
         if self.interrupted:
             return 128 + self._signals[-1]
-        return EXIT_DIFFERENT if self._diff is not None and self._diff.comparison.different else 0
+        if self._diff is not None and self._diff.comparison.different:
+            return EXIT_DIFFERENT
+        return EXIT_DISCARDED if self._lost else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
-    """What a comparison came to.  `saved` is where the event of the first difference is; `region` is the stream's."""
+    """What a comparison came to.
+
+    `region` is the stream's; `lost` counts records that damage has taken from both; `saved` is where the event of the
+    first difference is.
+    """
 
     handlers: tuple[str, str]
     stream: str
@@ -215,6 +227,7 @@ class Told:
     findings: list[Finding]
     seconds: float
     is_complete: bool = True
+    lost: int = 0
     saved: Path | None = None
 
     def to_json(self) -> dict[str, object]:
@@ -228,6 +241,7 @@ class Told:
             "batches": found.batches,
             "different": found.different,
             "uncompared": found.uncompared,
+            "lost": self.lost,
             "complete": self.is_complete,
             "differences": [self._finding_json(finding) for finding in self.findings],
             "saved_event": None if self.saved is None else str(self.saved),
@@ -262,6 +276,8 @@ class Told:
         if found.uncompared:
             why = "what one of them was given was gone for the other" if self.is_complete else "it was stopped"
             head += f"; {count_of(found.uncompared, 'record')} not compared: {why}"
+        if self.lost:
+            head += f"; {count_of(self.lost, 'record')} lost"
         lines = [head]
         for finding in self.findings:
             lines += self._finding_lines(finding)

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import trio_test
 
+from streamfn.cli.diffing import Told, contrasted
 from streamfn.errors import RefusedError
 from streamfn.mapping.options import RunOptions
 from streamfn.mapping.outcome import Outcome
-from streamfn.replay.diffing import SHOWN, Batch, Comparison, Place, canonical, check, result_of, smallest
-from streamfn.types import Fault
+from streamfn.replay.diffing import (
+    SHOWN,
+    Batch,
+    Comparison,
+    Finding,
+    Place,
+    Said,
+    canonical,
+    check,
+    result_of,
+    smallest,
+)
+from streamfn.types import Fault, Record
 
 SHARD, OTHER = "shardId-000000000000", "shardId-000000000001"
 
@@ -151,3 +164,56 @@ def test_errors_are_compared_by_type_and_message_and_not_by_the_request() -> Non
 def test_what_would_make_batches_depend_on_each_other_is_refused(more: dict[str, int], why: str) -> None:
     with pytest.raises(RefusedError, match=why):
         check(RunOptions(handler="app.handler", stream="s", **more))  # type: ignore[arg-type]
+
+
+# ---- what is told
+
+
+def told(*findings: Finding, different: int = 0, **more: Any) -> Told:
+    comparison = Comparison(batches=20, records=2_000, different=different)
+    given: dict[str, Any] = {"seconds": 1.25, "comparison": comparison, "findings": list(findings), **more}
+    return Told(handlers=("app.old", "app.newer"), stream="s", region="us-east-1", **given)
+
+
+ROW = Record(7, "4962", "key", 1_700_000_000_000, b"\x1b[2J{}", None, None)
+
+
+def test_without_a_difference_one_line_says_so() -> None:
+    assert told().text() == "app.old and app.newer: 2,000 records in 20 batches, no difference, 1.2 s\n"
+
+
+def test_a_difference_in_a_record_shows_it_and_what_each_handler_says() -> None:
+    said = (Said(b'{"ok": true}', None, ""), Said(b"", "ValueError", "no\nline"))
+    lines = told(Finding(Place(SHARD, 7, 8, 1), (ROW,), said, True, b"{}"), different=3).text().splitlines()
+    assert lines == [
+        "app.old and app.newer: 2,000 records in 20 batches, 3 batches differ, 1.2 s",
+        f"{SHARD}, offset 7, sequence number 4962",
+        f"  2023-11-14T22:13:20.000Z  {SHARD}  key  \\x1b[2J{{}}",
+        '  app.old    {"ok": true}',
+        "  app.newer  ValueError: no\\nline",
+        "and 2 more batches for which they differ",
+    ]
+
+
+def test_a_difference_that_does_not_come_again_is_said_to_be_one() -> None:
+    finding = Finding(Place(SHARD, 0, 10, 10), (ROW,) * 10, (None, None), False, b"{}")
+    text = told(finding, different=1).text()
+    assert "10 records: they differ there, and agree when called with that again" in text
+    (described,) = told(finding, different=1).to_json()["differences"]  # type: ignore[misc]
+    assert (described["again"], described["record"], described["result"]) == (False, None, None)
+
+
+def test_what_was_not_compared_is_said_with_its_reason() -> None:
+    comparison = Comparison(batches=1, records=5, uncompared=7)
+    assert "7 records not compared: it was stopped" in told(comparison=comparison, is_complete=False).text()
+    assert "7 records not compared: what one of them was given" in told(comparison=comparison).text()
+    assert "; 3 records lost" in told(lost=3).text()
+
+
+def test_long_results_are_cut_to_where_they_begin_to_differ() -> None:
+    one, other = contrasted("x" * 5_000 + "here" + "y" * 5_000, "x" * 5_000 + "there" + "y" * 5_000)
+    assert len(one) < 400
+    assert one.startswith("…x")
+    assert "here" in one
+    assert "there" in other
+    assert contrasted("short", "shorter") == ("short", "shorter")
