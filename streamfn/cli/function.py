@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from streamfn.cli.options import Settings, common_options
+from streamfn.cli.options import Settings, common_options, examples
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -123,7 +123,13 @@ def create(settings: Settings, /, which: str | None, function_name: str | None, 
     work(settings, _at_most_one(which, function_name), given)
 
 
-@function.command("list")
+@function.command(
+    "list",
+    epilog=examples(
+        "streamfn function list",
+        "streamfn function list --json | jq -r '.Functions[].FunctionName'",
+    ),
+)
 @click.option("--max-items", type=click.IntRange(min=1), metavar="N", help="So many at most.")
 @common_options
 def list_(settings: Settings, max_items: int | None) -> None:
@@ -133,7 +139,7 @@ def list_(settings: Settings, max_items: int | None) -> None:
     work(settings, max_items)
 
 
-@function.command()
+@function.command(epilog=examples("streamfn function show orders", "streamfn function show orders --qualifier 2"))
 @_which
 @click.option("--qualifier", metavar="VERSION", help="$LATEST, or the number of a version.")
 @common_options
@@ -155,7 +161,7 @@ def update(settings: Settings, /, which: str | None, function_name: str | None, 
     work(settings, _at_most_one(which, function_name), given)
 
 
-@function.command()
+@function.command(epilog=examples("streamfn function delete orders"))
 @_which
 @common_options
 def delete(settings: Settings, which: str | None, function_name: str | None) -> None:
@@ -165,7 +171,7 @@ def delete(settings: Settings, which: str | None, function_name: str | None) -> 
     work(settings, _one(which, function_name))
 
 
-@function.command()
+@function.command(epilog=examples("streamfn function versions orders"))
 @_which
 @click.option("--max-items", type=click.IntRange(min=1), metavar="N", help="So many at most.")
 @common_options

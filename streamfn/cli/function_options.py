@@ -41,6 +41,10 @@ def function_options(command: Callable[Concatenate[FunctionFlags, P], R]) -> Cal
         given: dict[str, Any] = {name: kwargs.pop(name, None) for name in NAMES}
         given["ephemeral_storage"] = storage_mb(given["ephemeral_storage"])
         given["layers"] = tuple(os.path.abspath(layer) for layer in given["layers"] or ()) or None
+        if given["layers"]:
+            from streamfn.functions.starting import layer_path
+
+            layer_path(given["layers"])  # refuse early, before a worker is started
         return command({name: value for name, value in given.items() if value is not None}, *args, **kwargs)
 
     for option in reversed(_OPTIONS):

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from streamfn.cli.options import Settings, common_options
+from streamfn.cli.options import Settings, common_options, examples
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -117,7 +117,13 @@ def create(settings: Settings, /, **given: Any) -> None:
     work(settings, given)
 
 
-@mapping.command("list")
+@mapping.command(
+    "list",
+    epilog=examples(
+        "streamfn mapping list",
+        "streamfn mapping list --event-source-arn orders --all",
+    ),
+)
 @click.option("--function-name", metavar="HANDLER", help="Those of this function.")
 @click.option("--event-source-arn", metavar="STREAM", help="Those on this stream.")
 @click.option("--max-items", type=click.IntRange(min=1), metavar="N", help="So many at most.")
@@ -130,7 +136,12 @@ def list_(settings: Settings, /, everything: bool, **given: Any) -> None:
     work(settings, given, everything)
 
 
-@mapping.command()
+@mapping.command(
+    epilog=examples(
+        "streamfn mapping show totals",
+        "streamfn mapping show totals --metrics --json",
+    ),
+)
 @_which
 @click.option("--metrics", is_flag=True, help="Ours: its event counts instead.")
 @common_options
@@ -141,7 +152,12 @@ def show(settings: Settings, which: str | None, uuid: str | None, metrics: bool)
     work(settings, _one(which, uuid), metrics)
 
 
-@mapping.command()
+@mapping.command(
+    epilog=examples(
+        "streamfn mapping update totals --batch-size 500",
+        "streamfn mapping update totals --function-name app.other --maximum-retry-attempts 3",
+    ),
+)
 @_which
 @click.option("--function-name", metavar="HANDLER", help="Another handler, from the current directory.")
 @_values
@@ -150,10 +166,12 @@ def update(settings: Settings, /, which: str | None, uuid: str | None, **given: 
     """Change a mapping, at the edge of a batch where it runs; what is not given stays."""
     from streamfn.cli.mappings import update as work
 
+    if which is not None and uuid is not None:
+        raise click.UsageError("name one mapping: its UUID or name as the argument, or --uuid")
     work(settings, which or uuid, given)
 
 
-@mapping.command()
+@mapping.command(epilog=examples("streamfn mapping enable totals"))
 @_which
 @common_options
 def enable(settings: Settings, which: str | None, uuid: str | None) -> None:
@@ -163,7 +181,7 @@ def enable(settings: Settings, which: str | None, uuid: str | None) -> None:
     work(settings, _one(which, uuid), {"enabled": True})
 
 
-@mapping.command()
+@mapping.command(epilog=examples("streamfn mapping disable totals"))
 @_which
 @common_options
 def disable(settings: Settings, which: str | None, uuid: str | None) -> None:
@@ -173,7 +191,7 @@ def disable(settings: Settings, which: str | None, uuid: str | None) -> None:
     work(settings, _one(which, uuid), {"enabled": False})
 
 
-@mapping.command()
+@mapping.command(epilog=examples("streamfn mapping delete totals"))
 @_which
 @common_options
 def delete(settings: Settings, which: str | None, uuid: str | None) -> None:

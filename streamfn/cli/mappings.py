@@ -45,7 +45,7 @@ def list_(settings: Settings, given: Mapping[str, Any], everything: bool) -> Non
 def show(settings: Settings, which: str, metrics: bool) -> None:
     """Print a mapping, or what it has counted."""
     with _opened(settings) as place:
-        place.require(GET)
+        place.require(GET, which)
         answer = place.mappings.get(which)
         if metrics:
             answer = {"UUID": answer["UUID"], **place.store().progress(answer["UUID"]).counts()}
@@ -59,14 +59,14 @@ def update(settings: Settings, which: str | None, given: Mapping[str, Any]) -> N
     if which is None and not isinstance(named, str):
         raise click.UsageError("name one mapping: its UUID or name as the argument, or --uuid")
     with _opened(settings, writing=True) as place:
-        place.require(UPDATE)
+        place.require(UPDATE, which or str(named))
         print_answer(place.mappings.update(which or str(named), asked), one_line=settings.json_output)
 
 
 def delete(settings: Settings, which: str) -> None:
     """Delete a mapping and print what it was; what it still had to tell a destination is dropped, and that is said."""
     with _opened(settings, writing=True) as place:
-        place.require(DELETE)
+        place.require(DELETE, which)
         store = place.store()
         found = store.find(which)
         pending = 0 if found is None else sum(map(store.pending_count, store.with_redrive(found.uuid)))
@@ -79,7 +79,7 @@ def delete(settings: Settings, which: str) -> None:
 def reset(settings: Settings, which: str, position: str) -> None:
     """Put a mapping elsewhere and say where."""
     with _opened(settings, writing=True) as place:
-        place.require(RESET)
+        place.require(RESET, which)
         done = reset_checkpoint(place.data, place.store(), which, position)
         print_answer({"UUID": done.uuid, "Name": done.name, "Offsets": done.offsets}, one_line=settings.json_output)
 
@@ -103,10 +103,10 @@ class _Place:
         )
         self.mappings = Mappings(data, self.store, Path.cwd())
 
-    def require(self, operation: str) -> None:
+    def require(self, operation: str, which: str) -> None:
         """Refuse to look for a mapping where there is no store."""
         if self.empty:
-            raise refusals.not_found(operation)
+            raise refusals.not_found(operation, which)
 
 
 @contextmanager

@@ -66,6 +66,11 @@ def common_options(command: Callable[Concatenate[Settings, P], R]) -> Callable[P
     return wrapped
 
 
+def examples(*lines: str) -> str:
+    """The end of a command's help that shows how it is called."""
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
+
+
 def metrics_option(command: Callable[P, R]) -> Callable[P, R]:
     """Give a command `--metrics-port` as `metrics_port: int | None`, for `doors.metrics.metrics_at`."""
     return click.option(

@@ -152,8 +152,12 @@ def replay(
     options, code_dir = run_options(
         settings, handler, flags, stream=stream, name=name, limit=limit, until_caught_up=not loop
     )
+    for pattern in patterns:
+        try:
+            check_filters([pattern])
+        except RefusedError as error:
+            raise RefusedError(f"--filter {pattern!r}: {error}") from None
     options = replace(options, filters=(*options.filters, *patterns))
-    check_filters(options.filters, at_most=options.filters_max)
     found = DataDir.open(settings.data_dir, create=False).stream(stream)
     if partition_keys:
         if found.kind == DYNAMODB:

@@ -180,7 +180,7 @@ class Mappings:
         try:
             mapping, wanted = self._store.alter(mapping.uuid, changed)
         except Fenced:
-            raise refusals.not_found(UPDATE) from None
+            raise refusals.not_found(UPDATE, which) from None
         bell.ring(self._data.locks_path)
         return self._answer(mapping, wanted.state)
 
@@ -197,7 +197,7 @@ class Mappings:
             try:
                 self._store.alter(mapping.uuid, _deleting)
             except Fenced:
-                raise refusals.not_found(DELETE) from None
+                raise refusals.not_found(DELETE, which) from None
         try:
             with Ownership.acquire(self._data.locks_path / mapping.uuid):
                 self._store.remove(mapping.uuid)
@@ -292,7 +292,7 @@ class Mappings:
         mapping = self._store.find(which)
         state = None if mapping is None else self._state(mapping)
         if mapping is None or state is None:
-            raise refusals.not_found(operation)
+            raise refusals.not_found(operation, which)
         return mapping, state
 
     def _state(self, mapping: StoredMapping) -> str | None:

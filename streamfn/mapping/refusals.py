@@ -5,9 +5,10 @@ from __future__ import annotations
 from streamfn.functions.refusals import ServiceRefused
 
 
-def not_found(operation: str) -> ServiceRefused:
-    """There is no such mapping."""
-    return ServiceRefused(operation, "ResourceNotFoundException", "The resource you requested does not exist.")
+def not_found(operation: str, which: str) -> ServiceRefused:
+    """There is no mapping of that UUID or name; Lambda does not repeat it."""
+    reason = "The resource you requested does not exist."
+    return ServiceRefused(operation, "ResourceNotFoundException", reason, f"there is no mapping {which!r}")
 
 
 def in_use(operation: str) -> ServiceRefused:

@@ -40,7 +40,7 @@ def reset_checkpoint(data: DataDir, store: Store, which: str, position: str) -> 
     """
     mapping = store.find(which)
     if mapping is None:
-        raise refusals.not_found(RESET)
+        raise refusals.not_found(RESET, which)
     stream = data.stream_by_id(mapping.stream_id)
     offsets = _offsets(stream, position)
     try:

@@ -18,6 +18,12 @@ UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 CREATE, UPDATE = "CreateEventSourceMapping", "UpdateEventSourceMapping"
 
 
+def not_found(operation, which):
+    """Lambda's words, and ours behind them: which mapping it was."""
+    gone = f"The resource you requested does not exist. (there is no mapping {which!r})"
+    return refusal("ResourceNotFoundException", operation, gone)
+
+
 class MappingApi(Api):
     group = "mapping"
 
@@ -202,9 +208,7 @@ def test_states_go_as_they_were_recorded(api):
     assert (state("enable", "--uuid", uuid), state("show", uuid)) == ("Enabling", "Enabled")
     before = api("show", uuid)
     assert api("delete", uuid) == {**before, "State": "Deleting"}
-    assert api.refused("show", uuid) == refusal(
-        "ResourceNotFoundException", "GetEventSourceMapping", "The resource you requested does not exist."
-    )
+    assert api.refused("show", uuid) == not_found("GetEventSourceMapping", uuid)
 
 
 @pytest.mark.conformance(
@@ -298,9 +302,8 @@ ENUM = (
 def test_an_unknown_uuid_is_not_found(api, command, operation, made):
     if made:
         api.create()
-    assert api.refused(command, "1c5f2b1e-0000-4000-8000-000000000000") == refusal(
-        "ResourceNotFoundException", f"{operation}EventSourceMapping", "The resource you requested does not exist."
-    )
+    unknown = "1c5f2b1e-0000-4000-8000-000000000000"
+    assert api.refused(command, unknown) == not_found(f"{operation}EventSourceMapping", unknown)
 
 
 @pytest.mark.parametrize(
@@ -709,8 +712,7 @@ def test_without_a_data_directory_answers_are_those_of_an_empty_account_and_noth
     assert api.refused("create", *COMPLETE) == refusal("InvalidParameterValueException", CREATE, missing)
     unrecognized = refusal("InvalidParameterValueException", CREATE, "Unrecognized event source.")
     assert api.refused("create", "--function-name", "app.handler") == unrecognized
-    gone = "The resource you requested does not exist."
-    assert api.refused("show", "x") == refusal("ResourceNotFoundException", "GetEventSourceMapping", gone)
-    assert api.refused("disable", "x") == refusal("ResourceNotFoundException", UPDATE, gone)
+    assert api.refused("show", "x") == not_found("GetEventSourceMapping", "x")
+    assert api.refused("disable", "x") == not_found(UPDATE, "x")
     assert api("list") == {"EventSourceMappings": []}
     assert not api.data.exists()
