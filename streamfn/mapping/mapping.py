@@ -633,6 +633,10 @@ class EventSourceMapping:
         """The epoch under which this owner commits."""
         return self._epoch
 
+    def own(self, epoch: int) -> None:
+        """Commit under this epoch, which is this owner's too, from now on; not while it runs."""
+        self._epoch = epoch
+
     def progress(self) -> Progress | None:
         """What it has done that is not in the store yet."""
         return self.tally.pending()

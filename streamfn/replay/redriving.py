@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from streamfn.core.schedule import AsFast
-from streamfn.errors import RefusedError
+from streamfn.errors import Fenced, RefusedError
 from streamfn.mapping.functions import Functions, function_of, options_of
 from streamfn.mapping.result import RunResult
 from streamfn.mapping.service import added
@@ -154,23 +154,39 @@ class Redrive:
             LogDamaged: a shard is damaged; the others were served.
             Fenced: the mapping was deleted meanwhile.
         """
-        assert self.mapping is not None
         assert self.plan is not None
-        runtime, mapping, store = self._runtime, self.mapping, self._runtime.store
         # Without a pass there is something to be carried to a destination, which every run does.
-        for number, each in enumerate(self.plan.passes or (Pass((), {}, {}, True),), 1):
-            if self._draining:
-                return replace(self.result(), why=DRAINED)
-            if not each.under_way:
-                await runtime.disk(store.begin_pass, mapping.uuid, mapping.epoch, each.ids, each.starts)
-            mapping.wanted, self._begun, self._running = each.wanted, number, True
-            # A record is as old as the redrive is, or the mapping's age limit would discard it untried.
-            done = await mapping.run(ends=each.ends, schedule=AsFast())
-            self.before, self._running = self.result(), False
-            if done.why != CAUGHT_UP:
-                break
-            await runtime.disk(store.finish_pass, mapping.uuid, mapping.epoch)
+        passes = self.plan.passes or (Pass((), {}, {}, True),)
+        try:
+            for number, each in enumerate(passes, 1):
+                if not await self._deliver(number, each):
+                    break
+        except Fenced as error:
+            title = self.plan.mapping.title
+            raise Fenced(
+                f"the mapping {title!r} was deleted, or its stream was made anew, and its redrive ends"
+            ) from error
         return self.result()
+
+    async def _deliver(self, number: int, each: Pass) -> bool:
+        """Deliver what is left of a pass, the so-manieth of this redrive; whether all of it is."""
+        assert self.mapping is not None
+        mapping, disk, store = self.mapping, self._runtime.disk, self._runtime.store
+        if number > 1:  # within an epoch a record is disposed of once
+            mapping.own(await disk(store.acquire, mapping.uuid))
+        if not each.under_way:
+            await disk(store.begin_pass, mapping.uuid, mapping.epoch, each.ids, each.starts)
+        if self._draining:
+            self.before = replace(self.result(), why=DRAINED)
+            return False
+        mapping.wanted, self._begun, self._running = each.wanted, number, True
+        # A record is as old as the redrive is, or the mapping's age limit would discard it untried.
+        done = await mapping.run(ends=each.ends, schedule=AsFast())
+        self.before, self._running = self.result(), False
+        if done.why != CAUGHT_UP:
+            return False
+        await disk(store.finish_pass, mapping.uuid, mapping.epoch)
+        return True
 
     def result(self) -> RunResult:
         """What was done so far."""

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from run_rig import FUNCTIONS
 
+from streamfn.log.shard.cursor import ShardCursor
 from streamfn.state.store import Store
 from streamfn.sync import open_sync
 
@@ -58,6 +59,10 @@ class Mended:
     def discards(self, name=NAME):
         with Store.open(self.place.data / "state.db", create=False) as store:
             return store.discards(store.find(name).uuid)
+
+    def rows(self, shard):
+        with ShardCursor(shard, 0, None) as cursor:
+            return list(cursor)
 
     def checkpoints(self, name=NAME):
         return self.place.checkpoints(name)

@@ -10,11 +10,11 @@ import pytest
 from redrive_rig import HANDLER, NAME, Mended
 from run_rig import FUNCTIONS, error_line, until
 from test_kill import wait_until_gone
+from test_run_damage import flip
 
 from streamfn.cli.app import run
-from streamfn.errors import FailedError, HandlerImportError, RefusedError
+from streamfn.errors import FailedError, HandlerImportError, LogDamaged, RefusedError
 from streamfn.log.producer.producer import Producer
-from streamfn.log.shard.cursor import ShardCursor
 from streamfn.mapping import wanted
 from streamfn.state.store import Store
 from streamfn.types import NewRecord
@@ -147,6 +147,37 @@ def test_what_was_discarded_since_an_interrupted_redrive_is_delivered_after_it(m
         assert (done.records, done.on_failure_records) == (2, 3)
     assert mended.handled == ["bad 2", "bad 3"]
     assert all(one.redriven_ms is not None for one in mended.discards())
+
+
+def test_what_was_discarded_twice_and_fails_twice_more_is_told_each_time(mended, place, command):
+    place.stream(contents=["bad"])
+    with mended.session() as session:
+        mended.fail(session, "bad", on_failure="failed")
+        with Store.open(place.data / "state.db", create=False) as store:  # a redrive was killed as it began
+            mapping = store.find(NAME)
+            redrive = store.open_redrive(mapping.uuid).uuid
+            store.begin_pass(redrive, store.acquire(redrive), [one.id for one in store.discards(mapping.uuid)], {})
+        assert command("mapping", "reset-checkpoint", NAME, "--to", "TRIM_HORIZON")[0] == 0
+        mended.fail(session, "bad", on_failure="failed")
+        mended.bad("bad")
+        assert session.redrive(NAME).discarded == 2
+        assert len(list(session.records("failed"))) == 4
+
+
+def test_damage_stops_its_shard_alone_and_what_it_took_can_be_passed_over(mended, place):
+    place.stream(shards=2, contents=["bad 0", "bad 1", "bad 2", "bad 3"])
+    damaged, other = place.opened().shards
+    lost = [row.data.decode() for row in mended.rows(damaged)]
+    with mended.session() as session:
+        mended.fail(session, "bad")
+    flip(damaged, 0)
+    with mended.session() as session:
+        with pytest.raises(LogDamaged, match=damaged.id):
+            session.redrive(NAME)
+        assert sorted(mended.handled) == sorted(row.data.decode() for row in mended.rows(other))
+        done = session.redrive(NAME, on_damage="salvage")
+        assert (done.records, done.lost) == (0, len(lost))
+        assert session.redrive(NAME).on_failure_records == 0
 
 
 def test_a_later_discard_may_lie_before_an_earlier_one(mended, place, command):
@@ -331,8 +362,7 @@ def test_a_killed_redrive_loses_nothing_and_repeats_only_what_it_had_not_committ
     planted(place, 600, set(range(600)))
     where = {}
     for shard in place.opened().shards:
-        with ShardCursor(shard, 0, None) as cursor:
-            where.update({row.data.decode(): (shard.id, row.offset) for row in cursor})
+        where.update({row.data.decode(): (shard.id, row.offset) for row in mended.rows(shard)})
     with mended.session() as session:
         mended.fail(session, "bad", parallelization_factor=4, batch_size=7, bisect_batch_on_function_error=False)
     mended.takes(0.03 if soak else 0.01)
