@@ -8,6 +8,10 @@ build is wrong once in a hundred times, however many rows there are.
     closed loop    rate, cpu                    latency there is how much is under way at once: shown, not judged
     open loop      rate, p50, p90, p99, cpu     further out there are too few values to say how sure one is: shown
 
+A burst of latencies in a few blocks may be the code's or the machine's, and one run cannot tell which. So where blocks
+are drawn, the interval of a latency also covers what a block in the middle says of it: a burst makes it wide, and what
+most blocks show is a difference. Three runs or more tell bursts apart by how often they come.
+
 Runs of a few seconds say nothing of what a machine does between them, and what other processes do is the most of it. So
 where blocks are drawn the interval is widened by what others could have done: as much as they left to each side
 differs, and a quarter of what they used (they share caches, clocks and cores' threads with us). On a quiet machine
@@ -41,17 +45,27 @@ _OTHERS_SAID = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """Something to compare: its name, unit, and how it is read; `scale` makes what is read what is shown."""
+    """Something to compare: its name, unit, and how it is read; `scale` makes what is read what is shown.
+
+    `typical`, where there is one, reads it of a block in the middle.
+    """
 
     name: str
     unit: str
     scale: float
     of: Callable[[Sequence[Unit]], Statistic]
     more_is_better: bool = False
+    typical: Callable[[Sequence[Unit]], Statistic] | None = None
 
 
 def _latency(percent: float) -> Figure:
-    return Figure(f"p{percent:g}", "ms", 1e-6, lambda units: statistics.percentile(units, percent))
+    return Figure(
+        f"p{percent:g}",
+        "ms",
+        1e-6,
+        lambda units: statistics.percentile(units, percent),
+        typical=lambda units: statistics.typical(units, percent),
+    )
 
 
 RATE = Figure("rate", "records/s", 1.0, statistics.rate, more_is_better=True)
@@ -269,6 +283,10 @@ class _Pair:
             found = paired(first, second, counts[0], confidence)
         else:
             found = ratio(estimate(first, counts[0]), estimate(second, counts[1], seed=2), confidence)
+        if self.drawn == "blocks" and figure.typical is not None:
+            first, second = (figure.typical(units) for units in self.units)
+            middle = ratio(estimate(first, counts[0]), estimate(second, counts[1], seed=2), confidence)
+            found = Ratio(found.value, min(found.low, middle.low), max(found.high, middle.high))
         width = math.exp(self.allowance)
         found = Ratio(found.value, found.low / width, found.high * width)
         return Finding(figure, *values, found, _verdict(found, figure, margin))

@@ -127,6 +127,24 @@ def percentile(units: Sequence[Unit], percent: float) -> Statistic:
     return read
 
 
+def typical(units: Sequence[Unit], percent: float) -> Statistic:
+    """The same percentile of a unit in the middle: the median of what each of those drawn has alone.
+
+    A burst in a few of them moves a percentile of all, and not this.
+    """
+    order = sorted((float(unit.latency.percentile(percent)), place) for place, unit in enumerate(units))
+
+    def read(draw: Draw) -> float:
+        half, passed = _sum(draw, [1] * len(order)) / 2, 0
+        for value, place in order:
+            passed += draw[place]
+            if passed >= half:
+                return value
+        return math.nan
+
+    return read
+
+
 def _sum(draw: Draw, values: Sequence[float]) -> float:
     found: float = sum(map(mul, draw, values))
     return found

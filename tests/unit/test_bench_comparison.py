@@ -141,6 +141,25 @@ def test_results_taken_in_turns_are_drawn_by_pairs() -> None:
     assert compare(first[:2], turns[:2]).cases[0].drawn == "blocks"
 
 
+def test_a_burst_in_a_few_blocks_makes_an_interval_wide_and_no_difference() -> None:
+    """Where every block is late it is a difference; three in ten may have been the machine's."""
+
+    def late(seed: int, where: range) -> Row:
+        samples = list(row(seed).samples)
+        for place in where:
+            each = samples[place]
+            more = Counts.of_values([20_000_000] * 20)
+            samples[place] = Sample(each.records + 20, each.seconds, Counts.merged([each.latency, more]), 0, each.cpu_s)
+        return row(seed, samples=samples)
+
+    some = compare([result(row(1))], [result(late(2, range(8, 20)))])
+    p99 = next(finding for finding in some.cases[0].findings if finding.figure.name == "p99")
+    assert p99.ratio.value > 5
+    assert p99.ratio.low < 1
+    assert verdicts(some)["p99"] == "no difference"
+    assert verdicts(compare([result(row(1))], [result(late(2, range(40)))]))["p99"] == "worse"
+
+
 def test_what_others_did_widens_what_rests_on_blocks() -> None:
     """A slowdown of a tenth is not seen where the machine was shared, as others could have made it."""
     quiet = compare([result(row(1))], [result(row(2, slower=1.1))])

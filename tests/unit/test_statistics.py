@@ -21,6 +21,7 @@ from streamfn.measure.statistics import (
     rate,
     ratio,
     student,
+    typical,
 )
 
 
@@ -70,6 +71,13 @@ def test_a_percentile_of_what_was_drawn_is_that_of_the_merged_histograms() -> No
     together = Counts.merged(part.latency for part, times in zip(parts, draw, strict=True) for _ in range(times))
     for percent in (1, 50, 90, 99, 99.9, 100):
         assert percentile(units, percent)(draw) == together.percentile(percent)
+
+
+def test_what_a_typical_unit_says_is_not_moved_by_a_burst_in_a_few() -> None:
+    units = [Unit.of([sample(10, [value] * 10)]) for value in (1000, 1001, 1002, 90_000, 91_000)]
+    assert typical(units, 99)([1] * 5) == 1002
+    assert typical(units, 99)([0, 0, 0, 2, 3]) == Counts.of_values([91_000]).max
+    assert typical(units, 99)([3, 0, 0, 1, 1]) == 1000
 
 
 def test_one_unit_says_nothing_of_its_error() -> None:
