@@ -180,17 +180,26 @@ def _factor(value: float) -> str:
 
 def _conclusion(found: Comparison) -> str:
     """One sentence that can be read alone."""
-    changed = [finding for case in found.cases for finding in case.findings if finding.verdict in ("better", "worse")]
-    if not changed:
+    changes = [_changes(found, verdict) for verdict in ("worse", "better") if _changed(found, verdict)]
+    if not changes:
         if found.verdict == "unknown":
             return "It cannot be told whether they differ: too little was measured."
         sure, small = f"{found.confidence * 100:g}%", f"{found.margin * 100:g}%"
         return f"No difference seen ({sure} confidence; changes below {small} count as none)."
-    changed.sort(key=lambda finding: -abs(math.log(finding.ratio.value)))
-    parts = []
-    for verdict in ("worse", "better"):
-        names = [f"{each.figure.name} x {_factor(each.ratio.value)}" for each in changed if each.verdict == verdict]
-        more = f" and {len(names) - 4} more" if len(names) > 4 else ""
-        if names:
-            parts.append(f"{verdict}: {', '.join(names[:4])}{more}")
-    return f"B is {'; '.join(parts)}."
+    return f"B is {'; '.join(changes)}."
+
+
+def _changed(found: Comparison, verdict: str) -> list[Case]:
+    return [case for case in found.cases if verdict in {finding.verdict for finding in case.findings}]
+
+
+def _changes(found: Comparison, verdict: str) -> str:
+    """`worse: p99 x 1.114, cpu x 1.050`: each figure once, by the row where it changed most."""
+    most: dict[str, float] = {}
+    cases = _changed(found, verdict)
+    for finding in (each for case in cases for each in case.findings if each.verdict == verdict):
+        name, value = finding.figure.name, finding.ratio.value
+        if name not in most or abs(math.log(value)) > abs(math.log(most[name])):
+            most[name] = value
+    where = f" (in {len(cases)} of {len(found.cases)} rows, at most)" if len(found.cases) > 1 else ""
+    return f"{verdict}: {', '.join(f'{name} x {_factor(value)}' for name, value in most.items())}{where}"

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from streamfn.cli.bench_compare import compare as command
-from streamfn.cli.bench_compare import say
+from streamfn.cli.bench_compare import say, text
 from streamfn.errors import RefusedError
 from streamfn.measure.comparison import Comparison, compare
 from streamfn.measure.counts import Counts
@@ -215,6 +215,15 @@ def test_the_command_says_what_changed_and_exits_5_where_something_became_worse(
     same = CliRunner().invoke(command, [first, first])
     assert same.exit_code == 0
     assert same.output.endswith("No difference seen (99% confidence; changes below 1% count as none).\n")
+
+
+def test_of_a_sweep_it_says_in_how_many_rows_what_changed_most(tmp_path: Path) -> None:
+    def sweep(*slower: float) -> Result:
+        return result(*[row(place, batch_size=place + 1, slower=factor) for place, factor in enumerate(slower)])
+
+    said = text(compare([sweep(1.0, 1.0, 1.0)], [sweep(1.0, 1.2, 1.4)]))
+    assert "cpu x 1.400 (in 2 of 3 rows, at most)." in said
+    assert said.splitlines()[-1].startswith("B is worse: rate x 0.7")
 
 
 def test_the_commands_json_is_one_object(tmp_path: Path) -> None:
