@@ -5,7 +5,7 @@ import os
 import time
 
 import pytest
-from run_rig import error_line, until
+from run_rig import until
 from terminal_rig import read_until, terminal
 
 SHARD = "shardId-000000000000"
@@ -61,20 +61,12 @@ def test_halves_lead_to_the_record_whose_event_is_saved_for_invoke(place, code):
     assert json.loads(again.out)["errorMessage"] == "3 is too much"
 
 
-def test_what_is_skipped_counts_as_discarded(place, code):
-    place.stream(contents=range(6))
-    done = replayed(place, "app.handler", "--on-error", "skip", "--batch-size", "2", "--json", cwd=code)
-    assert done.code == 3
-    assert (done.summary["records"], done.summary["discarded"], done.summary["remaining"]) == (2, 4, 0)
-    assert (done.summary["stopped_at"], done.summary["answers"]["skip"]) == (None, 2)
-
-
 def test_a_retry_that_was_said_before_is_what_the_options_say(place, code):
     place.stream(contents=range(6))
-    arguments = ("--on-error", "retry", "--maximum-retry-attempts", "1", "--batch-size", "4", "--json")
+    arguments = ("--on-error", "retry", "--maximum-retry-attempts", "1", "--json")
     done = replayed(place, "app.handler", *arguments, cwd=code)
     assert done.code == 3
-    assert (done.summary["errors"], done.summary["discarded"], done.summary["answers"]["retry"]) == (4, 6, 4)
+    assert (done.summary["errors"], done.summary["discarded"], done.summary["answers"]["retry"]) == (2, 6, 2)
 
 
 # ---- on a terminal
@@ -103,8 +95,8 @@ def test_on_a_terminal_it_asks_and_a_retry_runs_the_code_as_it_is_by_then(place,
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-@pytest.mark.parametrize(("typed", "code_of_exit"), [(b"\x03", 130), (b"\x04", 1), (b"q\n", 1)])
-def test_ctrl_c_ctrl_d_and_quit_end_it_in_front_of_the_batch(place, code, typed, code_of_exit):
+@pytest.mark.parametrize(("typed", "code_of_exit"), [(b"\x03", 130), (b"\x04", 1)])
+def test_ctrl_c_and_ctrl_d_end_it_in_front_of_the_batch(place, code, typed, code_of_exit):
     place.stream(contents=range(6))
     arguments = ("replay", "app.handler", "--stream", "s", "--pause-on-error", "--logs", "none")
     with terminal(place, *arguments, cwd=code) as (process, master):
@@ -137,28 +129,11 @@ def test_a_difference_is_told_with_its_record_and_exits_5(place):
     assert place.checkpoints("differing.before@s") == before
 
 
-def test_a_difference_is_told_to_people_too(place):
-    place.stream(contents=["0", "1 raise"])
-    done = replayed(place, "differing.before", "--diff", "differing.after")
-    assert done.code == 5
-    lines = done.out.splitlines()
-    assert lines[0].startswith("differing.before and differing.after: 2 records in 1 batch, 1 batch differs, ")
-    assert lines[1] == f"{SHARD}, offset 1, sequence number {place.log()[SHARD][1]}"
-    assert lines[2].endswith("  1 raise")
-    assert lines[3:] == [
-        '  differing.before  {"lengths": [7], "ok": true}',
-        "  differing.after   ValueError: a new error",
-    ]
-    assert "START" not in done.err
-
-
-def test_equal_handlers_exit_0_and_one_that_cannot_be_loaded_exits_1(place):
+def test_equal_handlers_exit_0(place):
     place.stream(contents=["0", "1"])
-    same = replayed(place, "differing.before", "--diff", "differing.after")
-    assert (same.code, same.out.count("no difference")) == (0, 1)
-    missing = replayed(place, "differing.before", "--diff", "differing.nothing")
-    assert missing.code == 1
-    assert "differing.nothing" in error_line(missing)
+    done = replayed(place, "differing.before", "--diff", "differing.after")
+    assert done.code == 0
+    assert done.out.startswith("differing.before and differing.after: 2 records in 1 batch, no difference, ")
 
 
 def test_a_comparison_that_is_interrupted_tells_what_it_has(place):

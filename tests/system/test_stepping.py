@@ -160,12 +160,12 @@ async def test_time_stands_still_for_a_schedule_while_somebody_is_asked(place):
     began = {}
 
     async def decide(stop):
-        await trio.sleep(1.5)  # all the others would have become due
+        await trio.sleep(0.5)  # all the others would have become due
         return Decision.SKIP
 
     async with mapping_on(place, ["a"] * 5 + ["poison"] + ["b"] * 10, batch_size=1) as mapping:
         mapping.watch(lambda outcome: began.setdefault(outcome.first_offset, outcome.started_ns))
-        schedule = FixedRate(20, {SHARD: Stretch(0, 16)})
+        schedule = FixedRate(40, {SHARD: Stretch(0, 16)})
         result = await mapping.run(until_caught_up=True, schedule=schedule, decide=decide)
     assert result.records == 15
     before, after = began[4] - began[0], began[15] - began[6]

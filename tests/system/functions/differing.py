@@ -2,7 +2,6 @@
 
 import base64
 import os
-import time
 
 
 def texts(event):
@@ -36,14 +35,11 @@ def fails(event, context):
     raise ValueError(f"{len(texts(event))} records")
 
 
-def hangs(event, context):
-    if any("hang" in text for text in texts(event)):
-        time.sleep(60)
-
-
 def crashes(event, context):
-    if any("crash" in text for text in texts(event)):
+    found = texts(event)
+    if any("crash" in text for text in found):
         os._exit(3)
+    return {"lengths": [len(text) for text in found], "ok": True}
 
 
 calls = 0
