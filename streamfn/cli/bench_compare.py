@@ -18,18 +18,19 @@ if TYPE_CHECKING:
 
 _EPILOG = """\b
 Examples:
-  streamfn bench app.handler --rate 10k --json > A.json
-  streamfn bench app.handler --rate 10k --json > B.json       (after a change)
   streamfn bench compare A.json B.json
+  streamfn bench compare A.json B.json --json | jq -r .verdict
+  streamfn bench compare before.json after.json --margin 3%
 
 \b
-On a machine that does other things as well, take several runs of each, in turns. A file
-may hold several results, one after the other, and what was slow for both counts for neither:
+A.json and B.json are what `streamfn bench HANDLER ... --json` printed before and after a
+change. On a machine that does other things as well, take several runs of each, in turns: a
+file may hold several results, one after the other, and what was slow for both counts for
+neither.
   for run in 1 2 3 4 5; do
     (cd old && streamfn bench app.handler --rate max --json) >> A.json
     (cd new && streamfn bench app.handler --rate max --json) >> B.json
   done
-  streamfn bench compare A.json B.json --json | jq -r .verdict
 
 \b
 Each figure is shown as B by A, with the interval that this ratio lies in; all intervals
