@@ -155,7 +155,7 @@ class Replay(Run):
             # A round that ends shows nothing twice: from here on it counts as an earlier one.
             self._earlier += mapping.counts
             self._earlier_s += result.seconds
-            mapping.counts = Counts()
+            mapping.count_anew()
             self.result = mapping.result()
             await mapping.runtime.disk(mapping.runtime.store.reset, mapping.uuid, selection.starts)
         return replace(mapping.result(), why="drained")

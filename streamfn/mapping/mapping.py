@@ -192,8 +192,8 @@ class EventSourceMapping:
         if self._fenced is not None:
             raise self._fenced
         self._over, self._why, self._deaf, self.damage = trio.Event(), "", False, []
-        self.earlier += self.counts
-        self.counts, self.last_error, self.budget = Counts(), None, limit
+        self.count_anew()
+        self.last_error, self.budget = None, limit
         self.schedule = schedule
         self.stages = stages or (Stages() if schedule is not None else None)
         self._first_ns = self._last_ns = 0
@@ -229,6 +229,11 @@ class EventSourceMapping:
         if self.damage:
             raise self._failure()
         return self.result()
+
+    def count_anew(self) -> None:
+        """What was counted so far is an earlier run's from now on."""
+        self.earlier += self.counts
+        self.counts = Counts()
 
     def _say(self, text: str) -> None:
         self.runtime.say(f"{self.name}: {text}")
