@@ -15,6 +15,7 @@ from trio.testing import trio_test
 from streamfn.log.catalog.datadir import DataDir
 from streamfn.mapping.options import RunOptions
 from streamfn.mapping.runtime import open_runtime
+from streamfn.replay import diffing
 from streamfn.replay.diffing import Diff, Side
 
 SHARD = "shardId-000000000000"
@@ -143,6 +144,26 @@ async def test_a_drained_comparison_tells_what_it_has(place):
         diff.drain()
     assert 10 <= diff.comparison.records < 3_000
     assert diff.findings == []
+
+
+@trio_test
+async def test_the_faster_handler_waits_for_the_slower_one(place, monkeypatch):
+    monkeypatch.setattr(diffing, "AHEAD_MAX", 20)
+    place.stream(contents=contents(600), shards=2)
+    waited = set()
+
+    async def look(diff):
+        while True:
+            waited.add(tuple(mapping.paused for mapping in diff.mappings))
+            await trio.sleep(0.001)
+
+    async with diff_of(place, "steady", "slowly", batch_size=1) as diff, trio.open_nursery() as nursery:
+        nursery.start_soon(look, diff)
+        await diff.run()
+        nursery.cancel_scope.cancel()
+    assert (True, False) in waited
+    assert (True, True) not in waited  # each would wait for the other
+    assert (diff.comparison.batches, diff.comparison.different, diff.comparison.uncompared) == (600, 0, 0)
 
 
 @pytest.mark.soak

@@ -2,6 +2,7 @@
 
 import base64
 import os
+import time
 
 
 def texts(event):
@@ -53,4 +54,9 @@ def counting(event, context):
 
 
 def steady(event, context):
+    return 1
+
+
+def slowly(event, context):
+    time.sleep(0.001)
     return 1
