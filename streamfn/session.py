@@ -20,7 +20,7 @@ import errno
 import os
 import sys
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from collections.abc import Mapping as Mapping_
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -41,6 +41,7 @@ from streamfn.doors.options import FunctionOptions, MappingOptions, code_directo
 from streamfn.doors.putting import Put, Putter, new_record, new_records
 from streamfn.doors.records import Changes, Records, Start
 from streamfn.doors.redriving import redrive
+from streamfn.doors.replaying import Moment, Wanted, Watch, replay
 from streamfn.doors.streams import Stream
 from streamfn.errors import HandlerImportError, PoolClosed, RefusedError
 from streamfn.functions.configuration import Configuration
@@ -486,6 +487,57 @@ class Session:
         """`mapping(...)` and its `run_until_caught_up`, in one call."""
         async with self.mapping(handler, stream, **options) as mapping:
             return await mapping.run_until_caught_up(limit=limit)
+
+    async def replay(
+        self,
+        handler: str | Handler,
+        stream: str,
+        *,
+        start: Moment | None = None,
+        to: Moment | None = None,
+        speed: float | None = None,
+        max_gap_seconds: float | None = None,
+        shard_ids: Sequence[str] = (),
+        partition_keys: Sequence[str] = (),
+        limit: int | None = None,
+        watch: Watch | None = None,
+        **options: Unpack[MappingOptions],
+    ) -> RunResult:
+        """Deliver records of a stream once more, and touch no mapping's checkpoint: `streamfn replay`.
+
+            await session.replay("app.handler", "orders", start="2026-03-01T12:00Z", to="2026-03-01T13:00Z")
+
+        `start` (included) and `to` (not) are times, in whatever form, or texts that are sequence numbers (both
+        included): without them all that is there now. With a `speed` records are handed over as far apart as they
+        arrived, so many times as fast, and no silence lasts longer than `max_gap_seconds`; without one as fast as the
+        handler is. `shard_ids` and `partition_keys` leave others out. `watch` is called with the outcome of every
+        invocation, in the session's thread, and has to return soon; what it raises ends the replay and comes out here.
+
+        Cancellation: stops at once; nothing of it is left.
+
+        Raises:
+            RefusedError: there is no such stream, shard or sequence number, or an option is refused.
+            HandlerImportError: the handler cannot be loaded.
+            LogDamaged: a shard is damaged; the others were served to the end.
+        """
+        self._check_open()
+        if isinstance(handler, Function):
+            raise RefusedError("a replay has workers of its own: give it the handler, not a started function")
+        for option in ("starting_position", "starting_position_timestamp"):
+            if option in options:
+                raise RefusedError(f"option {option} does not go with a replay: start says where it begins")
+        wanted = Wanted(start, to, speed, max_gap_seconds, shard_ids, partition_keys, limit, watch)
+        with _explained():
+            found, code_dir, stored = await self._find(handler, options)
+            return await replay(
+                self._runtime.data,
+                self._runtime.sink,
+                mapping_options(found.name, stream, options, stored),
+                wanted,
+                handler=found,
+                code_dir=code_dir,
+                follow=isinstance(handler, str),
+            )
 
     async def _share(self, function: Function, stream: str, options: MappingOptions) -> EventSourceMapping:
         for option in FunctionOptions.__annotations__:

@@ -31,6 +31,7 @@ from streamfn.doors.options import FunctionOptions, MappingOptions
 from streamfn.doors.portal import Call, Portal
 from streamfn.doors.putting import Put, new_record, new_records
 from streamfn.doors.records import Start, Stored, StoredChange, StoredRecord, StoredRows
+from streamfn.doors.replaying import Moment, Watch
 from streamfn.doors.streams import Stream
 from streamfn.errors import PoolClosed
 from streamfn.log.producer.part import New
@@ -236,6 +237,38 @@ class SyncSession:
     ) -> RunResult:
         """See `Session.run_until_caught_up`."""
         return self._portal.call(lambda: self._session.run_until_caught_up(handler, stream, limit=limit, **options))
+
+    def replay(
+        self,
+        handler: str | Handler,
+        stream: str,
+        *,
+        start: Moment | None = None,
+        to: Moment | None = None,
+        speed: float | None = None,
+        max_gap_seconds: float | None = None,
+        shard_ids: Sequence[str] = (),
+        partition_keys: Sequence[str] = (),
+        limit: int | None = None,
+        watch: Watch | None = None,
+        **options: Unpack[MappingOptions],
+    ) -> RunResult:
+        """See `Session.replay`; `watch` is called in the session's thread."""
+        return self._portal.call(
+            lambda: self._session.replay(
+                handler,
+                stream,
+                start=start,
+                to=to,
+                speed=speed,
+                max_gap_seconds=max_gap_seconds,
+                shard_ids=shard_ids,
+                partition_keys=partition_keys,
+                limit=limit,
+                watch=watch,
+                **options,
+            )
+        )
 
     def redrive(
         self, which: str, *, source: str = "", dry_run: bool = False, **options: Unpack[ServiceOptions]

@@ -14,13 +14,13 @@ import orjson
 import trio
 from click.core import ParameterSource
 
-from streamfn.cli.apart import store_apart
 from streamfn.cli.execute import EXIT_DISCARDED, FILES_A_SHARD, Run
 from streamfn.cli.heed import Heed
 from streamfn.cli.live import LiveDisplay
 from streamfn.cli.options import Settings
 from streamfn.cli.output import count_of, printable
 from streamfn.cli.run_options import HandlerFlags, run_options
+from streamfn.doors.apart import store_apart
 from streamfn.doors.openfiles import allow_open_files
 from streamfn.errors import StreamfnError
 from streamfn.log.catalog.datadir import DataDir

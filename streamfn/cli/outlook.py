@@ -8,10 +8,10 @@ from typing import Any
 import click
 import trio
 
-from streamfn.cli.apart import store_apart
 from streamfn.cli.options import Settings
 from streamfn.cli.output import count_of, print_json, shown_age, shown_size
 from streamfn.cli.replaying import ReplayRequest
+from streamfn.doors.apart import store_apart
 from streamfn.formats.times import format_time
 from streamfn.functions import prices
 from streamfn.log.catalog.datadir import DataDir

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +17,6 @@ from streamfn.cli.stepping import SteppingFlags, stepping_options
 from streamfn.core.filter import check as check_filters
 from streamfn.errors import RefusedError
 from streamfn.log.catalog.datadir import DataDir
-from streamfn.log.catalog.stream import DYNAMODB
 from streamfn.mapping.options import validate
 
 ASSUMED_S_DEFAULT = 0.001  # the least that Lambda bills
@@ -143,7 +140,7 @@ def replay(
     from streamfn.cli.replaying import ReplayRequest, replay_really
     from streamfn.replay.diffing import Side
     from streamfn.replay.planning import Pace
-    from streamfn.replay.selection import parse_bound, select
+    from streamfn.replay.selection import parse_bound, select, with_keys
 
     pace = Pace(parse_speed(speed), max_gap)
     _check(pace, loop=loop, checkpoint=checkpoint, dry_run=dry_run, assumed=assumed_duration, stepping=stepping)
@@ -160,12 +157,7 @@ def replay(
     options = replace(options, filters=(*options.filters, *patterns))
     found = DataDir.open(settings.data_dir, create=False).stream(stream)
     if partition_keys:
-        if found.kind == DYNAMODB:
-            raise RefusedError(
-                "changes of a DynamoDB table have no partition key: "
-                "--filter '{\"dynamodb\": {\"Keys\": ...}}' selects items"
-            )
-        options = replace(options, filters=with_keys(options.filters, partition_keys))
+        options = replace(options, filters=with_keys(options.filters, partition_keys, found))
     validate(options, now_ms=time.time_ns() // 1_000_000)
     check_terminal(options)
     selection = select(found, begin, end, shards)
@@ -225,20 +217,3 @@ def parse_speed(text: str) -> float | None:
     if not 0 < speed < math.inf:
         raise RefusedError(f"--speed takes max, or a number such as 1x, 10x or 0.5x, not {text!r}")
     return speed
-
-
-def with_keys(patterns: Sequence[str], keys: Sequence[str]) -> tuple[str, ...]:
-    """Return patterns that want one of these partition keys, beside what they want already.
-
-    Raises:
-        RefusedError: one says already which partition keys it wants.
-    """
-    wanted = []
-    for pattern in patterns or ("{}",):
-        document = json.loads(pattern)
-        if "partitionKey" in document:
-            raise RefusedError(
-                f"the filter {pattern} says which partition keys it wants: leave --partition-key out, or that"
-            )
-        wanted.append(json.dumps({"partitionKey": list(keys), **document}, ensure_ascii=False))
-    return tuple(wanted)

@@ -10,7 +10,6 @@ from pathlib import Path
 import click
 import trio
 
-from streamfn.cli.apart import store_apart
 from streamfn.cli.app import EXIT_FAILED
 from streamfn.cli.execute import Run, gave_up, summary_of
 from streamfn.cli.heed import Heed
@@ -18,6 +17,7 @@ from streamfn.cli.live import LiveDisplay, RunSummary, summary_text
 from streamfn.cli.options import Settings
 from streamfn.cli.output import count_of
 from streamfn.cli.stepping import SteppingFlags, stepping_of
+from streamfn.doors.apart import store_apart
 from streamfn.doors.metrics import metrics_at
 from streamfn.errors import StreamfnError
 from streamfn.log.catalog.datadir import DataDir

@@ -284,6 +284,11 @@ class Runtime:
         except BusyError as error:
             raise BusyError(f"the mapping {name!r} is {error}") from None
 
+    @property
+    def sink(self) -> LogSink:
+        """Where log lines go."""
+        return self._sink
+
     def say(self, text: str) -> None:
         """A line for whoever runs this, among the log lines."""
         self._sink.write(our_line(text), ours=True)

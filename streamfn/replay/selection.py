@@ -7,6 +7,7 @@ number is one record's, of one shard: it is included at both ends, and the other
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,21 +15,23 @@ from typing import NamedTuple
 
 from streamfn.errors import LogError, RefusedError
 from streamfn.formats.times import format_time, parse_time_ms
-from streamfn.limits import SEQUENCE_DIGITS_MAX
-from streamfn.log.catalog.stream import Shard, Stream
+from streamfn.limits import SEQUENCE_DIGITS_MAX, SEQUENCE_DIGITS_TOLD
+from streamfn.log.catalog.stream import DYNAMODB, Shard, Stream
 from streamfn.log.shard.numbers import offset_from, sequence_number_at
 from streamfn.log.shard.reader import ShardReader, horizon
 from streamfn.log.shard.seek import offset_at_time
 from streamfn.log.shard.summary import arrival_ms
 
-# Milliseconds since 1970 have so many digits at most; a longer number is a sequence number.
-TIME_DIGITS_MAX = 15
 _PREFIX = "seq:"
 
 
 class Bound(NamedTuple):
-    """One end of a replay: `ms` (since 1970, UTC) or `sequence_number`; the other is None. `text` is what was given."""
+    """One end of a replay: `ms` (since 1970, UTC) or `sequence_number`; the other is None.
 
+    `option` and `text` are how it was given.
+    """
+
+    option: str
     text: str
     ms: int | None = None
     sequence_number: str | None = None
@@ -48,21 +51,22 @@ class Selection:
         return [one for one in self.stream.shards if self.starts.get(one.id, 0) < self.ends.get(one.id, 0)]
 
 
-def parse_bound(option: str, text: str) -> Bound:
-    """Return the bound that a text means: a time, or a sequence number (`seq:` before it where it is a short one).
+def parse_bound(option: str, given: object) -> Bound:
+    """Return the bound that is meant: a time, or a sequence number (with `seq:` before it where it is a short one).
 
     Raises:
         RefusedError: it is neither; `option` is what it was given as.
     """
+    text = str(given)
     number = text.removeprefix(_PREFIX)
-    if text.startswith(_PREFIX) or (number.isascii() and number.isdigit() and len(number) > TIME_DIGITS_MAX):
+    if text.startswith(_PREFIX) or (number.isascii() and number.isdigit() and len(number) >= SEQUENCE_DIGITS_TOLD):
         if not re.fullmatch(rf"[0-9]{{1,{SEQUENCE_DIGITS_MAX}}}", number):
             raise RefusedError(
                 f"{option} takes a sequence number of 1 to {SEQUENCE_DIGITS_MAX} digits after {_PREFIX}, not {number!r}"
             )
-        return Bound(text, sequence_number=number)
+        return Bound(option, text, sequence_number=number.lstrip("0") or "0")
     try:
-        return Bound(text, ms=parse_time_ms(text))
+        return Bound(option, text, ms=parse_time_ms(given))
     except ValueError as error:
         raise RefusedError(f"{option} takes a time or a sequence number: {error}") from None
 
@@ -77,7 +81,9 @@ def select(stream: Stream, since: Bound | None, until: Bound | None, shard_ids: 
         LogError: a shard is damaged there, or cannot be read.
     """
     if since and until and since.ms is not None and until.ms is not None and since.ms >= until.ms:
-        raise RefusedError(f"--from {since.text} is not before --to {until.text}: nothing lies between them")
+        raise RefusedError(
+            f"{since.option} {since.text} is not before {until.option} {until.text}: nothing lies between them"
+        )
     shards = _shards(stream, shard_ids)
     if len(shards) > 1:
         shards = _of_numbers(stream, shards, since, until)
@@ -102,22 +108,22 @@ def _shards(stream: Stream, ids: Sequence[str]) -> list[Shard]:
 
 def _of_numbers(stream: Stream, shards: list[Shard], since: Bound | None, until: Bound | None) -> list[Shard]:
     """Return the one shard that the bounds' sequence numbers are of; all shards if they are none."""
-    found: list[Shard] = []
-    for option, bound in (("--from", since), ("--to", until)):
+    found: list[tuple[Bound, Shard]] = []
+    for bound in (since, until):
         number = None if bound is None else bound.sequence_number
-        if number is None:
+        if bound is None or number is None:
             continue
         shard = next((one for one in shards if offset_from(one, number)[1]), None)
         if shard is None:
             raise RefusedError(
-                f"{option} {number}: no record of stream {stream.name!r} has that sequence number; "
-                "with one --shard the next one after it counts"
+                f"{bound.option} {number}: no record of stream {stream.name!r} has that sequence number; "
+                "where a single shard is chosen the next one after it counts"
             )
-        if shard not in found:
-            found.append(shard)
-    if len(found) > 1:
-        raise RefusedError(f"--from is a sequence number of {found[0].id}, and --to one of {found[1].id}")
-    return found or shards
+        found.append((bound, shard))
+    if len(found) > 1 and found[0][1] is not found[1][1]:
+        (begin, first), (end, last) = found
+        raise RefusedError(f"{begin.option} is a sequence number of {first.id}, and {end.option} one of {last.id}")
+    return [found[0][1]] if found else shards
 
 
 def _committed(shard: Shard) -> tuple[int, int]:
@@ -170,4 +176,24 @@ def _shown(number: str | None) -> str:
     """A sequence number as `parse_bound` takes it."""
     if number is None:
         return ""
-    return number if len(number) > TIME_DIGITS_MAX else f"{_PREFIX}{number}"
+    return number if len(number) >= SEQUENCE_DIGITS_TOLD else f"{_PREFIX}{number}"
+
+
+def with_keys(patterns: Sequence[str], keys: Sequence[str], stream: Stream) -> tuple[str, ...]:
+    """Return filter patterns, valid ones, that want one of these partition keys, beside what they want already.
+
+    Raises:
+        RefusedError: one says already which partition keys it wants; or the stream has none.
+    """
+    if stream.kind == DYNAMODB:
+        raise RefusedError(
+            f"{stream.name!r} has the changes of a table, which have no partition key: a filter on dynamodb.Keys, "
+            '{"dynamodb": {"Keys": ...}}, selects items'
+        )
+    wanted = []
+    for pattern in patterns or ("{}",):
+        document = json.loads(pattern)
+        if "partitionKey" in document:
+            raise RefusedError(f"the filter {pattern} says which partition keys it wants: say that in one place")
+        wanted.append(json.dumps({"partitionKey": list(keys), **document}, ensure_ascii=False))
+    return tuple(wanted)

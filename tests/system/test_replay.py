@@ -241,4 +241,4 @@ def test_a_table_has_no_partition_keys(place):
     DataDir.open(place.data, create=True).create_stream("s", kind="dynamodb")
     done = replay(place, "--partition-key", "a")
     assert done.code == 2
-    assert "changes of a DynamoDB table have no partition key: --filter" in done.err
+    assert "'s' has the changes of a table, which have no partition key" in done.err

@@ -6,10 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from streamfn.cli.replay import parse_speed, with_keys
+from streamfn.cli.replay import parse_speed
 from streamfn.core.schedule import silences_of
 from streamfn.errors import RefusedError
 from streamfn.replay.planning import Pace, first_records
+from streamfn.replay.selection import with_keys
 from streamfn.replay.survey import Survey
 from streamfn.types import Part
 
@@ -79,7 +80,8 @@ def test_what_is_no_speed_is_named(text):
 
 
 def test_partition_keys_are_wanted_beside_what_a_filter_wants():
-    assert with_keys([], ["a", "b"]) == ('{"partitionKey": ["a", "b"]}',)
-    assert with_keys(['{"data": {"n": [1]}}'], ["ü"]) == ('{"partitionKey": ["ü"], "data": {"n": [1]}}',)
+    stream = SimpleNamespace(kind="kinesis", name="s")
+    assert with_keys([], ["a", "b"], stream) == ('{"partitionKey": ["a", "b"]}',)
+    assert with_keys(['{"data": {"n": [1]}}'], ["ü"], stream) == ('{"partitionKey": ["ü"], "data": {"n": [1]}}',)
     with pytest.raises(RefusedError, match=r"^the filter .* says which partition keys it wants"):
-        with_keys(['{"partitionKey": ["a"]}'], ["b"])
+        with_keys(['{"partitionKey": ["a"]}'], ["b"], stream)

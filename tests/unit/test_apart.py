@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from streamfn.cli.apart import directory_apart, store_apart
+from streamfn.doors.apart import directory_apart, store_apart
 from streamfn.errors import FailedError
 
 
@@ -30,7 +30,7 @@ def test_it_is_there_for_its_owner_and_gone_at_the_end(temporary):
 
 def test_what_a_killed_process_has_left_is_swept_up_and_nothing_else(temporary):
     script = (
-        "import os, signal\nfrom streamfn.cli.apart import store_apart\n"
+        "import os, signal\nfrom streamfn.doors.apart import store_apart\n"
         "with store_apart() as path:\n    path.write_text('x')\n    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     subprocess.run([sys.executable, "-c", script], env={**os.environ, "TMPDIR": str(temporary)}, check=False)
