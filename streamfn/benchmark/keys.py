@@ -49,6 +49,12 @@ class Distribution(NamedTuple):
 UNIFORM = Distribution(0.0)
 
 
+def check_keys(count: int) -> None:
+    """Raise RefusedError for no keys, or more than KEYS_MAX."""
+    if not 1 <= count <= KEYS_MAX:
+        raise RefusedError(f"--keys {count} is not 1 to {KEYS_MAX}")
+
+
 class Keys:
     """`count` keys, `key-0` the most frequent one."""
 
@@ -58,8 +64,7 @@ class Keys:
         Raises:
             RefusedError: there are none, or more than KEYS_MAX.
         """
-        if not 1 <= count <= KEYS_MAX:
-            raise RefusedError(f"--keys {count} is not 1 to {KEYS_MAX}")
+        check_keys(count)
         self.names = [f"key-{number}" for number in range(count)]
         self._weights: list[float] | None = None
         if distribution.s:

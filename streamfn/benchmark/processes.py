@@ -1,18 +1,18 @@
 """What processes use while something is measured: processor time, context switches, page faults, memory.
 
-From /proc, so of other processes too; a look costs some 40 µs a process. The runtime's context switches are those of
-all its threads, a worker's those of its threads that live at the last look.
+Of other processes too: from their clocks (a microsecond) and from /proc (some 100 µs a process, so not often). A
+worker's context switches are those of its threads that live at the last look.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import resource
+import time
 from collections.abc import Iterable
 from typing import NamedTuple
-
-_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Used(NamedTuple):
@@ -34,6 +34,11 @@ class Used(NamedTuple):
             self.major + other.major,
         )
 
+    @classmethod
+    def sum(cls, parts: Iterable[Used]) -> Used:
+        """Return all of them together."""
+        return functools.reduce(cls.plus, parts, cls())
+
     def since(self, earlier: Used) -> Used:
         """Return what was used after `earlier`."""
         return self.plus(Used(*(-value for value in earlier)))  # type: ignore[arg-type]
@@ -46,17 +51,28 @@ def used_by_us() -> Used:
     return Used(cpu_s, usage.ru_nvcsw, usage.ru_nivcsw, usage.ru_minflt, usage.ru_majflt)
 
 
+def cpu_ns_of(pid: int) -> int | None:
+    """Processor time of another process, all its threads, in nanoseconds; None when it is gone."""
+    try:
+        # As clock_getcpuclockid(3) makes the id of a pid's clock; /proc has hundredths of a second only.
+        return time.clock_gettime_ns((~pid << 3) | 2)
+    except OSError:
+        return None
+
+
 def used_by(pid: int) -> Used | None:
     """What another process has used so far; None when it is gone."""
+    cpu_ns = cpu_ns_of(pid)
+    if cpu_ns is None:
+        return None
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             # Behind the name, which may hold anything: state is the first field, and the third of the manual page.
             fields = file.read().rpartition(b")")[2].split()
     except OSError:
         return None
-    minor, major, user, system = (int(fields[place]) for place in (7, 9, 11, 12))
     voluntary, involuntary = _switches(pid)
-    return Used((user + system) / _TICKS, voluntary, involuntary, minor, major)
+    return Used(cpu_ns / 1e9, voluntary, involuntary, int(fields[7]), int(fields[9]))
 
 
 def _switches(pid: int) -> tuple[int, int]:
@@ -83,15 +99,17 @@ def memory_of(pid: int) -> int:
 
 
 class Watch:
-    """Follows a runtime and its workers through one measurement: `begin` it, `look` now and then, read it at the end.
+    """Follows a runtime and its workers through one measurement: `begin` it, `look` now and then, `end` it.
 
-    A worker that ends between two looks is counted up to the last one.
+    A worker that ends between two looks is counted up to the last one. Memory is the most that a look has found.
     """
 
     def __init__(self) -> None:
         self._ours = Used()
         self._began: dict[int, Used] = {}
         self._last: dict[int, Used] = {}
+        self._cpu_ns: dict[int, int] = {}
+        self.runtime = Used()
         self.runtime_peak = 0
         self.workers_peak = 0
 
@@ -101,6 +119,14 @@ class Watch:
         self._last = dict(self._began)
         self.runtime_peak = self.workers_peak = 0
         self._ours = used_by_us()
+
+    def cpu_s(self, workers: Iterable[int]) -> float:
+        """Processor time of the runtime and all workers there have been, in seconds; for differences only."""
+        for pid in workers:
+            cpu_ns = cpu_ns_of(pid)
+            if cpu_ns is not None:
+                self._cpu_ns[pid] = cpu_ns
+        return (time.process_time_ns() + sum(self._cpu_ns.values())) / 1e9
 
     def look(self, workers: Iterable[int]) -> None:
         """Note what has been used; a worker that was not there at the begin counts from its birth."""
@@ -113,10 +139,10 @@ class Watch:
         self.workers_peak = max(self.workers_peak, held)
         self.runtime_peak = max(self.runtime_peak, memory_of(os.getpid()))
 
-    @property
-    def runtime(self) -> Used:
-        """What this process has used since `begin`."""
-        return used_by_us().since(self._ours)
+    def end(self, workers: Iterable[int]) -> None:
+        """Count no further: `runtime` and `workers` are what has been used since `begin`."""
+        self.look(workers)
+        self.runtime = used_by_us().since(self._ours)
 
     @property
     def workers(self) -> Used:

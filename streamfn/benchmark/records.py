@@ -10,20 +10,26 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Iterator
+from array import array
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import accumulate
+from typing import TYPE_CHECKING
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from streamfn.benchmark.keys import UNIFORM, Distribution, Keys
+from streamfn.benchmark.keys import UNIFORM, Distribution, Keys, check_keys
 from streamfn.benchmark.template import Filling, Template, letters
 from streamfn.errors import FailedError, RefusedError
 from streamfn.limits import MIB, RECORD_BYTES_MAX
 from streamfn.log.catalog.stream import Stream
 from streamfn.log.shard.writer import ShardWriter
 from streamfn.log.storage.durability import OS
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# pyarrow is imported by what uses it: it starts a thread then, which would take the process's signals from whoever
+# heeds them if it were there before.
 
 SIZE_DEFAULT = 1024
 KEYS_DEFAULT = 1000
@@ -54,6 +60,7 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_keys(self.keys)
         if self.size is not None and not 1 <= self.size <= RECORD_BYTES_MAX:
             raise RefusedError(f"--record-size {self.size} is not 1 to {RECORD_BYTES_MAX} bytes")
         if self.template is not None and self.size is not None and not self.template.pads:
@@ -69,31 +76,28 @@ class Recipe:
         Raises:
             RefusedError: the template does not fit the size.
         """
-        return next(self._data(0, ["key-0"], random.Random(self.seed)))
+        return self.data(0, ["key-0"], random.Random(self.seed))[0]
 
     def bytes_of(self, records: int) -> int:
         """Return about how many bytes so many records take on the disk."""
         return records * (len(self.sample()) + _OVERHEAD_BYTES)
 
-    def _data(self, first: int, keys: list[str], source: random.Random) -> Iterator[bytes]:
-        """The data of records `first` and following, one for each key."""
+    def data(self, first: int, keys: Sequence[str], source: random.Random) -> list[bytes]:
+        """Return the data of records `first` and following, one for each key."""
         size, template = self.size, self.template
         if template is not None:
-            for seq, key in enumerate(keys, first):
-                yield template.fill(Filling(seq, key, source), size)
-            return
+            return [template.fill(Filling(seq, key, source), size) for seq, key in enumerate(keys, first)]
         assert size is not None
-        for seq in range(first, first + len(keys)):
-            yield _padded(seq, size, source)
+        return [_padded(seq, size, source) for seq in range(first, first + len(keys))]
 
 
 def _padded(seq: int, size: int, source: random.Random) -> bytes:
-    begin = f'{{"seq":{seq},"padding":"'
+    begin = b'{"seq":%d,"padding":"' % seq
     short = size - len(begin) - 2
     if short >= 0:
-        return f'{begin}{letters(short, source)}"}}'.encode()
+        return b'%b%b"}' % (begin, letters(short, source))
     if size > 2:
-        return f'"{letters(size - 2, source)}"'.encode()
+        return b'"%b"' % letters(size - 2, source)
     return b"7" * size
 
 
@@ -101,6 +105,8 @@ class Maker:
     """Makes records of a recipe in a stream, now and later: each `make` goes on where the one before ended."""
 
     def __init__(self, recipe: Recipe, stream: Stream) -> None:
+        import pyarrow as pa
+
         self._recipe = recipe
         self._stream = stream
         self._random = random.Random(recipe.seed)
@@ -121,6 +127,8 @@ class Maker:
             RefusedError: one does not fit the wanted size.
             LogError: a disk failed.
         """
+        import pyarrow as pa
+
         self._require_room(records)
         rows = max(1, min(_CHUNK_ROWS, _CHUNK_BYTES // max(1, len(self._recipe.sample()))))
         with ExitStack() as stack:
@@ -133,14 +141,16 @@ class Maker:
                 progress(some)
             for writer in writers:
                 writer.commit()
+        pa.default_memory_pool().release_unused()  # whoever measures memory next does not want to see this
 
     def _append(self, writers: list[ShardWriter], records: int) -> None:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
         drawn = self._keys.draw(records, self._random)
         indexes = pa.array(drawn, pa.int32())
         names = self._keys.names
-        data = pa.array(
-            self._recipe._data(self.records, [names[index] for index in drawn], self._random), pa.binary(), size=records
-        )
+        data = _column(self._recipe.data(self.records, [names[index] for index in drawn], self._random))
         keys, numbers = self._key_column.take(indexes), self._shards.take(indexes)
         for number, writer in enumerate(writers):
             mine = pc.equal(numbers, number)
@@ -159,3 +169,12 @@ class Maker:
                 "smaller ones (--records, --record-size, --duration), or set TMPDIR to a directory with more room"
             )
 
+
+def _column(values: Sequence[bytes]) -> pa.Array:
+    """A binary column; pyarrow's own way looks at each value twice."""
+    import pyarrow as pa
+
+    offsets = array("i", accumulate(map(len, values), initial=0))
+    return pa.Array.from_buffers(
+        pa.binary(), len(values), [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(values))]
+    )

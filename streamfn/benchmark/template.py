@@ -34,7 +34,7 @@ from streamfn.errors import RefusedError
 _FIELD = re.compile(r"\{\{(.*?)\}\}", re.S)
 _LITERAL = re.compile(r"true|false|null|-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
 # Random letters are cut out of these: a letter drawn for each would cost more than everything else.
-_LETTERS = "".join(random.Random(8).choices(string.ascii_lowercase, k=65_536))
+_LETTERS = "".join(random.Random(8).choices(string.ascii_lowercase, k=65_536)).encode()
 
 
 class Filling(NamedTuple):
@@ -97,7 +97,7 @@ class Template:
                 f"--record-size {size} is too small for the template: record {filling.seq} has {size - short} bytes "
                 "without any padding"
             )
-        parts[self._padding] += letters(short, filling.random)
+        parts[self._padding] = letters(short, filling.random).decode()
         return "".join(parts).encode()
 
     def _add(self, content: str, within: bool) -> None:
@@ -133,7 +133,7 @@ class Template:
             ) from None
 
 
-def letters(count: int, source: random.Random) -> str:
+def letters(count: int, source: random.Random) -> bytes:
     """Return so many random letters."""
     start = int(source.random() * len(_LETTERS))
     found = _LETTERS[start : start + count]
@@ -243,7 +243,11 @@ def _text(least: str, most: str | None = None) -> Field:
     if low < 0:
         raise ValueError(f"{low} letters are too few")
     span = high - low + 1
-    return Field(lambda filling: letters(low + int(filling.random.random() * span), filling.random), literal=False)
+
+    def text(filling: Filling) -> str:
+        return letters(low + int(filling.random.random() * span), filling.random).decode()
+
+    return Field(text, literal=False)
 
 
 def _now(unit: str = "iso") -> Field:

@@ -44,6 +44,7 @@ COMMANDS = {
     "demo": _Entry("demo", "demo", "Run a real handler on 336,776 real flights and show what it found."),
     "run": _Entry("run", "run", "Run a Lambda handler on a stream."),
     "replay": _Entry("replay", "replay", "Run a handler once more on a part of a stream."),
+    "bench": _Entry("bench", "bench", "Measure a handler: latency, throughput, where the time goes."),
     "invoke": _Entry("invoke", "invoke", "Call a Lambda handler once, with an event."),
     "function": _Entry("function", "function", "Create, list, change and delete functions."),
     "mapping": _Entry("mapping", "mapping", "Create, list, change and delete event source mappings."),

@@ -15,6 +15,8 @@ from run_rig import FUNCTIONS, Place
 
 import streamfn
 from streamfn.cli import app
+from streamfn.measure.counts import Counts
+from streamfn.measure.result import Result, Row, Sample
 
 REFERENCE = (Path(__file__).parents[2] / "docs" / "reference.md").read_text()
 DOCUMENTED = {int(code) for row in re.findall(r"^\| ([\d, ]+) \|", REFERENCE, re.M) for code in row.split(",")}
@@ -32,7 +34,12 @@ def walk(command=app.cli, context=None, path=()):
 
 
 ALL = {" ".join(path): (command, context) for path, command, context in walk()}
-LEAVES = {name: found for name, found in ALL.items() if not isinstance(found[0], click.Group)}
+# What does something itself: commands, and a group that has arguments of its own.
+LEAVES = {
+    name: found
+    for name, found in ALL.items()
+    if not isinstance(found[0], click.Group) or any(isinstance(p, click.Argument) for p in found[0].params)
+}
 
 
 # ---- help
@@ -121,6 +128,8 @@ SHARD = "shardId-000000000000"
 SCENARIOS = {
     "run": "seen.handler --stream s --until-caught-up --name walked",
     "replay": "seen.handler --stream s --dry-run",
+    "bench": "benched.noop --records 50 --workers 1",
+    "bench compare": "A.json B.json",
     "invoke": "called.echo --payload {}",
     "function create": "walked --handler seen.handler",
     "function list": "",
@@ -156,7 +165,7 @@ SCENARIOS = {
     "delete": "spare --yes",
     "doctor": "",
 }
-OWN_PROCESS = {"run", "invoke", "redrive"}
+OWN_PROCESS = {"run", "bench", "invoke", "redrive"}
 # These print one object and nothing else; others may print a line for each thing.
 ONE_OBJECT = {"run", "replay", "bench", "redrive"}
 # Commands whose scenario is in another module, because it takes a source, or minutes' worth of records.
@@ -173,6 +182,13 @@ def prepared(tmp_path_factory):
         place.stream(name, shards)
     place.put(["good", "good"])
     place.put(["poison"], "poison")
+    row = Row(
+        handler="h", source={"kind": "stream"}, mode="closed", rate_offered=None, records=1, batches=1, errors=0,
+        discarded=0, seconds=1.0, batch_size=1, workers=1, record_size=1, latency=Counts({1: 1}),
+        samples=[Sample(1, 1.0, Counts({1: 1}))],
+    )  # fmt: skip
+    for name in ("A.json", "B.json"):
+        (root / name).write_text(json.dumps(Result([row]).document()))
     (root / "lines.jsonl").write_text('{"id": 1}\n{"id": 2}\n')
     with streamfn.open_sync(place.data, log=io.StringIO()) as session:
         session.put_change("changes", {"Keys": {"id": {"N": "1"}}, "NewImage": {"id": {"N": "1"}}})
@@ -261,6 +277,7 @@ FREE = {
     "--payload": "what is no JSON is refused in Lambda's words, which do not repeat it: it may have megabytes",
     "--save-event": "a file may be called anything",
     "--data-dir": "a directory may be called anything",
+    **{("bench", f"--{kind}"): "a file may be called anything" for kind in ("hgrm", "hlog", "html")},
     ("mapping list", "--function-name"): "it selects: what is not there has no mappings, as in Lambda",
     ("mapping list", "--event-source-arn"): "likewise",
     ("import", "--shard-id"): "it is of captured records; there are none in these lines",
