@@ -90,16 +90,17 @@ def heat_maps(rows: Sequence[Row], best: int) -> list[tuple[str, str]]:
     across, down, rest = settings[0], settings[1] if len(settings) > 1 else None, settings[2:]
     found = []
     for figure in FIGURES:
-        heat = _heat([figure.of(row) for row in rows])
+        values = [figure.of(row) for row in rows]
+        heat = _heat([value for value in values if value is not None])
         for combination in product(*(_values(setting, rows) for setting in rest)):
             fixed = list(zip(rest, combination, strict=True))
             places: dict[Place, list[int]] = {}
             for number, row in enumerate(rows):
-                if all(setting.of(row) == value for setting, value in fixed):
+                if values[number] is not None and all(setting.of(row) == value for setting, value in fixed):
                     places.setdefault((across.of(row), down.of(row) if down else None), []).append(number)
             cells = {}
             for place, numbers in places.items():
-                value = median(figure.of(rows[number]) for number in numbers)
+                value = median(value for number in numbers if (value := values[number]) is not None)
                 cells[place] = Cell(figure.shown(value), heat(value), best in numbers)
             where = "".join(f" · {setting.name} {setting.shown(value)}" for setting, value in fixed)
             found.append((figure.title + where, _map(figure.kind, across, down, rows, cells)))
@@ -111,17 +112,17 @@ Place = tuple[float | None, float | None]
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """What a map shows: its title, its look in the style sheet, its value in a row, and how that is written."""
+    """What a map shows: title, look in the style sheet, value in a row (None: there is none), and how it is written."""
 
     title: str
     kind: str
-    of: Callable[[Row], float]
+    of: Callable[[Row], float | None]
     shown: Callable[[float], str]
 
 
 FIGURES = (
     Figure("Records per second", "more", lambda row: row.rate_achieved, shown_number),
-    Figure("p99 latency", "longer", lambda row: float(row.latency.percentile(99)), shown_time),
+    Figure("p99 latency", "longer", lambda row: row.latency.percentile(99) if row.latency.total else None, shown_time),
 )
 
 
@@ -163,7 +164,7 @@ def _values(setting: Setting, rows: Sequence[Row]) -> list[float | None]:
 
 def _heat(values: Sequence[float]) -> Callable[[float], float]:
     """How dark a value is among these: by its logarithm where they differ more than tenfold."""
-    low, high = min(values), max(values)
+    low, high = min(values, default=0.0), max(values, default=0.0)
     if low > 0 and high > 10 * low:
         return lambda value: math.log(value / low) / math.log(high / low)
     return lambda value: (value - low) / (high - low) if high > low else 0.5

@@ -130,6 +130,14 @@ def test_a_map_of_one_setting_is_a_line_and_what_was_not_measured_is_left_open()
     assert Page(html(Result(corner, 1))).classes["none"] == 2
 
 
+def test_a_row_without_latencies_is_left_open_in_the_map_of_p99() -> None:
+    quick = replace(row(batch_size=10_000), latency=Counts())
+    page = Page(html(Result([row(), quick], 0)))
+    assert page.classes["heat"] == 2
+    assert page.classes["none"] == 1
+    assert Page(html(Result([quick, replace(quick, workers=1)], 0))).classes["none"] == 2
+
+
 def test_one_row_has_no_map_and_no_table_of_rows() -> None:
     page = Page(html(one_row()))
     assert page.classes["heat"] == page.classes["best"] == 0
