@@ -229,7 +229,8 @@ def replay_text(summary: ReplaySummary) -> str:
     elif summary.remaining and summary.rounds <= 1:
         text += f"\n{count_of(summary.remaining, 'record')} left"
     if summary.open_windows:
-        text += f"\nno final invocation, since the selection ends before: {count_of(len(summary.open_windows), 'window')}"
+        windows = count_of(len(summary.open_windows), "window")
+        text += f"\n{windows} without a final invocation: the selection ends before"
     if summary.on_failure_pending:
         pending = count_of(summary.on_failure_pending, "on-failure record")
         text += f"\n{pending} did not reach the destination, and are not kept"
