@@ -62,7 +62,7 @@ def run_growth(records):
         command += ["--data-dir", directory, "--until-caught-up", "--json", "--workers", "2"]
         child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
         seen = watch(child)
-        print(child.stdout.read().decode().strip())
+        print(child.stdout.read().decode().strip(), file=sys.stderr)
     return seen
 
 

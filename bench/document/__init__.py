@@ -1,0 +1,1 @@
+"""docs/performance.md: made of a template of prose, and of what was measured (results.json)."""
