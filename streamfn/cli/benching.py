@@ -19,7 +19,6 @@ from streamfn.benchmark.bench import Bench, Done, Job, Watcher
 from streamfn.benchmark.plan import Load, Setting
 from streamfn.benchmark.records import Recipe
 from streamfn.benchmark.sources import Generated, Source, Stored
-from streamfn.cli.apart import directory_apart
 from streamfn.cli.bench_report import render
 from streamfn.cli.execute import EXIT_DISCARDED, FILES_A_SHARD, Run
 from streamfn.cli.heed import Heed
@@ -27,6 +26,7 @@ from streamfn.cli.live import LiveDisplay
 from streamfn.cli.options import Settings
 from streamfn.cli.output import print_json
 from streamfn.cli.run_options import HandlerFlags, run_options
+from streamfn.doors.apart import directory_apart
 from streamfn.doors.metrics import metrics_at
 from streamfn.doors.openfiles import allow_open_files
 from streamfn.errors import RefusedError
