@@ -2,14 +2,16 @@
 
 Pairs of runs over the same log, one with the live view on a terminal of its own (a pty, 100 columns), one in which
 nobody looks: nothing is looked at, and nothing is drawn. Which of the two is first changes from pair to pair.
-Throughput is as the handlers saw it; the ratio of each pair is taken, and the median of those, because the machine is
-not the same from one minute to the next. Beside it stands the processor time of a frame.
+Throughput is as the handlers saw it, processor time that of the runtime and all its processes; the ratio of each pair
+is taken, and the median of those, because the machine is not the same from one minute to the next. Beside them stands
+the processor time of a frame.
 """
 
 import argparse
 import fcntl
 import os
 import pty
+import resource
 import struct
 import subprocess
 import sys
@@ -34,7 +36,7 @@ FRAMES = 200
 
 
 def once(data_dir, count, *, watched):
-    """Records per second of one run."""
+    """Records per second of one run, and the processor seconds of all its processes."""
     with witnessed() as directory:
         name = f"bench-live-{time.monotonic_ns()}"
         script = "from bench.live import child; child()"
@@ -46,16 +48,19 @@ def once(data_dir, count, *, watched):
         drain.start()
         environment = {**os.environ, "TERM": "xterm-256color", "BENCH_WATCHED": "1" if watched else ""}
         environment.pop("COLUMNS", None)
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(
             [sys.executable, "-c", script, *arguments],
             cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL, stderr=far,
         )  # fmt: skip
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
         os.close(far)
         drain.join()
         os.close(near)
         records, _, seconds = handlers.read_witnesses(directory)
     assert records == count, records
-    return records / seconds
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return records / seconds, used
 
 
 def _drain(near):
@@ -106,7 +111,7 @@ def main():
     parser.add_argument("--records", type=int, default=3_000_000)
     parser.add_argument("--rounds", type=int, default=20)
     options = parser.parse_args()
-    ratios, watched, alone = [], [], []
+    rates, used, watched, alone = [], [], [], []
     with tempfile.TemporaryDirectory(prefix="bench-live-") as directory:
         write_log(directory, options.records, SIZE)
         once(directory, options.records, watched=True)  # the page cache, the bytecode
@@ -114,14 +119,17 @@ def main():
             pair = {}
             for each in (True, False) if number % 2 else (False, True):
                 pair[each] = once(directory, options.records, watched=each)
-            watched.append(pair[True])
-            alone.append(pair[False])
-            ratios.append(pair[True] / pair[False])
-    low, _, high = quantiles(ratios, n=4)
+            watched.append(pair[True][0])
+            alone.append(pair[False][0])
+            rates.append(pair[True][0] / pair[False][0])
+            used.append(pair[True][1] / pair[False][1])
     print(f"{machine()}\n\n| {SIZE} B, batch {BATCH}, no-op handler, {WORKERS} workers | |\n|---|---|")
     print(f"| nobody watches | {median(alone):,.0f} records/s |")
     print(f"| the live view on a terminal | {median(watched):,.0f} records/s |")
-    print(f"| median ratio of {options.rounds} pairs (quartiles) | {median(ratios):.3f} ({low:.3f} to {high:.3f}) |")
+    for what, ratios in (("throughput", rates), ("processor time", used)):
+        low, _, high = quantiles(ratios, n=4)
+        middle = median(ratios)
+        print(f"| {what}, ratio of {options.rounds} pairs (quartiles) | {middle:.3f} ({low:.3f} to {high:.3f}) |")
     print(f"| processor time of a frame | {drawing():.2f} ms |")
 
 

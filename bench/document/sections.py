@@ -35,6 +35,7 @@ SECTIONS = (
         ("--starts", "5", "--at-once", "5"),
     ),
     Section("idle", ("bench.idle",), 1.5, ("--mappings", "10", "--workers", "2")),
+    Section("live", ("bench.live",), 3, ("--records", "100000", "--rounds", "2")),
     Section("append", ("bench.append",), 2, ("--rounds", "1", "--records", "20")),
     Section("bulk", ("bench.bulk",), 2, ("--megabytes", "20", "--rounds", "1")),
     Section("scale", ("bench.scale",), 1.5, ("--records", "1000000", "--shards", "20")),
