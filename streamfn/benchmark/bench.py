@@ -46,6 +46,8 @@ _BYTES_MAX = 512 * MIB
 # into beginning again: it may be so many times as long.
 _WHOLE = 0.98
 _PATIENCE = 2.0
+# A rate that is not kept up with: less than this part of it is finished in the time.
+_KEPT_UP = 0.95
 # A search begins below the rate of the closed loop, which never waits for a batch to fill.
 _SEARCH_FROM = 0.7
 
@@ -363,8 +365,10 @@ class _RowRun:
                 f"{measured.overdue:,} records that were due were not finished when the run was given up: they are in "
                 "the latencies with what they had waited by then"
             )
-        elif not load.is_closed and measured.rate < 0.99 * (load.rate if load.ramp_to is None else 0):
+        elif not load.is_closed and load.ramp_to is None and measured.rate < _KEPT_UP * load.rate:
             notes.append(f"the handler does not keep up: {measured.rate:,.0f} of {load.rate:,.0f} records a second")
+        if measured.errors:
+            notes.append(f"{measured.errors:,} invocations failed, the last one with {measured.last_error}")
         return notes
 
 

@@ -63,7 +63,8 @@ class Measured:
     `latency` and `stages` are histograms in nanoseconds. `overdue` are records that were due and not finished when the
     run was given up: what they had waited until then is in `latency`, as what it will be at least. `cold_starts` has
     for each worker's pid how long its Init took, in nanoseconds; peaks are in bytes. `begun_s` is when the measurement
-    began, in seconds since 1970, `cut_short` says that it was ended before its time.
+    began, in seconds since 1970, `cut_short` says that it was ended before its time, `last_error` what the last failed
+    invocation said.
     """
 
     result: RunResult
@@ -83,6 +84,7 @@ class Measured:
     overdue: int
     begun_s: float
     cut_short: bool = False
+    last_error: str = ""
 
     @property
     def rate(self) -> float:
@@ -115,6 +117,7 @@ class Measured:
             overdue=sum(run.overdue for run in runs),
             begun_s=first.begun_s,
             cut_short=last.cut_short,
+            last_error=next((run.last_error for run in reversed(runs) if run.last_error), ""),
         )
 
     def row(self, **what: Any) -> Row:
@@ -350,6 +353,7 @@ class Measurement:
             overdue=overdue.total,
             begun_s=self._begun_s,
             cut_short=self._cut_short,
+            last_error="" if self._mapping.last_error is None else self._mapping.last_error.reason,
         )
 
     def _samples(self, overdue: Counts) -> list[Sample]:

@@ -124,7 +124,8 @@ def _stages(row: Row) -> RenderableType:
 
 def _in_order(row: Row) -> list[tuple[str, Counts]]:
     known = [name for name in STAGES if name in row.stages]
-    return [(name, row.stages[name]) for name in [*known, *(name for name in row.stages if name not in STAGES)]]
+    ordered = [*known, *(name for name in row.stages if name not in STAGES)]
+    return [(name, row.stages[name]) for name in ordered if row.stages[name].total]
 
 
 def _used(row: Row) -> str:

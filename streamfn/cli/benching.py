@@ -315,18 +315,23 @@ def _end(
         from streamfn.measure.report import write_html
 
         write_html(files.html, result)
-    compared = None
+    compared, refused = None, None
     if not settings.json_output:
         render(result, Console(), best.notes, outcomes)
     if baseline is not None:
         from streamfn.cli.bench_compare import say
 
-        compared = say(str(request.baseline), baseline, result, quiet=settings.json_output)
+        try:
+            compared = say(str(request.baseline), baseline, result, quiet=settings.json_output)
+        except RefusedError as error:  # they have nothing in common: what was measured is said nevertheless
+            refused = error
     if settings.json_output:
         document = result.document() | {"notes": [each.notes for each in done]}
         print_json(document if compared is None else document | {"comparison": compared.document()})
     if run.interrupted:
         return run.exit_code()
+    if refused is not None:
+        raise refused
     if any(not outcome.met for outcome in outcomes) or any(each.missed for each in done):
         return EXIT_MISSED
     if compared is not None and compared.exit_code:

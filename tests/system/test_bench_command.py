@@ -105,6 +105,19 @@ def test_the_records_of_a_file_are_measured(place):
     assert is_clean(place)
 
 
+def test_a_baseline_of_something_else_is_refused_when_everything_was_said(place):
+    first = place.run("bench", "benched.noop", "--records", "300", "--batch-size", "10", "--json", *QUICK)
+    (place.root / "first.json").write_text(first.out)
+    told = ["bench", "benched.noop", "--records", "300", "--json", *QUICK, "--baseline", place.root / "first.json"]
+    other = place.run(*told)
+    assert other.code == 2
+    assert "nothing to compare" in error_line(other)
+    assert other.summary["records"] > 0
+    same = place.run(*told, "--batch-size", "10")
+    assert same.code in (0, 5), same.err
+    assert same.summary["comparison"]["cases"]
+
+
 def test_a_signal_ends_it_with_what_there_is(place):
     process = place.start("bench", "benched.marks", "--rate", "200", "--duration", "30s", "--warmup", "0s", "--json")
     until((place.notes / "marked").exists, "the handler to be called")

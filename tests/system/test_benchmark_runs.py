@@ -141,6 +141,7 @@ async def test_a_handler_that_always_fails_ends_with_its_time_and_its_records_co
     async with opened(tmp_path, "fails", load.records) as (mapping, part):
         found = await measured(mapping, part, load)
     assert found.errors > 0
+    assert found.last_error == "ValueError: it always does"
     assert found.records == 0
     assert found.overdue == found.latency.total == 300
     assert Counts.merged(sample.latency for sample in found.samples) == found.latency

@@ -59,7 +59,8 @@ def test_what_is_no_rate_is_named(text):
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("10", 10), ("10s", 10), ("50ms", 0.05), ("250us", 0.00025), ("1.5m", 90), ("1h", 3600)]
+    ("text", "seconds"),
+    [("10", 10), ("10s", 10), ("50ms", 0.05), ("250us", 0.00025), ("1.5m", 90), ("1h", 3600), (".5", 0.5)],
 )
 def test_durations_are_read(text, seconds):
     assert read(Duration(), text) == pytest.approx(seconds)
