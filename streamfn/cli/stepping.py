@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import termios
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Concatenate, NamedTuple, ParamSpec, TypeVar
 
@@ -30,7 +32,7 @@ RECORDS_SHOWN = 10
 _CHARS_SHOWN = 300
 
 LIST = "list"
-_TERMINAL = 0  # standard input
+_STANDARD_INPUT = 0
 
 
 class SteppingFlags(NamedTuple):
@@ -109,7 +111,7 @@ def stepping_of(flags: SteppingFlags, handler: str, logs: str, writer: LogWriter
             text += f"  the event is in {saved}: streamfn invoke {handler} -e {saved}\n"
         writer.write(text, ours=True)
 
-    return Stepping(answer=answer, ask=_Terminal(writer, display).ask, show=show, save_event=saved)
+    return Stepping(answer=answer, ask=Terminal(writer, display).ask, show=show, save_event=saved)
 
 
 # ---- what is shown
@@ -167,23 +169,25 @@ def _frames(document: bytes) -> list[object]:
 # ---- the question
 
 
-class _Terminal:
-    """Asks on standard input, which is a terminal, below what the log has written to standard error."""
+class Terminal:
+    """Asks on a terminal, standard input, below what the log has written to standard error."""
 
-    def __init__(self, writer: LogWriter, display: LiveDisplay) -> None:
+    def __init__(self, writer: LogWriter, display: LiveDisplay, descriptor: int = _STANDARD_INPUT) -> None:
         self._writer = writer
         self._display = display
+        self._descriptor = descriptor
 
     async def ask(self, stop: Stop) -> str:
-        """Return the answer; the end of the input is `quit`."""
+        """Return the answer. Where the input has ended, or cannot be read from the background, it is `quit`."""
         answers = [answer for answer in (*ANSWERS[:-1], LIST, QUIT) if answer != BISECT or stop.can_bisect]
         question = ", ".join(f"[{answer[0]}]{answer[1:]}" for answer in answers) + "? "
         self._display.hold()
+        with suppress(termios.error):
+            termios.tcflush(self._descriptor, termios.TCIFLUSH)  # what was typed before is no answer
         try:
             while True:
                 self._writer.write(question, ours=True)
-                await trio.lowlevel.wait_readable(_TERMINAL)
-                line = os.read(_TERMINAL, 4096)
+                line = await self._line()
                 answer = understood(line.decode("utf-8", "replace"), answers) if line else QUIT
                 if answer == LIST:
                     self._writer.write(stop_text(stop, all_records=True), ours=True)
@@ -191,6 +195,13 @@ class _Terminal:
                     return answer
         finally:
             self._display.release()
+
+    async def _line(self) -> bytes:
+        await trio.lowlevel.wait_readable(self._descriptor)
+        try:
+            return os.read(self._descriptor, 4096)
+        except OSError:
+            return b""
 
 
 def understood(text: str, answers: list[str]) -> str | None:

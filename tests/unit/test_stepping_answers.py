@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import pty
 from pathlib import Path
 
 import click
 import pytest
+import trio
 from click.testing import CliRunner
 from trio.testing import trio_test
 
-from streamfn.cli.stepping import RECORDS_SHOWN, SteppingFlags, stepping_options, stop_text, understood
+from streamfn.cli.stepping import RECORDS_SHOWN, SteppingFlags, Terminal, stepping_options, stop_text, understood
 from streamfn.core.verdict import Decision
 from streamfn.errors import FailedError, RefusedError
 from streamfn.mapping.stepping import Stop
@@ -80,6 +83,59 @@ async def test_a_retry_that_somebody_asks_for_goes_at_once() -> None:
 )
 def test_an_answer_is_a_word_or_how_it_begins(line: str, answer: str | None) -> None:
     assert understood(line, ["retry", "skip", "bisect", "list", "quit"]) == answer
+
+
+class Paper:
+    """A log and a display that keep what happens to them."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.held = 0
+
+    def write(self, text: str, *, ours: bool = False) -> None:
+        self.text += text
+
+    def hold(self) -> None:
+        self.held += 1
+
+    def release(self) -> None:
+        self.held -= 1
+
+
+@trio_test
+async def test_a_question_is_asked_until_it_is_answered_and_typing_ahead_is_no_answer() -> None:
+    paper, (master, slave) = Paper(), pty.openpty()
+    try:
+        os.write(master, b"skip\n")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_type, paper, master, b"nonsense\n", b"l\n", b"ret\n")
+            answer = await Terminal(paper, paper, slave).ask(stop_of(RECORDS_SHOWN + 1))  # type: ignore[arg-type]
+        assert answer == "retry"
+        assert paper.text.count("[r]etry, [s]kip, [b]isect, [l]ist, [q]uit? ") == 3
+        assert f"key-{RECORDS_SHOWN}" in paper.text
+        assert paper.held == 0
+    finally:
+        os.close(master)
+        os.close(slave)
+
+
+async def _type(paper: Paper, master: int, *lines: bytes) -> None:
+    """Type a line for each question."""
+    for number, line in enumerate(lines, 1):
+        while paper.text.count("uit? ") < number:
+            await trio.sleep(0.001)
+        os.write(master, line)
+
+
+@trio_test
+async def test_a_terminal_that_is_gone_says_quit() -> None:
+    paper, (master, slave) = Paper(), pty.openpty()
+    os.close(master)
+    try:
+        assert await Terminal(paper, paper, slave).ask(stop_of(1)) == "quit"  # type: ignore[arg-type]
+        assert "[b]isect" not in paper.text
+    finally:
+        os.close(slave)
 
 
 # ---- what is shown
