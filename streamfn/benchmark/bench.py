@@ -341,6 +341,7 @@ class _RowRun:
             "source": dict(job.source.description),
             "mode": "closed" if load.is_closed else "open",
             "rate_offered": offered,
+            "ramp": None if load.ramp_to is None else (load.rate, load.ramp_to),
             "batch_size": job.setting.batch_size,
             "workers": job.setting.workers,
             "record_size": job.source.record_size,

@@ -110,6 +110,8 @@ def _notices(result: Result) -> str:
 
 def _tiles(row: Row) -> str:
     offered = "as fast as possible" if row.rate_offered is None else f"of {shown_number(row.rate_offered)} offered"
+    if row.ramp is not None:
+        offered = f"of {shown_number(row.ramp[0])} to {shown_number(row.ramp[1])} offered"
     tiles = [("Records per second", shown_number(row.rate_achieved), offered)]
     if row.latency.total:
         for percent, about in ((50, "half are quicker"), (99, "99 of 100"), (99.9, "999 of 1,000")):
@@ -185,8 +187,9 @@ def _over_time(row: Row, *, swept: bool) -> list[str]:
     if not sum(sample.seconds for sample in first):
         return []
     of = " (best row)" if swept else ""
-    keys = _keys(("offered", "offered")) if row.rate_offered is not None else ""
-    found = [_figure(f"Throughput over time{of}", throughput_chart(first, row.rate_offered), keys)]
+    offered = row.ramp or (row.rate_offered and (row.rate_offered, row.rate_offered))
+    keys = _keys(("offered", "offered")) if offered else ""
+    found = [_figure(f"Throughput over time{of}", throughput_chart(first, offered or None), keys)]
     if any(sample.latency.total for sample in first):
         found.append(_figure(f"Latency over time{of}", latency_chart(first), _keys(("", "p50"), ("second", "p99"))))
     return found

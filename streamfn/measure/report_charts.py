@@ -58,16 +58,16 @@ def percentile_chart(best: Counts, others: Mapping[str, Counts]) -> str:
 
 def _percentile_names(highest: float) -> dict[float, str]:
     """What stands under which place; not what would run into its neighbour."""
-    names = {place: name for place, name in percentile_ticks(highest) if place < highest * 0.88}
+    names = {place: name for place, name in percentile_ticks(highest) if place < highest * 0.84}
     if highest > CROWDED:
         del names[0.0]
     return {**names, highest: "max"}
 
 
-def throughput_chart(samples: Sequence[Sample], offered: float | None) -> str:
-    """Records per second over time, and what was offered as a dashed line."""
+def throughput_chart(samples: Sequence[Sample], offered: tuple[float, float] | None) -> str:
+    """Records per second over time, and what was offered, at the beginning and at the end, as a dashed line."""
     series = [(start, end, sum(s.records for s in part) / (end - start)) for start, end, part in _buckets(samples)]
-    up = linear(max(offered or 0.0, *(rate for _, _, rate in series)))
+    up = linear(max(*(offered or (0.0,)), *(rate for _, _, rate in series)))
     frame = Frame(250, _span(series[-1][1]), up)
     parts = _grid(frame, shown_number, _seconds(frame.across))
     steps = [(moment, rate) for start, end, rate in series for moment in (start, end)]
@@ -75,7 +75,7 @@ def throughput_chart(samples: Sequence[Sample], offered: float | None) -> str:
     parts.append(f'<path class="area" d="{frame.path([*steps, *ground])}Z"/>')
     parts.append(f'<path class="curve" d="{frame.path(steps)}"/>')
     if offered is not None:
-        parts.append(f'<path class="offered" d="{frame.path([(0.0, offered), (series[-1][1], offered)])}"/>')
+        parts.append(f'<path class="offered" d="{frame.path([(0.0, offered[0]), (series[-1][1], offered[1])])}"/>')
     return _svg(frame.height, "Records per second over time", parts)
 
 

@@ -67,9 +67,10 @@ class Row:
     """One run of one configuration.
 
     `mode` is `open` (records were due by a schedule, and latency counts from then) or `closed` (each was due when there
-    was room for it). `rate_offered` is in records per second, None for as fast as possible. `records` and `batches` are
-    those that succeeded within the `seconds` that were measured. `record_size` is in bytes, the mean one of records
-    that were not generated. `cold_starts` are times from a fork to readiness. CPU is in seconds, memory in bytes.
+    was room for it). `rate_offered` is in records per second, None for as fast as possible; of a `ramp`, the rates that
+    it went from and to, it is the mean. `records` and `batches` are those that succeeded within the `seconds` that were
+    measured. `record_size` is in bytes, the mean one of records that were not generated. `cold_starts` are times from a
+    fork to readiness. CPU is in seconds, memory in bytes.
     """
 
     handler: str
@@ -93,6 +94,7 @@ class Row:
     page_faults: Mapping[str, int] = field(default_factory=dict)
     peak_memory_bytes: Mapping[str, int] = field(default_factory=dict)
     samples: Sequence[Sample] = ()
+    ramp: tuple[float, float] | None = None
 
     @property
     def rate_achieved(self) -> float:
@@ -115,6 +117,8 @@ class Row:
         found: dict[str, object] = {"source": self.source.get("kind"), "mode": self.mode}
         if self.rate_offered is not None:
             found["rate_offered"] = self.rate_offered
+        if self.ramp is not None:
+            found["ramp"] = list(self.ramp)
         found |= {"batch_size": self.batch_size, "workers": self.workers}
         if self.source.get("kind") == "generated":
             found["record_size"] = self.record_size
@@ -128,6 +132,7 @@ class Row:
             "source": dict(self.source),
             "mode": self.mode,
             "rate_offered": self.rate_offered,
+            "ramp": None if self.ramp is None else list(self.ramp),
             "rate_achieved": self.rate_achieved,
             "records": self.records,
             "batches": self.batches,
@@ -176,11 +181,13 @@ class Row:
         """Read a row back; KeyError, TypeError or ValueError where it is none."""
         histograms = {name: Counts.decode(text) for name, text in document["histograms"].items()}
         records, cpu, rate = int(document["records"]), document.get("cpu", {}), document["rate_offered"]
+        ramp = document.get("ramp")
         return cls(
             handler=str(document["handler"]),
             source=dict(document["source"]),
             mode=str(document["mode"]),
             rate_offered=None if rate is None else float(rate),
+            ramp=None if ramp is None else (float(ramp[0]), float(ramp[1])),
             records=records,
             batches=int(document["batches"]),
             errors=int(document["errors"]),

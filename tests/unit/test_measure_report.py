@@ -90,6 +90,15 @@ def test_the_figures_are_those_of_the_result() -> None:
     assert "longest pause 410 µs" in text
 
 
+def test_a_ramp_is_offered_as_one() -> None:
+    level, ramp = row(), replace(row(), rate_offered=50_000.0, ramp=(20_000.0, 80_000.0))
+    lines = [re.search(r'class="offered" d="M\S+ (\S+)L\S+ (\S+)"', html(Result([each]))) for each in (level, ramp)]
+    flat, rising = [[float(y) for y in line.groups()] for line in lines if line]
+    assert flat[0] == flat[1]
+    assert rising[0] > rising[1]  # from the bottom to the top
+    assert "of 20k to 80k offered" in html(Result([ramp]))
+
+
 def test_thresholds_say_whether_they_were_met() -> None:
     page = Page(html(one_row()))
     assert (page.classes["met"], page.classes["missed"]) == (2, 1)
