@@ -27,6 +27,7 @@ SECTIONS = (
     Section("profile", ("bench.profile",), 1, ("--quick",), json=True),
     Section("histogram", ("bench.histogram",), 0.5, ("--values", "100000", "--rounds", "1")),
     Section("pacing", ("bench.pacing",), 1, ("--seconds", "1")),
+    Section("comparing", ("bench.comparing",), 0.5, ("--records", "20000")),
     Section("coldstart", ("bench.coldstart",), 0.5, ("--starts", "5", "--at-once", "5")),
     Section(
         "coldstart-sandbox",

@@ -257,7 +257,7 @@ class Diff:
         self._starts = starts
         self._ends = ends
         self._limit = limit
-        self._probes = 0
+        self.probes = 0  # how often one of the handlers was called again
         self.drained = False
 
     async def open(self) -> None:
@@ -364,9 +364,9 @@ class Diff:
     async def _results(self, side: int, shard_id: str, first: int, end: int) -> list[Outcome]:
         """Deliver a part of a shard to one handler, as one batch unless it is too large for that; what came of it."""
         outcomes: list[Outcome] = []
-        self._probes += 1
+        self.probes += 1
         chosen = self._sides[side]
-        options = replace(chosen.options, name=f"{chosen.options.name}, again {self._probes}", filters=())
+        options = replace(chosen.options, name=f"{chosen.options.name}, again {self.probes}", filters=())
         mapping = await self._runtime.mapping(
             options, code_dir=chosen.code_dir, shared=self.mappings[side].function, starts={shard_id: first}
         )
