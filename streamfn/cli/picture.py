@@ -81,7 +81,7 @@ def lines(snapshot: Snapshot, width: int, sparks: str = _SPARKS) -> Iterator[Tex
     """Yield the picture's lines, for so many columns; `sparks` are the characters of a history, "": it is left out."""
     width = max(width, _NARROWEST)
     if snapshot.name:
-        yield _heading(snapshot, width)
+        yield from _heading(snapshot, width)
     if snapshot.total_records:
         yield _bar(snapshot, snapshot.total_records, width, ascii_only=not sparks)
     cells = _cells(snapshot, sparks)
@@ -99,14 +99,17 @@ def lines(snapshot: Snapshot, width: int, sparks: str = _SPARKS) -> Iterator[Tex
     yield from _news(snapshot, width)
 
 
-def _heading(snapshot: Snapshot, width: int) -> Text:
+def _heading(snapshot: Snapshot, width: int) -> Iterator[Text]:
     clock = _shown_clock(snapshot.elapsed_s)
-    text = Text(overflow="ellipsis", no_wrap=True)
-    text.append(printable(snapshot.name), style="bold")
-    if snapshot.note:
-        text.append(f"  {printable(snapshot.note)}", style="dim")
+    name, note = printable(snapshot.name), printable(snapshot.note)
+    beside = bool(note) and cell_len(name) + 2 + cell_len(note) < width - len(clock)
+    text = Text(overflow="ellipsis", no_wrap=True).append(name, style="bold")
+    if beside:
+        text.append(f"  {note}", style="dim")
     text.truncate(width - len(clock) - 1, overflow="ellipsis", pad=True)
-    return text.append(f" {clock}", style="dim")
+    yield text.append(f" {clock}", style="dim")
+    if note and not beside:
+        yield Text(f"  {note}", style="dim", overflow="ellipsis", no_wrap=True)
 
 
 def _bar(snapshot: Snapshot, total: int, width: int, *, ascii_only: bool) -> Text:

@@ -59,6 +59,11 @@ class Release:
             for row in range(len(times)):
                 times[row] += ns
 
+    @property
+    def first_offset(self) -> int | None:
+        """The offset of the first record that is held; None if none is."""
+        return self._chunks[0].first_offset + self._row if self._chunks else None
+
     def due_ns(self, ahead: int = 0) -> int | None:
         """When the record `ahead` records behind the first one that is held is due; the last one if there are fewer.
 

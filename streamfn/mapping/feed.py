@@ -180,6 +180,17 @@ class ShardFeed:
         """How many records are left up to `end`."""
         return self._records_in(self.watermark, self.end)
 
+    @property
+    def lag(self) -> int:
+        """How many records wait now: those left, or in a paced run those of them that are due, as far as it has read.
+
+        It reads 64 MiB ahead of what is done, so of a backlog that is larger than that the beginning is counted.
+        """
+        if not self.paced:
+            return self.remaining
+        held = self._held.first_offset
+        return self._records_in(self.watermark, min(self.end, self._read_to if held is None else held))
+
     def _records_in(self, first: int, end: int) -> int:
         return self.owner.records_in(self.shard.id, first, end)
 

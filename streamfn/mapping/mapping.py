@@ -337,6 +337,12 @@ class EventSourceMapping:
         """How many records are left, those of shards that wait for others included, as far as it is known."""
         return self._feeds.remaining
 
+    @property
+    def lag(self) -> int:
+        """How many records wait now; all that remain, unless the run is paced: see `ShardFeed.lag`."""
+        paced = self.schedule is not None and self.schedule.paced
+        return sum(feed.lag for feed in self.feeds) if paced else self.remaining
+
     def make_feed(self, shard: Shard, reader: ShardReader, window: Window | None = None) -> ShardFeed:
         """A feed that goes on where the reader stands, and in the window that was committed with that offset."""
         start, now = reader.position, self.now_ns()

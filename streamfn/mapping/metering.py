@@ -175,7 +175,7 @@ def _gauges(mappings: Sequence[EventSourceMapping]) -> Iterable[Family]:
         for shard_id, age_ms in ages_ms(mapping).items():
             age.add(max(0, age_ms or 0) / 1000, **labels, shard=shard_id)
         for feed in mapping.feeds:
-            lag.add(max(0, feed.end - feed.watermark), **labels, shard=feed.shard.id)
+            lag.add(max(0, feed.lag), **labels, shard=feed.shard.id)
         retrying.add(len(retrying_shards(mapping)), **labels)
         paused.add(mapping.stuck is not None, **labels)
         pending.add(mapping.on_failure_pending, **labels)

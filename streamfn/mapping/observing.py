@@ -61,7 +61,8 @@ class Snapshot:
         records: finished by this run.
         records_per_second: of late, not over the whole run.
         history: records a second in each of the last POINTS whole seconds, the oldest first.
-        lag_records: not finished yet: up to the committed end, or to where a run until caught up ends.
+        lag_records: not finished yet: up to the committed end, or to where a run until caught up ends; in a paced run
+            (`bench`, `replay --speed`) those that are due, see `EventSourceMapping.lag`.
         lag_ms: age of the oldest record that is not finished (iterator age); None if there is none.
         total_records: what this run has to do in all; None if it follows the stream.
         left_s: how long it takes until all that is done, or the lag is gone, at the pace of late; None if it never is.
@@ -135,9 +136,9 @@ class Observer:
         now_s, now_ns = time.monotonic(), time.monotonic_ns()
         counts = sum((mapping.counts for mapping in mappings), before or Counts())
         ages = [age for mapping in mappings for age in ages_ms(mapping).values() if age is not None]
-        lag = sum(mapping.remaining for mapping in mappings)
+        lag = sum(mapping.lag for mapping in mappings)
         if total_records is None and bounded:
-            total_records = counts.records + lag
+            total_records = counts.records + sum(mapping.remaining for mapping in mappings)
         functions = {mapping.function: None for mapping in mappings}
         self._recent.look([latency_of(mapping) for mapping in mappings], now_s)
         errors = [mapping.last_error for mapping in mappings if mapping.last_error is not None]

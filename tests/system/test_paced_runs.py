@@ -99,12 +99,24 @@ async def test_recorded_times_pace_several_shards_by_one_clock(tmp_path, notes):
 @trio_test
 async def test_a_stall_is_charged_to_what_was_due_meanwhile(tmp_path):
     async with one_mapping(tmp_path, "stalls_once", numbered(400), log=Log(), batch_size=1) as (_, mapping):
-        stages = Stages()
-        await run(mapping, rate_of(mapping, 500.0, 400), stages)
+        stages, lags = Stages(), []
+
+        async def look():
+            while True:
+                lags.append((mapping._inner.lag, mapping._inner.remaining))
+                await trio.sleep(0.01)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(look)
+            await run(mapping, rate_of(mapping, 500.0, 400), stages)
+            nursery.cancel_scope.cancel()
         latency = snapshot(stages["latency"])
     # Half a second of stall is 250 of 400 records that were due meanwhile; 200 of them waited for longer than 100 ms.
     assert latency.get_total_count() == 400
     assert latency.get_value_at_percentile(51) > 100 * MS
+    # What is not due is no lag, although it has been read.
+    assert any(lag < 100 and left > 300 for lag, left in lags)
+    assert 100 < max(lags)[0] < 400
 
 
 @pytest.mark.parametrize("paced", [True, False])

@@ -95,6 +95,14 @@ def test_the_picture_of_a_run_that_follows_its_stream() -> None:
     ]
 
 
+def test_a_note_stands_beside_the_name_or_below_it_where_there_is_no_room() -> None:
+    assert drawn(replace(SNAPSHOT, note="offered 50,000/s"))[0].startswith("app.handler@orders  offered 50,000/s   ")
+    long = "row 1 of 8: batch size 100, workers 2, record size 16384"
+    first, second, *_ = drawn(replace(SNAPSHOT, note=long))
+    assert first == "app.handler@orders" + " " * 58 + "1:23"
+    assert second == f"  {long}"
+
+
 def test_the_picture_of_a_run_that_ends_has_a_bar_and_what_is_left() -> None:
     bar = drawn(replace(SNAPSHOT, total_records=24_690, left_s=0.4))[1]
     assert bar.endswith("  50%  under 1 s left")

@@ -107,6 +107,7 @@ def test_records_are_released_once_in_order_and_neither_early_nor_late(chunks, l
         assert released == [each for each in expected if each[1] <= now]
         assert release.records == len(expected) - len(released)
         left = expected[len(released) :]
+        assert release.first_offset == (left[0][0] if left else None)
         for ahead in range(4):
             wanted = left[min(ahead, len(left) - 1)][1] if left else None
             assert release.due_ns(ahead) == wanted
