@@ -452,8 +452,10 @@ class EventSourceMapping:
         self.go_on()
 
     def stopped(self, lane: ShardLane) -> None:
-        """A batch of the lane waits for a decision: hand nothing over until there is one."""
+        """A batch of the lane waits for a decision: nothing is handed over before. A run that is ending asks nobody."""
         assert self._stepper is not None, "nobody decides about failed batches"
+        if self.ending:
+            return
         if not self.stands:
             self._stood_ns = self.now_ns()
         self.paused = True

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import asynccontextmanager
+from functools import partial
 
 import orjson
 import trio
@@ -127,6 +128,17 @@ async def test_a_run_that_is_drained_while_somebody_is_asked_ends(place):
             await until(lambda: results)
     assert results[0].why == "drained"
     assert results[0].resumes_at == {SHARD: 0}
+
+
+@trio_test
+async def test_what_fails_while_a_run_is_drained_is_not_asked_about(place):
+    asked = Asked()
+    async with mapping_on(place, ["a"], "failing.fails_late") as mapping, trio.open_nursery() as nursery:
+        nursery.start_soon(partial(mapping.run, until_caught_up=True, decide=asked))
+        await until((place.notes / "noted").exists)
+        mapping.drain()
+    assert asked.stops == []
+    assert (mapping.result().why, mapping.counts.errors) == ("drained", 1)
 
 
 @trio_test

@@ -60,6 +60,12 @@ def hangs(event, context):
         time.sleep(1)
 
 
+def fails_late(event, context):
+    note(event)
+    time.sleep(0.3)
+    raise ValueError("after some time")
+
+
 def items(event, context):
     """Notes the item and the number of every change."""
     changes = [record["dynamodb"] for record in event["Records"]]
