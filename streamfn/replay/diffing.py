@@ -183,7 +183,7 @@ class Said(NamedTuple):
         if self.error_type is not None:
             return {"errorType": self.error_type, "errorMessage": self.message}
         try:
-            return json.loads(self.response)
+            return json.loads(self.response, parse_constant=str)  # NaN, which is no JSON
         except (ValueError, RecursionError):
             return self.response.decode("utf-8", "replace")
 

@@ -203,6 +203,11 @@ def test_a_difference_that_does_not_come_again_is_said_to_be_one() -> None:
     assert (described["again"], described["record"], described["result"]) == (False, None, None)
 
 
+def test_what_is_printed_for_programs_is_json_whatever_was_returned() -> None:
+    for response, shown in ((b'{"x": NaN}', {"x": "NaN"}), (b"\xff", "\ufffd"), (b"12", 12)):
+        assert Said(response, None, "").to_json() == shown
+
+
 def test_what_was_not_compared_is_said_with_its_reason() -> None:
     comparison = Comparison(batches=1, records=5, uncompared=7)
     assert "7 records not compared: it was stopped" in told(comparison=comparison, is_complete=False).text()
