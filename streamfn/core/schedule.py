@@ -28,6 +28,8 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import NamedTuple, Protocol
 
+from streamfn.core.rising import Steps
+
 NS = 1_000_000_000
 
 
@@ -126,13 +128,21 @@ class Silence(NamedTuple):
 class Recorded:
     """As the records arrived, beginning with `origin_ms` (milliseconds since 1970), `speed` times as fast.
 
-    `silences` are left out of the time that passes; see `silences_of`.
+    `silences` are left out of the time that passes; see `silences_of`. `steps` say of some shards when their records
+    count as having arrived (`core.rising`); of others that is what was recorded, or when the record before it did.
     """
 
     paced = True
 
-    def __init__(self, origin_ms: int, speed: float = 1.0, silences: Sequence[Silence] = ()) -> None:
+    def __init__(
+        self,
+        origin_ms: int,
+        speed: float = 1.0,
+        silences: Sequence[Silence] = (),
+        steps: Mapping[str, Steps] | None = None,
+    ) -> None:
         assert speed > 0
+        self._steps = steps or {}
         self._origin_ms = origin_ms
         self._ns_per_ms = 1_000_000 / speed
         self._after = [silence.after_ms for silence in silences]
@@ -142,7 +152,8 @@ class Recorded:
 
     def shard(self, shard_id: str) -> ShardSchedule:
         """The schedule of any shard: they have one time."""
-        return _AsRecorded(self)
+        steps = self._steps.get(shard_id)
+        return _AsRecorded(self) if steps is None or not steps.offsets else _BySteps(self, steps)
 
     def due_ns(self, arrival_ms: int) -> int:
         """When what arrived then is due."""
@@ -226,6 +237,15 @@ class _Rising:
         # The stable form of the root: nothing cancels where the slope is small.
         root = math.sqrt(max(0.0, self._low * self._low + 2 * self._slope * number))
         return round(2 * number / (self._low + root) * NS) if number else 0
+
+
+class _BySteps:
+    def __init__(self, recorded: Recorded, steps: Steps) -> None:
+        self._recorded = recorded
+        self._steps = steps
+
+    def due(self, first_offset: int, arrivals: Sequence[int]) -> array[int]:
+        return _AsRecorded(self._recorded).due(first_offset, self._steps.at(first_offset, len(arrivals)))
 
 
 class _AsRecorded:

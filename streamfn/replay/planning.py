@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from streamfn.core.schedule import AsFast, Recorded, Schedule
+from streamfn.core.schedule import AsFast, Schedule
 from streamfn.events.size import EVENT_FRAME_BYTES
 from streamfn.functions import prices
-from streamfn.replay.survey import Model, Survey, Visit, visits, walk
+from streamfn.replay.survey import Arrivals, Model, Survey, Visit, visits, walk
 
 if TYPE_CHECKING:
     from streamfn.log.catalog.stream import Shard
@@ -72,7 +72,7 @@ class Outlook:
 async def schedule_of(selection: Selection, pace: Pace, selector: Selector | None, *, salvage: bool) -> Schedule:
     """Return when the records are due that the filters (`selector`) let pass: the first of them at once.
 
-    Where silences are cut short all of the selection is read for it, otherwise each shard up to its first record.
+    With a speed all of the selection is read for it.
 
     Cancellation: a read that has begun is waited for.
 
@@ -81,25 +81,9 @@ async def schedule_of(selection: Selection, pace: Pace, selector: Selector | Non
     """
     if pace.speed is None:
         return AsFast()
-    survey = Survey(pace.longest_ms)
-    visit = _first_of_each(survey) if pace.longest_ms is None else survey.visit
-    await walk(selection, visit, selector=selector, salvage=salvage)
-    return _schedule(pace, survey)
-
-
-def _schedule(pace: Pace, survey: Survey) -> Schedule:
-    first_ms = survey.first_ms
-    if pace.speed is None or first_ms is None:
-        return AsFast()
-    return Recorded(first_ms, pace.speed, survey.silences())
-
-
-def _first_of_each(survey: Survey) -> Visit:
-    def visit(shard: Shard, parts: Sequence[Part]) -> bool:
-        survey.visit(shard, [part._replace(arrivals=part.arrivals[:1]) for part in parts if part.arrivals is not None])
-        return True
-
-    return visit
+    arrivals = Arrivals(filtered=selector is not None)
+    await walk(selection, arrivals.visit, selector=selector, salvage=salvage)
+    return arrivals.recorded(pace.speed, pace.longest_ms) or AsFast()
 
 
 async def outlook_of(
@@ -110,21 +94,20 @@ async def outlook_of(
     Cancellation and errors: as of `schedule_of`.
     """
     salvage = options.on_damage == "salvage"
+    survey, factor = Survey(), options.parallelization_factor
+    schedule: Schedule = AsFast()
     budgets = None
-    if options.limit is not None:
-        arrivals: dict[str, array[int]] = {}
-        await walk(selection, _collected(arrivals), selector=selector, salvage=salvage)
-        budgets = first_records(arrivals, options.limit)
-    survey = Survey(pace.longest_ms)
-    factor = options.parallelization_factor
-    if pace.speed is None:
-        model = _model(AsFast(), options, assumed_ms)
-        both = visits(survey.visit, model.visit)
-        await walk(selection, _within(both, budgets), selector=selector, factor=factor, salvage=salvage)
-    else:  # when records are due is known only when the silences are
-        await walk(selection, _within(survey.visit, budgets), selector=selector, factor=factor, salvage=salvage)
-        model = _model(_schedule(pace, survey), options, assumed_ms)
-        await walk(selection, _within(model.visit, budgets), selector=selector, factor=factor, salvage=salvage)
+    if pace.speed is not None or options.limit is not None:
+        times: dict[str, array[int]] = {}
+        arrivals = Arrivals(filtered=selector is not None)
+        await walk(selection, visits(_collected(times), arrivals.visit), selector=selector, salvage=salvage)
+        if pace.speed is not None:
+            schedule = arrivals.recorded(pace.speed, pace.longest_ms) or schedule
+        if options.limit is not None:
+            budgets = first_records(times, options.limit)
+    model = _model(schedule, options, assumed_ms)
+    visit = _within(visits(survey.visit, model.visit), budgets)
+    await walk(selection, visit, selector=selector, factor=factor, salvage=salvage)
     invocations, seconds = model.total(options.workers)
     billed_ms = invocations * max(1, -int(-assumed_ms // 1))
     memory_mb = options.memory_size or MEMORY_MB_ASSUMED

@@ -1,18 +1,20 @@
 """Looking over the records of a replay before it, or instead of it: how many, how large, when they arrived.
 
 `walk` goes over a selection as a mapping would, through its filters, and tells of what would be handed over. `Survey`
-adds it up, and finds the silences, over all shards together; `Model` puts it through lanes that take their time
+adds it up, `Arrivals` says when each record is due, and `Model` puts all of it through lanes that take their time
 (`estimate`). Nothing is called.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
-from streamfn.core.schedule import Schedule, ShardSchedule, Silence
+from streamfn.core.rising import is_rising, risen, steps_of
+from streamfn.core.schedule import Recorded, Schedule, ShardSchedule, Silence
 from streamfn.events.size import fixed_bytes, json_prefix
 from streamfn.limits import ROLE_ARN
 from streamfn.log.shard.reader import ShardReader
@@ -95,74 +97,103 @@ async def _walk(
 
 
 class Survey:
-    """What a walk has found: `records` would be handed over, `event_bytes` are their JSON, frames not counted."""
+    """What a walk has found: `records` would be handed over, `event_bytes` are their JSON, frames not counted.
 
-    def __init__(self, longest_ms: int | None = None) -> None:
-        """`longest_ms`: how long a silence may be (see `silences`); None: they are not looked for."""
+    `first_ms` and `last_ms` are the earliest and the latest arrival (since 1970, UTC), None without records.
+    """
+
+    def __init__(self) -> None:
         self.records = 0
         self.event_bytes = 0
-        self._longest_ms = longest_ms
-        self._busy: dict[str, _Busy] = {}
+        self.first_ms: int | None = None
+        self.last_ms: int | None = None
 
     def visit(self, shard: Shard, parts: Sequence[Part]) -> None:
         """Add what `walk` tells of."""
-        busy = self._busy.get(shard.id)
-        if busy is None:
-            busy = self._busy[shard.id] = _Busy(self._longest_ms)
         for part in parts:
             assert part.arrivals is not None
             self.records += len(part.arrivals)
             self.event_bytes += part.prefix_bytes[-1] - part.prefix_bytes[0]
-            busy.add(part.arrivals)
-
-    @property
-    def first_ms(self) -> int | None:
-        """The earliest arrival (since 1970, UTC), None without records."""
-        return min((first for busy in self._busy.values() for first, _ in busy.spans), default=None)
-
-    @property
-    def last_ms(self) -> int | None:
-        """The latest arrival, likewise."""
-        return max((last for busy in self._busy.values() for _, last in busy.spans), default=None)
-
-    def silences(self) -> list[Silence]:
-        """What is to be left out so that no silence, of all shards together, is longer than `longest_ms`."""
-        longest = self._longest_ms
-        if longest is None:
-            return []
-        found: list[Silence] = []
-        last: int | None = None
-        for begin, end in sorted(span for busy in self._busy.values() for span in busy.spans):
-            if last is not None and begin - last > longest:
-                found.append(Silence(last + longest, begin - last - longest))
-            last = end if last is None else max(last, end)
-        return found
+            first, last = min(part.arrivals), max(part.arrivals)
+            self.first_ms = first if self.first_ms is None else min(self.first_ms, first)
+            self.last_ms = last if self.last_ms is None else max(self.last_ms, last)
 
 
-class _Busy:
-    """Spans of time in which a shard is never silent for longer than `longest_ms`; None: one span, whatever it is."""
+class Arrivals:
+    """When the records of a walk arrived, which has one lane a shard: 8 bytes a record."""
 
-    def __init__(self, longest_ms: int | None) -> None:
-        self.spans: list[list[int]] = []
-        self._longest_ms = longest_ms
+    def __init__(self, *, filtered: bool) -> None:
+        """`filtered`: the walk leaves records out."""
+        self._filtered = filtered
+        self._shards: dict[str, _Shard] = {}
 
-    def add(self, arrivals: Sequence[int]) -> None:
-        first, last = min(arrivals), max(arrivals)
-        if self._longest_ms is None or last - first <= self._longest_ms:
-            self._note(first, last)
-        else:
-            for arrival in arrivals:
-                self._note(arrival, arrival)
+    def visit(self, shard: Shard, parts: Sequence[Part]) -> None:
+        """Add what `walk` tells of."""
+        known = self._shards.setdefault(shard.id, _Shard([], array("q")))
+        for part in parts:
+            assert part.arrivals is not None
+            known.times.extend(part.arrivals)
+            for first_offset, count in _runs(part):
+                if known.runs and sum(known.runs[-1]) == first_offset:
+                    known.runs[-1] = (known.runs[-1][0], known.runs[-1][1] + count)
+                else:
+                    known.runs.append((first_offset, count))
 
-    def _note(self, first: int, last: int) -> None:
-        """Something arrived in this span, in which there is no long silence."""
-        longest = self._longest_ms
-        if self.spans:
-            span = self.spans[-1]
-            if longest is None or (first - span[1] <= longest and span[0] - last <= longest):
-                span[0], span[1] = min(span[0], first), max(span[1], last)
-                return
-        self.spans.append([first, last])
+    def recorded(self, speed: float, longest_ms: int | None) -> Recorded | None:
+        """Return when those records are due; None if there are none.
+
+        `longest_ms` is how long a silence may be, of all shards together; None: as long as it was.
+        """
+        times, steps = {}, {}
+        for name, (runs, arrived) in self._shards.items():
+            rises = is_rising(arrived)
+            times[name] = arrived if rises else risen(arrived)
+            # What a filter has dropped must neither hurry nor hold up what it has not.
+            if self._filtered or not rises:
+                steps[name] = steps_of(runs, times[name])
+        if not times:
+            return None
+        return Recorded(min(one[0] for one in times.values()), speed, _silences(times.values(), longest_ms), steps)
+
+
+class _Shard(NamedTuple):
+    runs: list[tuple[int, int]]  # where its records lie: first offset and count
+    times: array[int]
+
+
+def _runs(part: Part) -> Iterator[tuple[int, int]]:
+    """Yield where the records of a part lie: first offset and count, of those that follow one another."""
+    if part.rows is None:
+        yield part.first_offset, len(part.prefix_bytes) - 1
+        return
+    begin = 0
+    for place in range(1, len(part.rows) + 1):
+        if place == len(part.rows) or part.rows[place] != part.rows[place - 1] + 1:
+            yield part.first_offset + part.rows[begin], place - begin
+            begin = place
+
+
+def _silences(shards: Iterable[Sequence[int]], longest_ms: int | None) -> list[Silence]:
+    """Return what is to be left out so that no silence is longer than that; each shard's times rise."""
+    if longest_ms is None:
+        return []
+    spans = []  # in none of which its shard is silent for so long
+    for times in shards:
+        begin = last = times[0]
+        for time in times:
+            if time - last > longest_ms:
+                spans.append((begin, last))
+                begin = time
+            last = time
+        spans.append((begin, last))
+    found: list[Silence] = []
+    spans.sort()
+    latest = spans[0][0]
+    for begin, end in spans:
+        if begin - latest > longest_ms:
+            found.append(Silence(latest + longest_ms, begin - latest - longest_ms))
+        latest = max(latest, end)
+    return found
 
 
 class Model:
@@ -187,7 +218,10 @@ class Model:
             self._lanes[shard.id], self._due[shard.id] = lanes, [self._schedule.shard(shard.id) for _ in lanes]
         for part in parts:
             assert part.arrivals is not None
-            due = self._due[shard.id][part.lane].due(part.first_offset, part.arrivals)
+            due, row = array("q"), 0
+            for first_offset, count in _runs(part):
+                due += self._due[shard.id][part.lane].due(first_offset, part.arrivals[row : row + count])
+                row += count
             lanes[part.lane].offer(due, part.prefix_bytes)
 
     def total(self, workers: int) -> Estimate:

@@ -11,6 +11,7 @@ from typing import Any
 
 from streamfn.core.backoff import Backoff
 from streamfn.core.batcher import BatchRules
+from streamfn.core.rising import risen
 from streamfn.core.schedule import Recorded
 from streamfn.core.verdict import Discarded as CoreDiscarded
 from streamfn.core.verdict import FailurePolicy
@@ -205,7 +206,8 @@ class _Run:
             self._counted = times
             due = {shard: [max(0, at - start_ms) * NS_PER_MS for at in mine] for shard, mine in times.items()}
         else:
-            recorded = Recorded(min((at for mine in times.values() for at in mine), default=0), speed)
+            times = {shard: list(risen(mine)) for shard, mine in times.items()}
+            recorded = Recorded(min((mine[0] for mine in times.values() if mine), default=0), speed)
             due = {shard: list(recorded.shard(shard).due(0, mine)) for shard, mine in times.items()}
             self._counted = {shard: [start_ms + at_ns // NS_PER_MS for at_ns in mine] for shard, mine in due.items()}
         for shard, mine in due.items():

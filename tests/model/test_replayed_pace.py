@@ -26,6 +26,11 @@ def test_records_are_handed_over_exactly_when_they_are_due(speed):
         assert started == [pytest.approx((ms - first) / 1000 / speed, abs=1e-9) for ms in times]
 
 
+def test_a_time_that_is_far_off_holds_nobody_up():
+    result = run_mapping(lambda event, context: None, at(0, 1, 9_000, 2, 3), batch_size=1, speed=1)
+    assert [batch.started for batch in result.batches] == [0, 1, 2, 2, 3]
+
+
 def test_without_a_speed_what_arrived_long_ago_is_there_at_once():
     result = run_mapping(lambda event, context: None, at(0, 50, 100), batch_size=1)
     assert [batch.started for batch in result.batches] == [0, 0, 0]
