@@ -50,6 +50,8 @@ _PATIENCE = 2.0
 _KEPT_UP = 0.95
 # A search begins below the rate of the closed loop, which never waits for a batch to fill.
 _SEARCH_FROM = 0.7
+# No mapping has the name of an earlier one: it would go on from that one's checkpoint.
+_NUMBERS = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +122,6 @@ class Bench:
         self._watcher = watcher
         self._runs = runs
         self._measurement: Measurement | None = None
-        self._numbers = itertools.count(1)
         self.done: list[Done] = []
         self.stopped = False
 
@@ -214,7 +215,7 @@ class Bench:
 
     @asynccontextmanager
     async def _opened(self, job: Job, function: Function, part: Part) -> AsyncIterator[EventSourceMapping]:
-        options = replace(job.options, name=f"bench-{next(self._numbers)}")
+        options = replace(job.options, name=f"bench-{next(_NUMBERS)}")
         mapping = await self._runtime.mapping(
             options, code_dir=self._code_dir, shared=function, starts=part.starts, follow=False
         )
@@ -354,13 +355,9 @@ class _RowRun:
         notes = []
         if measured.cut_short:
             notes.append("it was ended early: these are figures of what had been done")
-        elif load.duration_s < 0.99 * wanted.duration_s:
-            notes.append(
-                f"{load.duration_s:.1f} s were measured instead of {wanted.duration_s:g}: there are no more records "
-                f"({self._job.source.most:,}) for that rate"
-            )
-        elif load.is_closed and measured.seconds < 0.9 * wanted.duration_s and measured.result.why == "caught up":
-            notes.append(f"{measured.seconds:.2f} s were measured: there are only {self._job.source.most:,} records")
+        elif measured.seconds < 0.9 * wanted.duration_s and measured.result.why == "caught up":
+            bound = self._job.source.bound
+            notes.append(f"{measured.seconds:.2f} s were measured instead of {wanted.duration_s:g}: {bound}")
         if measured.overdue:
             notes.append(
                 f"{measured.overdue:,} records that were due were not finished when the run was given up: they are in "

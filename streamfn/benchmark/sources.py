@@ -42,6 +42,10 @@ class Source(Protocol):
         """How many there may be, at most."""
 
     @property
+    def bound(self) -> str:
+        """The same in words, with the reason."""
+
+    @property
     def once(self) -> bool:
         """So many were asked for: they are not to be delivered again when the time is not over yet."""
 
@@ -70,6 +74,7 @@ class Stored:
             raise RefusedError(f"stream {stream.name!r} has no records to measure with")
         self.most = min(self._part.records, limit or self._part.records)
         self.once = limit is not None
+        self.bound = f"there are {self.most:,} records"
         self.record_size = _mean_size(stream.shards)
 
     def prepare(self, records: int, progress: Callable[[int], None] = lambda made: None) -> Part:
@@ -115,9 +120,16 @@ class Generated:
         each = self._recipe.bytes_of(1)
         return self._maker.records + max(1, math.floor(_ROOM_PART * _room(self.stream.directory) / each))
 
+    @property
+    def bound(self) -> str:
+        """The same in words."""
+        if self._limit is not None:
+            return f"--records says {self._limit:,}"
+        return f"half of the free memory or disk has room for {self.most:,} records (fewer bytes each: --record-size)"
+
     def prepare(self, records: int, progress: Callable[[int], None] = lambda made: None) -> Part:
         """Return so many, made before if there are fewer; see `Source`."""
-        records = self._limit or min(records, self.most)
+        records = min(records, self.most)
         if records > self._maker.records:
             self._maker.make(records - self._maker.records, progress)
         return Part.of(self.stream).first(records)

@@ -190,3 +190,21 @@ def test_the_first_of_several_shards_are_the_same_part_of_each():
     assert part.first(40) == Part({"a": 10, "b": 0}, {"a": 20, "b": 30})
     assert part.first(1000) is part
     assert sum(Part({"a": 0, "b": 0, "c": 0}, {"a": 7, "b": 5, "c": 1}).first(6).ends.values()) == 6
+
+
+@trio_test
+async def test_more_records_than_a_rate_needs_are_left_and_fewer_shorten_the_time(tmp_path):
+    async with opened(tmp_path, "noop", 1000) as (mapping, _):
+        source = Stored(mapping.stream, {"kind": "stream", "stream": "s"})
+        job = Job(Setting(100, 1, None), mapping_options("noop"), source)
+        found = []
+        for rate in (2000, 10_000):
+            load = Load(rate=rate, duration_s=0.2, warmup_s=0.1)
+            bench = Bench(mapping.runtime, load, code_dir=FUNCTIONS, watcher=Watcher())
+            await bench.run([job])
+            found += bench.done
+    enough, short = found
+    assert enough.measured.result.records == 600
+    assert short.measured.result.records == 1000
+    assert enough.notes == []
+    assert short.notes == ["0.09 s were measured instead of 0.2: there are 1,000 records"]
