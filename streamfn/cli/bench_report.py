@@ -5,7 +5,8 @@ Pure functions of a result; every figure is one of the result document's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from rich import box
 from rich.console import Console, RenderableType
@@ -41,10 +42,11 @@ def render(
     result: Result, console: Console, notes: Sequence[str] = (), thresholds: Sequence[Outcome] = ()
 ) -> None:
     """Show a result; `notes` are what is to be known of the best row."""
-    console.print(table(result))
+    console.print(Text(heading(result), style="bold"))
+    console.print(table(result, console.width))
     row = result.rows[result.best]
     if len(result.rows) > 1:
-        console.print(Text(f"\nthe best row: {setting_of(row, result)}", style="bold"))
+        console.print(Text(f"the best row, {setting_of(row, result)}:", style="bold"))
     console.print(Text(percentiles({"latency": row.latency}, min(console.width, 100))))
     console.print(_stages(row))
     console.print(Text(_used(row)))
@@ -57,56 +59,92 @@ def render(
         console.print(Text.assemble(verdict, f"  {outcome.text}: {outcome.shown}"))
 
 
+_SWEPT = {"batch size": "batch_size", "workers": "workers", "record size": "record_size"}
+
+
 def setting_of(row: Row, result: Result) -> str:
     """A row of a sweep in the words of its options: those that differ between the rows."""
-    columns = _swept(result)
-    parts = [f"{name} {_shown_setting(row, name)}" for name in columns] or [f"batch size {row.batch_size}"]
-    return ", ".join(parts)
+    return ", ".join(f"{name} {_shown_setting(row, name)}" for name in _swept(result))
+
+
+def heading(result: Result) -> str:
+    """What was measured: whatever all rows have in common."""
+    row, swept = result.rows[result.best], _swept(result)
+    rates = {each.rate_offered for each in result.rows}
+    offered = "closed loop" if row.mode == "closed" else "open loop"
+    if len(rates) == 1 and row.rate_offered is not None:
+        offered += f", {shown_rate(row.rate_offered)} records/s offered"
+    parts = [row.handler, offered]
+    for name, text in (
+        ("batch size", f"batch size {row.batch_size:,}"),
+        ("workers", count_of(row.workers, "worker")),
+        ("record size", f"records of {_size(row.record_size)}"),
+    ):
+        parts += [] if name in swept else [text]
+    return " · ".join(parts)
 
 
 def _swept(result: Result) -> list[str]:
-    names = {"batch size": "batch_size", "workers": "workers", "record size": "record_size"}
-    return [name for name, field in names.items() if len({getattr(row, field) for row in result.rows}) > 1]
+    return [name for name, field in _SWEPT.items() if len({getattr(row, field) for row in result.rows}) > 1]
 
 
 def _shown_setting(row: Row, name: str) -> str:
-    if name == "record size":
-        return shown_size(row.record_size)
-    return str(row.batch_size if name == "batch size" else row.workers)
+    return _size(row.record_size) if name == "record size" else f"{getattr(row, _SWEPT[name]):,}"
 
 
-def table(result: Result) -> RenderableType:
+def _size(size: int) -> str:
+    return shown_size(size).replace(".0 ", " ")
+
+
+class _Column(NamedTuple):
+    """A column of the table; one whose `rank` is above 0 is left out where there is no room, the highest first."""
+
+    title: str
+    cells: list[str]
+    rank: int = 0
+
+    @property
+    def width(self) -> int:
+        return max(map(len, [*self.title.split("\n"), *self.cells])) + 2
+
+
+def table(result: Result, width: int) -> RenderableType:
     """The rows, the best one marked: what was swept over, rates, latencies, processor time, failures."""
-    swept = _swept(result)
+    columns = _columns(result, shown_rate)
+    if sum(column.width for column in columns) > width:
+        columns = _columns(result, _short)
+    while sum(column.width for column in columns) > width and max(column.rank for column in columns):
+        columns.remove(max(columns, key=lambda column: column.rank))
     found = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    if len(result.rows) > 1:
-        found.add_column("")
-    for name in swept:
-        found.add_column(name.replace(" ", "\n"), justify="right", no_wrap=True)
-    offered = any(row.rate_offered is not None for row in result.rows)
-    if offered:
-        found.add_column("offered\n/s", justify="right", no_wrap=True)
-    found.add_column("records\n/s", justify="right", no_wrap=True)
-    for name in _PERCENTILES:
-        found.add_column(f"{name}\nms", justify="right", no_wrap=True)
-    found.add_column("CPU\nµs", justify="right", no_wrap=True)
-    errors = any(row.errors or row.discarded for row in result.rows)
-    if errors:
-        found.add_column("errors", justify="right", no_wrap=True)
-    for number, row in enumerate(result.rows):
+    for column in columns:
+        found.add_column(column.title, justify="right", no_wrap=True)
+    for number in range(len(result.rows)):
         best = number == result.best and len(result.rows) > 1
-        cells = ["▶" if best else ""] if len(result.rows) > 1 else []
-        cells += [_shown_setting(row, name) for name in swept]
-        if offered:
-            cells.append("max" if row.rate_offered is None else shown_rate(row.rate_offered))
-        cells.append(shown_rate(row.rate_achieved))
-        latency = milliseconds(row.latency)
-        cells += [shown_ms(latency[name]) for name in _PERCENTILES]
-        cells.append(_shown_us(row.runtime_us_per_record, row.workers_us_per_record))
-        if errors:
-            cells.append(f"{row.errors:,}")
-        found.add_row(*cells, style="bold green" if best else None)
+        found.add_row(*(column.cells[number] for column in columns), style="bold green" if best else None)
     return found
+
+
+def _columns(result: Result, rate: Callable[[float], str]) -> list[_Column]:
+    rows = result.rows
+    latencies = [milliseconds(row.latency) for row in rows]
+    columns = []
+    if len(rows) > 1:
+        columns.append(_Column("", ["▶" if number == result.best else "" for number in range(len(rows))]))
+    for name in _swept(result):
+        columns.append(_Column(name.replace(" ", "\n"), [_shown_setting(row, name) for row in rows]))
+    if any(row.rate_offered is not None for row in rows):
+        offered = ["max" if row.rate_offered is None else rate(row.rate_offered) for row in rows]
+        columns.append(_Column("offered\n/s", offered, rank=0 if len(set(offered)) > 1 else 5))
+    columns.append(_Column("records\n/s", [rate(row.rate_achieved) for row in rows]))
+    ranks = {"p90": 4, "p99.9": 3, "max": 1}
+    for name in _PERCENTILES:
+        columns.append(_Column(f"{name}\nms", [shown_ms(each[name]) for each in latencies], ranks.get(name, 0)))
+    columns.append(
+        _Column("CPU\nµs", [_shown_us(row.runtime_us_per_record, row.workers_us_per_record) for row in rows], rank=2)
+    )
+    if any(row.errors for row in rows):
+        columns.append(_Column("errors", [rate(row.errors) if row.errors else "0" for row in rows]))
+    return columns
 
 
 def _stages(row: Row) -> RenderableType:
@@ -161,6 +199,15 @@ def shown_rate(rate: float) -> str:
     if rate < 100:
         return f"{rate:.1f}"
     return f"{round(rate):,}"
+
+
+def _short(rate: float) -> str:
+    """The same in three figures: 0.52, 905, 12.3k, 1.23M."""
+    for unit, factor in (("M", 1e6), ("k", 1e3)):
+        if rate >= 999.5 * factor / 1e3:
+            scaled = rate / factor
+            return f"{scaled:.{2 if scaled < 9.995 else 1 if scaled < 99.95 else 0}f}{unit}"
+    return shown_rate(rate)
 
 
 def shown_ms(ms: float | None) -> str:
