@@ -22,6 +22,7 @@ _REASON_CHARS = 100
 _WIDE = 150
 _LABELS = (9, 14)  # how wide labels are, in the first column and the second
 _SPARKS = "▁▂▃▄▅▆▇█"
+_IN_ASCII = str.maketrans({"━": "=", "─": "-", "·": "|", "…": "~"})
 # With fewer columns than this nothing can be read any more, and lines are cut.
 _NARROWEST = 40
 
@@ -74,7 +75,10 @@ class Picture:
         self._snapshot = snapshot
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield from lines(self._snapshot, options.max_width, sparks="" if options.ascii_only else _SPARKS)
+        for text in lines(self._snapshot, options.max_width, sparks="" if options.ascii_only else _SPARKS):
+            if options.ascii_only:  # a character for each, so that the colours stay where they are
+                text.plain = text.plain.translate(_IN_ASCII)
+            yield text
 
 
 def lines(snapshot: Snapshot, width: int, sparks: str = _SPARKS) -> Iterator[Text]:
@@ -83,7 +87,7 @@ def lines(snapshot: Snapshot, width: int, sparks: str = _SPARKS) -> Iterator[Tex
     if snapshot.name:
         yield from _heading(snapshot, width)
     if snapshot.total_records:
-        yield _bar(snapshot, snapshot.total_records, width, ascii_only=not sparks)
+        yield _bar(snapshot, snapshot.total_records, width)
     cells = _cells(snapshot, sparks)
     columns = 4 if width >= _WIDE else 2
     column = width // columns
@@ -112,15 +116,14 @@ def _heading(snapshot: Snapshot, width: int) -> Iterator[Text]:
         yield Text(f"  {note}", style="dim", overflow="ellipsis", no_wrap=True)
 
 
-def _bar(snapshot: Snapshot, total: int, width: int, *, ascii_only: bool) -> Text:
+def _bar(snapshot: Snapshot, total: int, width: int) -> Text:
     share = min(snapshot.records / total, 1.0)
     percent = f" {int(100 * share):3d}%"
     left = "" if snapshot.left_s is None else f"  {_left(snapshot, snapshot.left_s)}"
     room = width - len(percent) - 24
     full = int(room * share)
-    stroke = "-" if ascii_only else "━"
-    text = Text(overflow="ellipsis", no_wrap=True).append(stroke * full, style="cyan")
-    text.append(" " * (room - full) if ascii_only else stroke * (room - full), style="bright_black")
+    text = Text(overflow="ellipsis", no_wrap=True).append("━" * full, style="cyan")
+    text.append("─" * (room - full), style="bright_black")  # another stroke: there may be no colours
     return text.append(percent, style="bold").append(left)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
 
 import pytest
@@ -105,7 +106,8 @@ def test_a_note_stands_beside_the_name_or_below_it_where_there_is_no_room() -> N
 
 def test_the_picture_of_a_run_that_ends_has_a_bar_and_what_is_left() -> None:
     bar = drawn(replace(SNAPSHOT, total_records=24_690, left_s=0.4))[1]
-    assert bar.endswith("  50%  under 1 s left")
+    assert re.fullmatch("(━+)(─+)  50%  under 1 s left", bar)
+    assert abs(bar.count("━") - bar.count("─")) <= 1, "without colours it must be readable, too"
     assert "12,345 of 24,690" in drawn(replace(SNAPSHOT, total_records=24_690))[2]
 
 
@@ -136,6 +138,16 @@ def test_no_line_is_wider_than_the_terminal_or_can_move_its_cursor(snapshot: Sna
 
 def test_nothing_is_cut_at_80_columns_that_has_a_usual_length() -> None:
     assert not any("…" in text for text in drawn(replace(EVERYTHING, retrying=(), last_error=None)))
+
+
+def test_a_terminal_without_unicode_has_the_same_in_ascii() -> None:
+    raw = io.BytesIO()
+    file = io.TextIOWrapper(raw, encoding="ascii", write_through=True)
+    whole = replace(EVERYTHING, retrying=[RETRYING], last_error=None)
+    Console(file=file, width=80, force_terminal=True, color_system="standard").print(Picture(whole))
+    text = re.sub(r"\x1b\[[\d;]*m", "", raw.getvalue().decode("ascii"))
+    assert "errors   1,234 | 56 retries | 7 discarded" in text
+    assert re.search("^=+-+  50%", text, re.M)
 
 
 def test_a_wide_terminal_has_all_figures_in_three_rows() -> None:
