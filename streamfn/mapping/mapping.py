@@ -21,13 +21,12 @@ from streamfn.core.tumbling import WindowLane
 from streamfn.core.verdict import Discarded, FailurePolicy
 from streamfn.errors import FailedError, Fenced, HandlerImportError
 from streamfn.events.size import fixed_bytes
-from streamfn.events.window import bound_text, room
+from streamfn.events.window import room
 from streamfn.limits import RING_CAPACITY, ROLE_ARN
-from streamfn.log.segment.rows import rows
 from streamfn.log.shard.gaps import TRIMMED, Gap
 from streamfn.mapping.billing import Bill
 from streamfn.mapping.delivery import Source
-from streamfn.mapping.discarding import DETAIL_CHARS_MAX, discard_of
+from streamfn.mapping.discarding import call_given_up, discard_of, said_of
 from streamfn.mapping.feed import Select, ShardFeed
 from streamfn.mapping.feeds import Feeds
 from streamfn.mapping.forwarder import Forwarder
@@ -36,7 +35,7 @@ from streamfn.mapping.observing import LastError
 from streamfn.mapping.options import RunOptions
 from streamfn.mapping.outcome import Outcome
 from streamfn.mapping.pace import Pace
-from streamfn.mapping.pieces import Span, offsets_of
+from streamfn.mapping.pieces import Span
 from streamfn.mapping.poller import Poller
 from streamfn.mapping.result import Counts, RunResult
 from streamfn.mapping.rules import batch_rules, failure_policy
@@ -508,28 +507,18 @@ class EventSourceMapping:
         self.counts.discarded += gone.records
         if not self.destination:
             self.tally.dropped += gone.records
-        (message, (row, *_)), (last_message, (*_, last_row)) = spans[0], spans[-1]
         discard = discard_of(
             shard_id,
-            offsets_of(spans),
-            rows(message, row, 1)[0],
-            rows(last_message, last_row, 1)[0],
-            condition=str(gone.condition),
-            attempts=gone.attempts,
-            fault=gone.fault,
+            gone,
+            spans,
             unhandled=unhandled,
             request_id=request_id if gone.attempts else None,
             function_arn=self._function_arn,
             destination=self.destination,
             now_ms=self.time_ms(),
         )
-        why = str(gone.condition)
-        if gone.attempts:
-            why += " after 1 attempt" if gone.attempts == 1 else f" after {gone.attempts} attempts"
-        what = "1 record at" if gone.records == 1 else f"{gone.records} records from"
-        text = f"{shard_id} discards {what} offset {discard.first_offset}, {why}"
         if not self.once:
-            self.runtime.say(f"{self.name}: {text}{discard.detail and ': '}{discard.detail}")
+            self._say(said_of(discard, gone))
         return discard
 
     def gave_up(self, shard_id: str, offset: int, gone: Discarded, told: Envelope) -> Discard:
@@ -538,12 +527,9 @@ class EventSourceMapping:
         It had no records, so Lambda's on-failure record, which is about a batch, has nothing to say of it.
         """
         self.counts.windows_given_up += 1
-        attempts = "1 attempt" if gone.attempts == 1 else f"{gone.attempts} attempts"
-        what = "final invocation" if told.is_final else "early termination"
-        fault = f"{gone.fault.error_type}: {gone.fault.message}" if gone.fault is not None else ""
-        detail = f"{what} of the window {bound_text(told.start_ms)}, after {attempts}{fault and ': '}{fault}"
-        self.runtime.say(f"{self.name}: {shard_id} gives up the {detail}")
-        return Discard(shard_id, offset, offset, str(gone.condition), detail[:DETAIL_CHARS_MAX])
+        discard = call_given_up(shard_id, offset, gone, told)
+        self._say(f"{shard_id} gives up the {discard.detail}")
+        return discard
 
     def keep(self, discard: Discard) -> None:
         """Make it durable with the checkpoint that passes it: before the shard is said to have moved."""
