@@ -57,7 +57,8 @@ class Recent:
             for _ in self._steps if gone else (0,):
                 self._step = (self._step + 1) % len(self._steps)
                 lib.sf_histogram_clear(self._steps[self._step])
-        known = {each: self._known.get(each) or new_histogram() for each in histograms}
+        # Of a thousand mappings most may never have recorded anything: those need no copy.
+        known = {each: self._known.get(each) or new_histogram() for each in histograms if total(each)}
         for histogram, before in known.items():
             lib.sf_histogram_advance(self._steps[self._step], histogram, before)
         self._known = known

@@ -95,15 +95,13 @@ def test_a_run_tells_what_it_has_done_and_what_it_waits_for(place):
         assert counted.value("streamfn_dropped_events_total") == 0
 
 
-def test_all_mappings_are_told_apart_and_count_on_when_they_are_opened_anew(place):
+def test_all_mappings_are_told_apart_and_count_on_when_they_are_opened_anew(place, monkeypatch):
+    monkeypatch.chdir(FUNCTIONS)
+    mapping = ["--data-dir", str(place.data), "mapping"]
     for name in ("s", "t"):
         place.stream(name, contents=["good"] * 3)
-        created = place.run(
-            "mapping", "create", "--function-name", "seen.handler", "--event-source-arn", name,
-            "--starting-position", "TRIM_HORIZON", "--json",
-        )  # fmt: skip
-        assert created.code == 0, created.err
-    uuid = created.summary["UUID"]
+        made = ["--function-name", "seen.handler", "--event-source-arn", name, "--starting-position", "TRIM_HORIZON"]
+        assert app.run([*mapping, "create", *made, "--name", f"on-{name}"]) == 0
     process = place.start("run", "--metrics-port", 0)
     try:
         url = url_of(process)
@@ -112,7 +110,7 @@ def test_all_mappings_are_told_apart_and_count_on_when_they_are_opened_anew(plac
             return sorted(Scrape(url).values("streamfn_records_processed_total")) == counts
 
         until(lambda: done([3, 3]), "both mappings")
-        assert place.run("mapping", "update", "--uuid", uuid, "--batch-size", 7).code == 0
+        assert app.run([*mapping, "update", "on-t", "--batch-size", "7"]) == 0
         place.put(["more"], "t")
         until(lambda: done([3, 4]), "the one that was opened anew")
     finally:
