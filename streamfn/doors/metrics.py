@@ -118,8 +118,7 @@ async def metered(runtime: Runtime, port: MetricsPort | None) -> AsyncIterator[N
 
 async def _answer(stream: trio.SocketStream, metering: Metering) -> None:
     with trio.fail_after(_REQUEST_S):
-        request = await _request(stream)
-    method, path = request
+        method, path = await _request(stream)
     kind, body = _TEXT, b""
     if not method:
         status, body = HTTPStatus.BAD_REQUEST, b"this is no HTTP request\n"
@@ -135,7 +134,7 @@ async def _answer(stream: trio.SocketStream, metering: Metering) -> None:
             # With a thousand mappings this is megabytes.
             body = await trio.to_thread.run_sync(prometheus.render, families)
             status, kind = HTTPStatus.OK, prometheus.CONTENT_TYPE
-        except StreamfnError as error:
+        except (StreamfnError, OSError) as error:  # the store, or /proc without a descriptor left to read it by
             status, body = HTTPStatus.INTERNAL_SERVER_ERROR, f"{error}\n".encode("utf-8", "backslashreplace")
     allow = "Allow: GET, HEAD\r\n" if status == HTTPStatus.METHOD_NOT_ALLOWED else ""
     head = (

@@ -1,6 +1,7 @@
 """What Prometheus is told of a run, of all mappings, and of a session."""
 
 import http.client
+import os
 import re
 import socket
 from functools import partial
@@ -15,6 +16,7 @@ from trio.testing import trio_test
 
 import streamfn
 from streamfn.cli import app
+from streamfn.mapping import metering
 
 NAMES = re.compile(r"`(?:streamfn|process)_[a-z_]+`")
 
@@ -194,6 +196,15 @@ def test_the_page_lists_every_metric_and_no_other_and_the_synchronous_door_has_t
     assert sorted(name.strip("`") for name in set(NAMES.findall(page))) == sorted(told)
     with streamfn.open_sync(data) as session:
         assert session.metrics_url is None
+
+
+def test_a_scrape_that_fails_is_told_so_and_the_next_one_is_answered(data, monkeypatch):
+    with streamfn.open_sync(data, metrics_port=0) as session:
+        with monkeypatch.context() as patch:
+            patch.setattr(metering.os, "listdir", lambda path: os.open("/nowhere", 0))
+            status, _, body = ask(session.metrics_url)
+            assert (status, body) == (500, b"[Errno 2] No such file or directory: '/nowhere'\n")
+        assert ask(session.metrics_url)[0] == 200
 
 
 def test_what_is_no_scrape_is_answered_and_ends_nothing(data):
