@@ -260,12 +260,13 @@ class _RowRun:
         runs: list[Measured] = []
         seconds, patience_s = 0.0, time.monotonic() + _PATIENCE * load.seconds
         while not runs or (seconds < _WHOLE * load.duration_s and time.monotonic() < patience_s):
-            run = await self._measured(replace(load, duration_s=load.duration_s - seconds), part, note)
+            left = replace(load, duration_s=load.duration_s - seconds)
+            run = await self._measured(left if not runs else replace(left, warmup_s=0.0), part, note)
             runs.append(run)
             seconds += run.seconds
-            if self._bench.stopped or not run.records or run.result.why != "caught up":
+            if self._bench.stopped or run.result.why != "caught up":
                 break
-        return Measured.joined(runs)
+        return Measured.joined([run for run in runs if run.records] or runs)  # one may not have got past its warm-up
 
     async def _measured(self, load: Load, part: Part, note: str, limit_ns: int | None = None) -> Measured:
         return await self._bench.measured(self._job, self._function, load, part, note, limit_ns)
@@ -355,7 +356,11 @@ class _RowRun:
         notes = []
         if measured.cut_short:
             notes.append("it was ended early: these are figures of what had been done")
-        elif measured.seconds < 0.9 * wanted.duration_s and measured.result.why == "caught up":
+        elif (
+            measured.seconds < 0.9 * wanted.duration_s
+            and measured.result.why == "caught up"
+            and not (load.is_closed and self._job.source.once)
+        ):
             bound = self._job.source.bound
             notes.append(f"{measured.seconds:.2f} s were measured instead of {wanted.duration_s:g}: {bound}")
         if measured.overdue:

@@ -31,7 +31,7 @@ from streamfn.measure.noise import Others
 from streamfn.measure.result import Row, Sample
 
 TICK_S = 0.1
-TICKS_MAX = 100  # a copy is 272 KiB: of a long run the ticks are longer, and there are no more of them
+TICKS_MAX = 100  # a copy is 272 KiB: of a long run the ticks become longer, and there are no more of them
 # Without a schedule the warm-up ends at the latest with this part of the records: there may be few.
 _WARM_PART = 0.1
 # How often memory and context switches are looked at.
@@ -174,7 +174,7 @@ class Measurement:
         Raises:
             FailedError: as of `EventSourceMapping.run`.
         """
-        self._stages.count_from(_NEVER)
+        self._stages.count_from(_NEVER if self._load.warmup_s else 0)
         gc.collect()
         gc.freeze()  # what making the records has left behind is nothing to look through again and again
         try:
@@ -204,18 +204,17 @@ class Measurement:
         mapping, load = self._mapping, self._load
         await self._until_begun()
         began_ns = mapping.began_ns
-        if self._schedule is None:
+        if load.warmup_s and self._schedule is None:
             await self._warm_up(began_ns)
             began_ns = time.monotonic_ns()
-            self._stages.count_from(began_ns)
-        else:
+        elif load.warmup_s:
             began_ns += round(load.warmup_s * 1e9)
+        if load.warmup_s:
             self._stages.count_from(began_ns)
             await trio.sleep(max(0.0, (began_ns - time.monotonic_ns()) / 1e9))
         self._begin()
-        tick_ns = round(max(TICK_S, load.duration_s / TICKS_MAX) * 1e9)
         ends_ns = began_ns + round(load.duration_s * 1e9)
-        await self._tick(tick_ns, ends_ns)
+        await self._tick(ends_ns)
         self._finish()
         if self._schedule is None:
             mapping.drain(0)
@@ -240,10 +239,14 @@ class Measurement:
     def _begin(self) -> None:
         self._begun_s = time.time()
         self._watch.begin(self._pids())
-        self._marks.append(self._mark())
+        mark = self._mark()
+        if not self._load.warmup_s:  # what was done while somebody noticed that it has begun counts too
+            mark = _Mark(self._mapping.began_ns or mark.at_ns, 0, 0, 0, 0, mark.cpu_s, mark.others, b"")
+        self._marks.append(mark)
 
-    async def _tick(self, tick_ns: int, ends_ns: int) -> None:
+    async def _tick(self, ends_ns: int) -> None:
         """Mark the measurement's time, tick by tick, to its end or the last record's."""
+        tick_ns = round(TICK_S * 1e9)
         next_ns = self._marks[0].at_ns + tick_ns
         look_ns = self._marks[0].at_ns
         while True:
@@ -253,6 +256,9 @@ class Measurement:
             self._marks.append(self._mark())
             if until_ns >= ends_ns:
                 return
+            if len(self._marks) > TICKS_MAX and len(self._marks) % 2:
+                self._marks = _every_second(self._marks)
+                tick_ns *= 2
             next_ns += tick_ns
             if self._marks[-1].at_ns >= look_ns:
                 self._watch.look(self._pids())
@@ -391,3 +397,12 @@ class Measurement:
             first = result.resumes_at.get(shard, self._part.starts[shard])
             if first < end:
                 yield from self._schedule.shard(shard).due(first, range(end - first))
+
+
+def _every_second(marks: Sequence[_Mark]) -> list[_Mark]:
+    """An odd number of marks with every second one left out; the first and the last stay."""
+    kept = [marks[0]]
+    for left_out, mark in zip(marks[1::2], marks[2::2], strict=True):
+        shares = [share for share in (left_out.others, mark.others) if share is not None]
+        kept.append(mark._replace(others=sum(shares) / len(shares) if shares else None))
+    return kept

@@ -131,7 +131,12 @@ class _Handler(click.Argument):
     metavar="SIZE[,...]",
     help="Bytes of a generated record; 1k is 1 KiB.  [default: 1k]",
 )
-@click.option("--records", type=int, metavar="N", help="How many records, at most.  [default: what the time takes]")
+@click.option(
+    "--records",
+    type=int,
+    metavar="N",
+    help="How many records, at most; without a --duration: exactly so many.  [default: what the time takes]",
+)
 @click.option("--keys", type=int, metavar="N", help="Partition keys of generated records.  [default: 1000]")
 @click.option(
     "--key-distribution",
@@ -239,7 +244,9 @@ def bench(
     metrics_port: int | None,
 ) -> int:
     """Measure the Lambda handler HANDLER, or the stored function NAME: latency, throughput, where the time goes."""
-    load = load_of(rate, ramp, duration, warmup, find_max, latency_p99)
+    if records is not None and records < 1:
+        raise RefusedError(f"--records {records} must be 1 or more")
+    load = load_of(rate, ramp, duration, warmup, find_max, latency_p99, records)
     if stream is not None and input_ is not None:
         raise RefusedError("--stream and --input both say which records to use: give one of them")
     given = {
@@ -263,8 +270,6 @@ def bench(
         raise RefusedError(f"--runs {runs} is not 1 to {RUNS_MAX}")
     if runs > 1 and find_max:
         raise RefusedError("--runs does not go with --find-max, which runs each rate as often as it must: leave it out")
-    if records is not None and records < 1:
-        raise RefusedError(f"--records {records} must be 1 or more")
     from streamfn.cli.benching import Files, Request, execute
     from streamfn.cli.run_options import parse_environment
 
@@ -310,13 +315,14 @@ def load_of(
     warmup: float | None,
     find_max: bool,
     latency_p99: float | None,
+    records: int | None = None,
 ) -> Load:
-    """Return the load that the options say.
+    """Return the load that the options say. A number of records is all there is, where no time is said: no warm-up.
 
     Raises:
         RefusedError: they do not go together, or one is out of its range.
     """
-    from streamfn.benchmark.plan import DURATION_S_DEFAULT, TRIAL_S_DEFAULT, WARMUP_S_DEFAULT, Load
+    from streamfn.benchmark.plan import DURATION_S_DEFAULT, DURATION_S_MAX, TRIAL_S_DEFAULT, WARMUP_S_DEFAULT, Load
 
     ways = {"--rate": rate, "--ramp": ramp, "--find-max": find_max or None}
     said = [name for name, given in ways.items() if given is not None]
@@ -326,13 +332,17 @@ def load_of(
         raise RefusedError("--find-max needs the limit that the rate is to keep: --latency-p99 50ms")
     if latency_p99 is not None and not find_max:
         raise RefusedError("--latency-p99 goes with --find-max; a limit for one run is --threshold 'p99<50ms'")
-    usual = TRIAL_S_DEFAULT if find_max else DURATION_S_DEFAULT
-    duration_s = usual if duration is None else duration
+    per_second = math.inf if rate is None else rate
+    usual_s, warmup_s = TRIAL_S_DEFAULT if find_max else DURATION_S_DEFAULT, WARMUP_S_DEFAULT
+    if records is not None and ramp is None and not find_max:
+        usual_s = DURATION_S_MAX if math.isinf(per_second) else min(records / per_second, DURATION_S_MAX)
+        warmup_s = 0.0
+    duration_s = usual_s if duration is None else duration
     if ramp is None:
         return Load(
-            rate=math.inf if rate is None else rate,
+            rate=per_second,
             duration_s=duration_s,
-            warmup_s=WARMUP_S_DEFAULT if warmup is None else warmup,
+            warmup_s=warmup_s if warmup is None else warmup,
             limit_ms=None if latency_p99 is None else latency_p99 * 1000,
         )
     if warmup:

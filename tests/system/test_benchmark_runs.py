@@ -10,7 +10,7 @@ from run_rig import FUNCTIONS, PATIENCE_S
 from trio.testing import trio_test
 
 from streamfn.benchmark.bench import Bench, Job, Watcher
-from streamfn.benchmark.measuring import Measurement
+from streamfn.benchmark.measuring import Measurement, _every_second, _Mark
 from streamfn.benchmark.part import Part
 from streamfn.benchmark.plan import Load, Setting
 from streamfn.benchmark.records import Maker, Recipe
@@ -179,6 +179,27 @@ async def test_rows_are_runs_of_their_own_and_few_records_come_again_until_the_t
     assert len(set(names)) == len(names) > 4  # each run has a mapping of its own, whose begin is the first record
     assert said[0][1] == "row 1 of 2: batch size 1, workers 1; run 1 of 2: as fast as it goes"
     assert bench.best in (0, 1)
+
+
+def test_of_many_ticks_every_second_one_goes_and_the_ends_stay():
+    marks = [_Mark(at, at * 10, 0, 0, 0, 0.0, share, b"") for at, share in enumerate([None, 0.1, 0.3, 0.0, 0.2])]
+    kept = _every_second(marks)
+    assert [mark.at_ns for mark in kept] == [0, 2, 4]
+    assert [mark.others for mark in kept] == [None, pytest.approx(0.2), pytest.approx(0.1)]
+
+
+@trio_test
+async def test_a_long_run_has_longer_ticks_and_no_more_of_them(tmp_path, monkeypatch):
+    monkeypatch.setattr("streamfn.benchmark.measuring.TICK_S", 0.01)
+    monkeypatch.setattr("streamfn.benchmark.measuring.TICKS_MAX", 10)
+    load = Load(rate=1000, duration_s=0.5, warmup_s=0.0)
+    async with opened(tmp_path, "noop", load.records) as (mapping, part):
+        found = await measured(mapping, part, load)
+    assert 5 <= len(found.samples) <= 11
+    assert sum(sample.records for sample in found.samples) == found.records
+    assert sum(sample.seconds for sample in found.samples) == pytest.approx(found.seconds)
+    assert Counts.merged(sample.latency for sample in found.samples) == found.latency
+    assert found.latency.total == load.records
 
 
 # ---- parts

@@ -13,6 +13,15 @@ def test_the_load_that_is_not_said_is_as_fast_as_possible():
     assert (load.is_closed, load.duration_s, load.warmup_s) == (True, 10, 1)
 
 
+def test_a_number_of_records_is_all_there_is_unless_a_time_is_said():
+    load = load_of(None, None, None, None, False, None, 5000)
+    assert (load.is_closed, load.duration_s, load.warmup_s) == (True, 86_400, 0)
+    load = load_of(1000.0, None, None, None, False, None, 5000)
+    assert (load.duration_s, load.warmup_s, load.records) == (5, 0, 5000)
+    load = load_of(1000.0, None, 2.0, 1.0, False, None, 5000)
+    assert (load.duration_s, load.warmup_s, load.records) == (2, 1, 3000)
+
+
 def test_a_ramp_has_no_warm_up_and_its_two_rates():
     load = load_of(None, "1k:50k", 20.0, None, False, None)
     assert (load.rate, load.ramp_to, load.duration_s, load.warmup_s) == (1_000, 50_000, 20, 0)
