@@ -203,7 +203,7 @@ class Measurement:
     async def _observe(self) -> None:
         mapping, load = self._mapping, self._load
         await self._until_begun()
-        began_ns = mapping.began_ns
+        began_ns = mapping.timeline.began_ns
         if load.warmup_s and self._schedule is None:
             await self._warm_up(began_ns)
             began_ns = time.monotonic_ns()
@@ -226,7 +226,7 @@ class Measurement:
         mapping.drain(0)
 
     async def _until_begun(self) -> None:
-        while not self._mapping.began_ns:  # noqa: ASYNC110
+        while not self._mapping.timeline.began_ns:  # noqa: ASYNC110
             await trio.sleep(_NEAR_S)
 
     async def _warm_up(self, began_ns: int) -> None:
@@ -241,7 +241,7 @@ class Measurement:
         self._watch.begin(self._pids())
         mark = self._mark()
         if not self._load.warmup_s:  # what was done while somebody noticed that it has begun counts too
-            mark = _Mark(self._mapping.began_ns or mark.at_ns, 0, 0, 0, 0, mark.cpu_s, mark.others, b"")
+            mark = _Mark(self._mapping.timeline.began_ns or mark.at_ns, 0, 0, 0, 0, mark.cpu_s, mark.others, b"")
         self._marks.append(mark)
 
     async def _tick(self, ends_ns: int) -> None:
@@ -323,7 +323,7 @@ class Measurement:
         allowed = _P99_PART * self._load.rate * self._load.duration_s
         now_ns = time.monotonic_ns()
         # How many of those that count were due so long ago that they are over the limit if they are finished now.
-        due_s = (now_ns - limit_ns - self._mapping.began_ns) / 1e9
+        due_s = (now_ns - limit_ns - self._mapping.timeline.began_ns) / 1e9
         done = max(self._mapping.counts.records, self._load.warmup_s * self._load.rate)
         if min(due_s, self._load.seconds) * self._load.rate - done > allowed:
             return True
@@ -386,7 +386,7 @@ class Measurement:
         """How long the records that were due and are not finished had waited when the run ended."""
         if self._schedule is None:
             return Counts()
-        passed_ns = time.monotonic_ns() - self._mapping.began_ns
+        passed_ns = time.monotonic_ns() - self._mapping.timeline.began_ns
         warm_ns = round(self._load.warmup_s * 1e9)
         return Counts.of_values(passed_ns - due for due in self._left(result) if warm_ns <= due <= passed_ns)
 

@@ -107,17 +107,12 @@ class ShardFeed:
         start: int,
         selector: Select | None = None,
         schedule: ShardSchedule | None = None,
-        *,
-        paced: bool = False,
     ) -> None:
-        """Begin at the offset `start`, where the poller stands.
-
-        `schedule` says when records are due; where it is `paced`, some are not due when they are read.
-        """
+        """Begin at the offset `start`, where the poller stands; `schedule` says when records are due."""
         self.owner = owner
         self.shard = shard
         self.stopping = False
-        self.paced = paced
+        self.paced = owner.timeline.paced
         self._schedule = schedule
         self._held = Release()  # what has been read and is not due
         self._ahead: deque[_Ahead] = deque()  # where that lies
@@ -325,11 +320,11 @@ class ShardFeed:
         """When the rows arrived, as ages and windows count it; None where nobody asks."""
         if not self.owner.dated:
             return None
-        if self._schedule is None or self.owner.keeps_arrivals:
+        if self._schedule is None or self.owner.timeline.keeps_arrivals:
             return arrivals(message.segment.address, message.cdata)[low:high]
         if times is None:
-            return array("q", [self.owner.ms_at(self.owner.began_ns)]) * (high - low)
-        ms_at = self.owner.ms_at
+            return array("q", [self.owner.timeline.ms_at(self.owner.timeline.began_ns)]) * (high - low)
+        ms_at = self.owner.timeline.ms_at
         return array("q", [ms_at(each) for each in times])
 
     # ---- what is read and not due
@@ -344,7 +339,7 @@ class ShardFeed:
             return
         if rows is None and read.prefix_bytes is None:
             read = Read(message, self._poller.measure(message))
-        began_ns = self.owner.began_ns
+        began_ns = self.owner.timeline.began_ns
         due = self._schedule.due(first + low, arrivals(message.segment.address, message.cdata)[low:high])
         self._held.hold(first + low, array("q", [began_ns + each for each in due]))
         self._ahead.append(_Ahead(read, rows, first + high))

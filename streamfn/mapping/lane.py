@@ -138,7 +138,7 @@ class ShardLane:
         """
         if self._due_times is not None:
             due_ns = self._due_times.first_ns()
-            return None if due_ns is None else self._owner.ms_at(due_ns)
+            return None if due_ns is None else self._owner.timeline.ms_at(due_ns)
         watermark = self.machine.watermark
         for piece in self._pieces:
             if piece.first <= watermark < piece.end:

@@ -43,6 +43,7 @@ from streamfn.mapping.source import event_source, source_header
 from streamfn.mapping.stages import Stages
 from streamfn.mapping.stepping import Decide, Stepper
 from streamfn.mapping.tally import Tally
+from streamfn.mapping.timeline import Timeline
 from streamfn.mapping.wanted import WantedPoller, WantedRows
 from streamfn.measure.histogram import new_histogram
 from streamfn.state.discards import Discard
@@ -104,9 +105,8 @@ class EventSourceMapping:
         self.latency, self.duration = new_histogram(), new_histogram()
         self.bill = Bill(self.duration, function.config.limits)
         self.durable: dict[str, int] = {}
-        self.schedule: Schedule | None = None  # of the present run, as the next three
+        self.timeline = Timeline()  # of the present run, as the next two
         self.stages: Stages | None = None
-        self.began_ns = self._began_ms = 0
         self.budget: int | None = None
         self.damage: list[FailedError] = []
         # Of each shard the records that a run is about, and nothing else is delivered; None: all. Set between runs.
@@ -136,7 +136,6 @@ class EventSourceMapping:
         self.paused = False  # hand nothing over: one of the next three is so
         self._outrun = False
         self._stepper: Stepper | None = None  # somebody decides about failed batches, and may have stopped at one
-        self._stood_ns = 0  # since when; 0: nobody is being asked
         self.once = False  # batches are cut the same in every run, and delivered once
         self.stuck: str | None = None  # why checkpoints cannot be written just now
         self._no_worker: str | None = None  # why, as it was said last
@@ -193,12 +192,12 @@ class EventSourceMapping:
         self._over, self._why, self._deaf, self.damage = trio.Event(), "", False, []
         self.count_anew()
         self.last_error, self.budget = None, limit
-        self.schedule = schedule
+        self.timeline = Timeline(schedule, windows=bool(self.window_ms))
         self.stages = stages or (Stages() if schedule is not None else None)
         self._first_ns = self._last_ns = 0
         self._level_by_ns = math.inf
         self.stuck, self.paused = None, self._outrun  # an earlier run may have been cancelled while it waited for room
-        self._stepper, self._stood_ns = None if decide is None else Stepper(self, decide), 0
+        self._stepper = None if decide is None else Stepper(self, decide)
         self.once = once
         self._feeds = Feeds(self)
         try:
@@ -211,7 +210,7 @@ class EventSourceMapping:
                 nursery.start_soon(self._forwarder.run)
                 if self._stepper is not None:
                     nursery.start_soon(self._stepper.run)
-                self.began_ns, self._began_ms = self.now_ns(), self.time_ms()
+                self.timeline.begin(self.now_ns(), self.time_ms())
                 self._feeds.start(nursery)
                 await self._over.wait()
                 await self._level()
@@ -339,8 +338,7 @@ class EventSourceMapping:
     @property
     def lag(self) -> int:
         """How many records wait now; all that remain, unless the run is paced: see `ShardFeed.lag`."""
-        paced = self.schedule is not None and self.schedule.paced
-        return sum(feed.lag for feed in self.feeds) if paced else self.remaining
+        return sum(feed.lag for feed in self.feeds) if self.timeline.paced else self.remaining
 
     def make_feed(self, shard: Shard, reader: ShardReader, window: Window | None = None) -> ShardFeed:
         """A feed that goes on where the reader stands, and in the window that was committed with that offset."""
@@ -361,17 +359,15 @@ class EventSourceMapping:
         else:
             wanted = self.wanted.get(shard.id, Ranges())
             poller, selector = WantedPoller(reader, fixed, wanted), WantedRows(wanted, selector)
-        if self.schedule is None:
-            return ShardFeed(self, shard, machines, poller, start, selector)
-        schedule, paced = self.schedule.shard(shard.id), self.schedule.paced
-        return ShardFeed(self, shard, machines, poller, start, selector, schedule, paced=paced)
+        schedule = None if self.timeline.schedule is None else self.timeline.schedule.shard(shard.id)
+        return ShardFeed(self, shard, machines, poller, start, selector, schedule)
 
     def _make_window_lane(self, shard: Shard, policy: FailurePolicy, start: int, window: Window | None) -> WindowLane:
         rules = self._rules
         # Room for the largest state, whatever the present one has: what was cut fits with any state it is tried with.
         rules = replace(rules, frame_bytes=rules.frame_bytes + room(shard.id, self.stream.arn))
         random, length_ms = self.runtime.random, self.window_ms
-        if self.keeps_arrivals:
+        if self.timeline.keeps_arrivals:
             policy = replace(policy, maximum_record_age_ms=None)
         return WindowLane(rules, policy, start, self.now_ns(), random, length_ms=length_ms, window=window)
 
@@ -398,16 +394,7 @@ class EventSourceMapping:
         """The present that the age of a record is counted to; None where nobody asks for it."""
         if not self.dated:
             return None
-        return self.time_ms() if self.schedule is None else self.ms_at(self.now_ns())
-
-    def ms_at(self, ns: int) -> int:
-        """What milliseconds since 1970 a moment of this run is, however the clock is set meanwhile."""
-        return self._began_ms + (ns - self.began_ns) // 1_000_000
-
-    @property
-    def keeps_arrivals(self) -> bool:
-        """Whether records count as having arrived when they were captured, in spite of a schedule."""
-        return self.schedule is not None and not self.schedule.paced and bool(self.window_ms)
+        return self.time_ms() if self.timeline.schedule is None else self.timeline.ms_at(self.now_ns())
 
     def choose_worker(self, lane: ShardLane) -> Worker | None:
         """A ready worker for the lane; None while there is none: see `Function.choose`."""
@@ -455,8 +442,7 @@ class EventSourceMapping:
         assert self._stepper is not None, "nobody decides about failed batches"
         if self.ending:
             return
-        if not self.stands:
-            self._stood_ns = self.now_ns()
+        self.timeline.stand(self.now_ns())
         self.paused = True
         self._stepper.stop(lane)
 
@@ -471,10 +457,7 @@ class EventSourceMapping:
 
     def go_on(self) -> None:
         """Hand over again, unless there is another reason left not to."""
-        if self._stood_ns and not self.stands:
-            # What was due meanwhile, and what comes behind it, is due so much later, and no record has grown older.
-            stood_ns, self._stood_ns = self.now_ns() - self._stood_ns, 0
-            self.began_ns += stood_ns
+        if not self.stands and (stood_ns := self.timeline.go_on(self.now_ns())):
             for feed in self.feeds:
                 feed.delay(stood_ns)
         if self.paused and not self._outrun and self.stuck is None and not self.stands:

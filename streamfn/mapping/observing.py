@@ -183,7 +183,7 @@ class Observer:
 
 def latency_of(mapping: EventSourceMapping) -> Any:
     """The `sf_histogram *` of a mapping's latencies, see `Snapshot.latency_ms`."""
-    return mapping.latency if mapping.stages is None or mapping.schedule is None else mapping.stages["latency"]
+    return mapping.latency if mapping.stages is None or mapping.timeline.schedule is None else mapping.stages["latency"]
 
 
 def ages_ms(mapping: EventSourceMapping) -> dict[str, int | None]:

@@ -67,7 +67,7 @@ async def test_no_record_is_handed_over_before_it_is_due(tmp_path, notes, option
     async with one_mapping(tmp_path, "stamped", numbered(200), log=Log(), **options) as (_, mapping):
         stages = Stages()
         result = await run(mapping, rate_of(mapping, 500.0, 200), stages)
-        began_ns = mapping._inner.began_ns
+        began_ns = mapping._inner.timeline.began_ns
     found = stamps(notes)
     suffix = "2" if "suffix" in str(options) else ""
     assert sorted(found) == [number for number in range(200) if str(number).endswith(suffix)]
@@ -90,7 +90,7 @@ async def test_recorded_times_pace_several_shards_by_one_clock(tmp_path, notes):
         origin = min(arrived.values())
         async with session.mapping("engine.stamped", "s", workers=2, code_dir=FUNCTIONS) as mapping:
             await run(mapping, Recorded(origin, speed=0.5))
-            began_ns = mapping._inner.began_ns
+            began_ns = mapping._inner.timeline.began_ns
     found = stamps(notes)
     assert sorted(found) == list(range(30))
     assert all(at_ns >= began_ns + (arrived[number] - origin) * 2 * MS for number, at_ns in found.items())
