@@ -352,8 +352,10 @@ class _RowRun:
 
     def _said_of(self, load: Load, measured: Measured) -> list[str]:
         """What a reader has to know."""
-        wanted = self._bench.load
+        wanted, filtered = self._bench.load, measured.result.filtered
         notes = []
+        if filtered:
+            notes.append(f"{filtered:,} records were wanted by no filter: they are in no figure")
         if measured.cut_short:
             notes.append("it was ended early: these are figures of what had been done")
         elif (
@@ -368,7 +370,7 @@ class _RowRun:
                 f"{measured.overdue:,} records that were due were not finished when the run was given up: they are in "
                 "the latencies with what they had waited by then"
             )
-        elif not load.is_closed and load.ramp_to is None and measured.rate < _KEPT_UP * load.rate:
+        elif load.ramp_to is None and not load.is_closed and measured.rate < _KEPT_UP * load.rate and not filtered:
             notes.append(f"the handler does not keep up: {measured.rate:,.0f} of {load.rate:,.0f} records a second")
         if measured.errors:
             notes.append(f"{measured.errors:,} invocations failed, the last one with {measured.last_error}")
