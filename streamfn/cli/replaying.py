@@ -140,6 +140,8 @@ class Replay(Run):
             starts = {name: checkpoints[name].offset if name in checkpoints else 0 for name in selection.starts}
             selection = replace(selection, starts=starts)
         schedule = None
+        if request.pace.speed is not None:
+            self.observer.note = "reading when its records arrived"
         with self._looking:
             salvage = self._options.on_damage == "salvage"
             schedule = await schedule_of(selection, request.pace, mapping.selector, salvage=salvage)
