@@ -51,7 +51,8 @@ def place(place, monkeypatch):
 
 def replay(place, *arguments, handler="seen.handler", json_=True):
     """`streamfn replay HANDLER --stream s`, to its end."""
-    command = ["replay", handler, "--stream", "s", "--workers", "1", "--data-dir", str(place.data), *map(str, arguments)]
+    command = ["replay", handler, "--stream", "s", "--workers", "1", "--data-dir", str(place.data)]
+    command += map(str, arguments)
     out, err = io.TextIOWrapper(io.BytesIO(), write_through=True), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
         code = app.run([*command, "--json"] if json_ else command)
