@@ -9,8 +9,8 @@ build is wrong once in a hundred times, however many rows there are.
     open loop      rate, p50, p90, p99, cpu     further out there are too few values to say how sure one is: shown
 
 A burst of latencies in a few blocks may be the code's or the machine's, and one run cannot tell which. So where blocks
-are drawn, the interval of a latency also covers what a block in the middle says of it: a burst makes it wide, and what
-most blocks show is a difference. Three runs or more tell bursts apart by how often they come.
+are drawn, latencies are compared as a block in the middle has them, and bursts are said. Three runs or more tell whose
+bursts are by how often they come: there latencies are those of everything.
 
 Runs of a few seconds say nothing of what a machine does between them, and what other processes do is the most of it. So
 where blocks are drawn the interval is widened by what others could have done: as much as they left to each side
@@ -41,6 +41,7 @@ EXIT_WORSE = 5
 _SHARING = 0.25  # of what others use, we are slowed down by so much, at most
 _OTHERS_MAX = 0.98  # more cannot be told from all
 _OTHERS_SAID = 0.05
+_BURST = 1.25  # a latency of the whole run by that of a block in the middle, from which on it is said
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,19 +76,32 @@ P50, P90, P99, P999 = (_latency(percent) for percent in (50.0, 90.0, 99.0, 99.9)
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One figure of A and of B. `verdict` is better, worse, no difference, unknown, or shown where it is not judged."""
+    """One figure of A and of B. `verdict` is better, worse, no difference, unknown, or shown where it is not judged.
+
+    `first` and `second` are what is compared; `whole` is the same of all that was measured, which differs from it where
+    that is what a block in the middle says.
+    """
 
     figure: Figure
     first: float
     second: float
     ratio: Ratio
     verdict: str
+    whole: tuple[float, float] = (math.nan, math.nan)
+
+    @property
+    def bursts(self) -> bool:
+        """Whether on some side a few blocks are much worse than the others."""
+        return any(
+            whole > _BURST * typical for whole, typical in zip(self.whole, (self.first, self.second), strict=True)
+        )
 
     def document(self) -> dict[str, object]:
         """As it stands in the comparison; what is endless or unknown is null."""
         known = {"a": self.first, "b": self.second, "ratio": self.ratio.value}
         # An interval without an end is none.
         known |= {"low": self.ratio.low if math.isfinite(self.ratio.high) else math.inf, "high": self.ratio.high}
+        known |= {"a_whole": self.whole[0], "b_whole": self.whole[1]}
         return {
             "figure": self.figure.name,
             "unit": self.figure.unit,
@@ -190,11 +204,12 @@ def compare(
     pairs = [_Pair.of(sides[0].rows[key], sides[1].rows[key], in_turns=in_turns) for key in common]
     judged = sum(len(pair.judged) for pair in pairs)
     each = 1 - (1 - confidence) / judged
+    cases = [pair.compare(each, margin) for pair in pairs]
     return Comparison(
-        [pair.compare(each, margin) for pair in pairs],
+        cases,
         [rows[0].case for key, rows in sides[0].rows.items() if key not in sides[1].rows],
         [rows[0].case for key, rows in sides[1].rows.items() if key not in sides[0].rows],
-        _remarks(first, second, pairs),
+        _remarks(first, second, pairs) + _bursts(cases),
         confidence,
         margin,
     )
@@ -272,24 +287,25 @@ class _Pair:
         return Case(case, self.drawn, self.runs, self.others, math.expm1(self.allowance), findings)
 
     def _find(self, figure: Figure, confidence: float, margin: float, *, judged: bool) -> Finding:
-        first, second = (figure.of(units) for units in self.units)
         counts = len(self.units[0]), len(self.units[1])
         if not all(sum(unit.records for unit in units) for units in self.units):
             return Finding(figure, math.nan, math.nan, Ratio(math.nan, 0.0, math.inf), "unknown")
-        values = first([1] * counts[0]) * figure.scale, second([1] * counts[1]) * figure.scale
+        whole = self._values(figure, figure.of)
         if not judged:
-            return Finding(figure, *values, Ratio(values[1] / values[0], 0.0, math.inf), "shown")
+            return Finding(figure, *whole, Ratio(whole[1] / whole[0], 0.0, math.inf), "shown", whole)
+        read = figure.typical if self.drawn == "blocks" and figure.typical is not None else figure.of
+        first, second = (read(units) for units in self.units)
         if self.drawn == "pairs":
             found = paired(first, second, counts[0], confidence)
         else:
             found = ratio(estimate(first, counts[0]), estimate(second, counts[1], seed=2), confidence)
-        if self.drawn == "blocks" and figure.typical is not None:
-            first, second = (figure.typical(units) for units in self.units)
-            middle = ratio(estimate(first, counts[0]), estimate(second, counts[1], seed=2), confidence)
-            found = Ratio(found.value, min(found.low, middle.low), max(found.high, middle.high))
         width = math.exp(self.allowance)
         found = Ratio(found.value, found.low / width, found.high * width)
-        return Finding(figure, *values, found, _verdict(found, figure, margin))
+        return Finding(figure, *self._values(figure, read), found, _verdict(found, figure, margin), whole)
+
+    def _values(self, figure: Figure, read: Callable[[Sequence[Unit]], Statistic]) -> tuple[float, float]:
+        first, second = (read(units)([1] * len(units)) * figure.scale for units in self.units)
+        return first, second
 
 
 def _runs(samples: Sequence[Sample]) -> list[list[Sample]]:
@@ -361,6 +377,22 @@ def _remarks(first: Sequence[Result], second: Sequence[Result], pairs: Sequence[
             f"{statistics.RUNS_MIN} runs or more of each, in turns"
         )
     return found
+
+
+def _bursts(cases: Sequence[Case]) -> list[str]:
+    """A remark on the largest burst, if there is any."""
+    burst = [finding for case in cases for finding in case.findings if finding.bursts]
+    if not burst:
+        return []
+    finding = max(burst, key=lambda each: max(each.whole[0] / each.first, each.whole[1] / each.second))
+    whole, typical = max(
+        zip(finding.whole, (finding.first, finding.second), strict=True), key=lambda both: both[0] / both[1]
+    )
+    side = "A" if whole == finding.whole[0] else "B"
+    return [
+        f"there are bursts: {finding.figure.name} of all that {side} measured is {whole:.4g} ms, of a block in the "
+        f"middle {typical:.4g} ms; {statistics.RUNS_MIN} runs or more of each would tell whose they are"
+    ]
 
 
 def _reasons(result: Result) -> list[str]:

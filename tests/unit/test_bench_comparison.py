@@ -141,23 +141,36 @@ def test_results_taken_in_turns_are_drawn_by_pairs() -> None:
     assert compare(first[:2], turns[:2]).cases[0].drawn == "blocks"
 
 
-def test_a_burst_in_a_few_blocks_makes_an_interval_wide_and_no_difference() -> None:
+def late(seed: int, where: range) -> Row:
+    """A row whose p99 is ten times as high in these intervals."""
+    samples = list(row(seed).samples)
+    for place in where:
+        each = samples[place]
+        more = Counts.of_values([25_000_000] * 20)
+        samples[place] = Sample(each.records + 20, each.seconds, Counts.merged([each.latency, more]), 0, each.cpu_s)
+    return row(seed, samples=samples)
+
+
+def test_a_burst_in_a_few_blocks_is_said_and_makes_no_difference() -> None:
     """Where every block is late it is a difference; three in ten may have been the machine's."""
-
-    def late(seed: int, where: range) -> Row:
-        samples = list(row(seed).samples)
-        for place in where:
-            each = samples[place]
-            more = Counts.of_values([20_000_000] * 20)
-            samples[place] = Sample(each.records + 20, each.seconds, Counts.merged([each.latency, more]), 0, each.cpu_s)
-        return row(seed, samples=samples)
-
     some = compare([result(row(1))], [result(late(2, range(8, 20)))])
     p99 = next(finding for finding in some.cases[0].findings if finding.figure.name == "p99")
-    assert p99.ratio.value > 5
-    assert p99.ratio.low < 1
-    assert verdicts(some)["p99"] == "no difference"
-    assert verdicts(compare([result(row(1))], [result(late(2, range(40)))]))["p99"] == "worse"
+    assert p99.verdict == "no difference"
+    assert p99.whole[1] > 8 * p99.second
+    assert p99.document()["b_whole"] == p99.whole[1]
+    (remark,) = some.remarks
+    assert remark.startswith("there are bursts: p99 of all that B measured is 25 ms, of a block")
+    always = compare([result(row(1))], [result(late(2, range(40)))])
+    assert verdicts(always)["p99"] == "worse"
+    assert always.remarks == []
+
+
+def test_bursts_in_every_run_are_a_difference() -> None:
+    def side(first: int, where: range) -> list[Result]:
+        return [result(late(first + run, where), at=first + run) for run in range(3)]
+
+    found = compare(side(1, range(0)), side(11, range(8, 20)))
+    assert (found.cases[0].drawn, verdicts(found)["p99"]) == ("runs", "worse")
 
 
 def test_what_others_did_widens_what_rests_on_blocks() -> None:
