@@ -37,6 +37,7 @@ KEYS_DEFAULT = 1000
 # So much data is made and appended at a time: large enough to go straight into sealed segments on a few shards.
 _CHUNK_BYTES = 64 * MIB
 _CHUNK_ROWS = 131_072
+GIB = 1024 * MIB
 # What a record takes in the log beside its data: key, numbers, times and offsets of columns, rounded up.
 _OVERHEAD_BYTES = 120
 
@@ -165,8 +166,9 @@ class Maker:
         free, need = status.f_bavail * status.f_frsize, self._recipe.bytes_of(records)
         if need > free:
             raise FailedError(
-                f"{records} records need {need} bytes in {self._stream.directory}, and {free} are free: make fewer or "
-                "smaller ones (--records, --record-size, --duration), or set TMPDIR to a directory with more room"
+                f"{records} records need {need / GIB:,.1f} GiB in {self._stream.directory}, and {free / GIB:,.1f} GiB "
+                "are free: make fewer or smaller ones (--records, --record-size, --duration), or set TMPDIR to a "
+                "directory with more room"
             )
 
 

@@ -71,7 +71,8 @@ class Stored:
         self.description = description
         self._part = Part.of(stream)
         if not self._part.records:
-            raise RefusedError(f"stream {stream.name!r} has no records to measure with")
+            what = f"{description['kind']} {description.get('file', stream.name)!r}"
+            raise RefusedError(f"{what} has no records to measure with")
         self.most = min(self._part.records, limit or self._part.records)
         self.once = limit is not None
         self.bound = f"there are {self.most:,} records"

@@ -177,6 +177,6 @@ def test_the_same_seed_makes_the_same_records(tmp_path):
 
 def test_more_records_than_there_is_room_for_are_refused_before_any_is_made(tmp_path):
     stream = DataDir.open(tmp_path, create=True).create_stream("s", 1)
-    with pytest.raises(FailedError, match=r"need \d+ bytes in .*, and \d+ are free: make fewer or smaller ones"):
+    with pytest.raises(FailedError, match=r"need [\d,.]+ GiB in .*, and [\d,.]+ GiB are free: make fewer"):
         Maker(Recipe(), stream).make(10**15)
     assert read_all(stream) == {"shardId-000000000000": []}

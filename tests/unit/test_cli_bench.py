@@ -1,6 +1,8 @@
 """What `streamfn bench` makes of its options."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -45,3 +47,12 @@ def test_a_ramp_has_no_warm_up_and_its_two_rates():
 def test_options_that_do_not_go_together_are_named(given, said):
     with pytest.raises(RefusedError, match=re.escape(said)):
         load_of(*given)
+
+
+def test_nothing_that_starts_a_thread_is_imported_before_signals_are_heeded():
+    """pyarrow does: its thread would take a Ctrl-C, and a benchmark would end without what it had measured."""
+    code = (
+        "import sys; import streamfn.cli.benching; from streamfn.cli.bench import recipes_of; "
+        "recipes_of((100,), 10, 'zipf', None, 1); sys.exit('pyarrow' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
