@@ -25,6 +25,7 @@ SLEEPS = 60
 _WARM_UP = 0.2  # of the time: the clock comes up, threads find their cores
 _THREADS_MAX = 16  # more would wait for the interpreter's lock, and be noise themselves
 _PIECE = bytes(1 << 20)
+_SHORT_S = 0.05  # five ticks of the kernel's count
 
 # From here on a machine is called noisy. A quiet virtual machine loses 1 to 3 % by this measure, one other busy process
 # on two cores 25 to 50 %.
@@ -66,17 +67,20 @@ class Others:
         self._last: tuple[float, float, float] | None = None
 
     def look(self, own_cpu_s: float) -> float | None:
-        """The share since the last look; None at the first one, or where the machine does not say.
+        """The share since the last look that said one; None at the first, or where the machine does not say.
 
         `own_cpu_s` is the CPU time of everything that is ours so far, in seconds. The kernel counts the machine's in
-        ticks of 10 ms, so a share of a short time may be off by some, below 0 too: the mean of many is not.
+        ticks of 10 ms, so a share of a short time may be off by some, below 0 too: the mean of many is not. Of less
+        than 50 ms nothing is said, and it is part of what is said next.
         """
+        if self._last is not None and time.monotonic() - self._last[0] < _SHORT_S:
+            return None
         ticks = _ticks()
         if len(ticks) < 8:
             return None
         busy_s = (sum(ticks[:8]) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")  # all but idle and iowait
         last, self._last = self._last, (time.monotonic(), busy_s, own_cpu_s)
-        if last is None or self._last[0] <= last[0]:
+        if last is None:
             return None
         seconds, busy, own = (now - then for now, then in zip(self._last, last, strict=True))
         return (busy - own) / (seconds * self._cores)

@@ -172,6 +172,10 @@ def test_what_others_use_is_what_the_machine_did_less_our_own(monkeypatch: pytes
     assert others.look(1.0) is None
     now.update(s=110.0, busy=6.0 * cores)
     assert others.look(1.0 + 5.0 * cores) == pytest.approx(0.1)
+    now.update(s=110.001, busy=6.02 * cores)  # a tick, which says nothing of so short a time
+    assert others.look(1.0 + 5.0 * cores) is None
+    now.update(s=112.0, busy=7.0 * cores)
+    assert others.look(1.0 + 5.5 * cores) == pytest.approx(0.25)
 
 
 def test_a_machine_that_does_not_say_what_it_did_has_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
