@@ -38,6 +38,8 @@ _WARM_PART = 0.1
 _LOOK_S = 0.5
 # How exactly the moment is seen at which the last record is finished.
 _NEAR_S = 0.001
+# What is on its way at the end belongs to the measured time, which may be longer by that.
+_SLACK_NS, _SLACK_PART = 20_000_000, 0.02
 # Records that are late at the end are waited for as long as was measured, and at least this long.
 _GRACE_S = 5.0
 _NEVER = 2**62
@@ -215,6 +217,8 @@ class Measurement:
         self._begin()
         ends_ns = began_ns + round(load.duration_s * 1e9)
         await self._tick(ends_ns)
+        if self._schedule is not None:
+            await self._last_ones(ends_ns + max(_SLACK_NS, load.duration_s * 1e9 * _SLACK_PART))
         self._finish()
         if self._schedule is None:
             mapping.drain(0)
@@ -266,6 +270,11 @@ class Measurement:
             if self._is_hopeless():
                 self.stop()
                 return
+
+    async def _last_ones(self, until_ns: float) -> None:
+        """Wait a moment for what was on its way at the end, so that a load that is kept up with is counted whole."""
+        while self._mapping.remaining and not self._mapping.ending and time.monotonic_ns() < until_ns:  # noqa: ASYNC110
+            await trio.sleep(_NEAR_S)
 
     async def _over_by(self, moment_ns: int) -> bool:
         """Wait for a moment, or until there are no more records; whether there are none."""
