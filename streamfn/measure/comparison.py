@@ -362,8 +362,10 @@ def _remarks(first: Sequence[Result], second: Sequence[Result], pairs: Sequence[
     if different:
         found.append(f"not the same surroundings: {'; '.join(different)}")
     for name, results in (("A", first), ("B", second)):
-        reasons = {reason for result in results for reason in _reasons(result)}
-        found += [f"{name} was measured on a noisy machine: {reason}" for reason in sorted(reasons)[:3]]
+        noisy = [reasons for result in results if (reasons := _reasons(result))]
+        if noisy:
+            often = f" in {len(noisy)} of {len(results)} results, at last" if len(results) > 1 else ""
+            found.append(f"{name} was measured on a noisy machine{often}: {'; '.join(noisy[-1])}")
         failed = sum(row.errors for result in results for row in result.rows)
         if failed:
             plural = "s" if failed > 1 else ""

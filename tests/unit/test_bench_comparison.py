@@ -203,6 +203,12 @@ def test_what_makes_a_comparison_doubtful_is_said() -> None:
     ]
 
 
+def test_several_noisy_results_are_said_once() -> None:
+    noisy = [result(row(seed), noise={"reasons": [f"reason {seed}", "another"]}) for seed in (1, 2)]
+    found = compare([*noisy, result(row(3))], [result(row(4))])
+    assert found.remarks == ["A was measured on a noisy machine in 2 of 3 results, at last: reason 2; another"]
+
+
 @pytest.mark.parametrize("kept", [0, 1])
 def test_of_too_little_nothing_can_be_told(kept: int) -> None:
     little = row(1)
