@@ -22,6 +22,7 @@ in 59 of 100 pairs without the allowance, and in none with it.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -198,8 +199,7 @@ def compare(
     sides = [_Side.of(results) for results in (first, second)]
     common = [key for key in sides[0].rows if key in sides[1].rows]
     if not common:
-        wanted, has = (_cases_said(side) for side in sides)
-        raise RefusedError(f"there is nothing to compare: {names[0]} has {wanted}, {names[1]} has {has}")
+        raise RefusedError(_nothing(sides, names))
     in_turns = _in_turns(first, second)
     pairs = [_Pair.of(sides[0].rows[key], sides[1].rows[key], in_turns=in_turns) for key in common]
     judged = sum(len(pair.judged) for pair in pairs)
@@ -222,14 +222,14 @@ def compare(
 class _Side:
     """The rows of all results of one side, by what they were asked for; the same row of each result in order."""
 
-    rows: dict[tuple[tuple[str, object], ...], list[Row]] = field(default_factory=dict)
+    rows: dict[str, list[Row]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, results: Sequence[Result]) -> _Side:
         found = cls()
         for result in results:
             for row in result.rows:
-                found.rows.setdefault(tuple(row.case.items()), []).append(row)
+                found.rows.setdefault(_key(row.case), []).append(row)
         return found
 
 
@@ -402,6 +402,20 @@ def _reasons(result: Result) -> list[str]:
     return [str(reason) for reason in found] if isinstance(found, list | tuple) else []
 
 
+def _key(case: Mapping[str, object]) -> str:
+    return json.dumps(case, sort_keys=True)
+
+
+def _nothing(sides: Sequence[_Side], names: tuple[str, str]) -> str:
+    """Why two sides have nothing in common, and what to do where that is easy to say."""
+    wanted, has = (_cases_said(side) for side in sides)
+    alike = [
+        {_key({**rows[0].case, "rate_offered": None, "ramp": None}) for rows in side.rows.values()} for side in sides
+    ]
+    advice = "; all but the rate is the same: measure both at one --rate" if alike[0] & alike[1] else ""
+    return f"there is nothing to compare: {names[0]} has {wanted}, {names[1]} has {has}{advice}"
+
+
 def _cases_said(side: _Side) -> str:
     shown = [case_text(rows[0].case) for rows in side.rows.values()]
     more = len(shown) - 3
@@ -410,9 +424,12 @@ def _cases_said(side: _Side) -> str:
 
 def case_text(case: Mapping[str, object]) -> str:
     """A case in words: `closed loop, batch size 100, 2 workers, records of 1,024 bytes`."""
-    rate, size = case.get("rate_offered"), case.get("record_size")
+    rate, ramp, size = case.get("rate_offered"), case.get("ramp"), case.get("record_size")
+    at = f" at {rate:,.10g} records/s" if isinstance(rate, float) else ""
+    if isinstance(ramp, Sequence):
+        at = f" from {ramp[0]:,.10g} to {ramp[1]:,.10g} records/s"
     parts = [
-        f"{case['mode']} loop" + (f" at {rate:,.10g} records/s" if isinstance(rate, float) else ""),
+        f"{case['mode']} loop{at}",
         f"batch size {case['batch_size']:,}",
         f"{case['workers']} worker{'' if case['workers'] == 1 else 's'}",
         f"records of {size:,} bytes" if isinstance(size, int) else f"records of a {case['source']}",

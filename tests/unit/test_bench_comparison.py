@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from streamfn.cli.bench_compare import compare as command
 from streamfn.cli.bench_compare import say, text
 from streamfn.errors import RefusedError
-from streamfn.measure.comparison import Comparison, compare
+from streamfn.measure.comparison import Comparison, case_text, compare
 from streamfn.measure.counts import Counts
 from streamfn.measure.result import Result, Row, Sample
 
@@ -120,6 +120,23 @@ def test_results_with_nothing_in_common_are_refused_by_what_they_have() -> None:
     text = str(refused.value)
     assert "a.json has open loop at 1,000 records/s, batch size 10, 2 workers, records of 100 bytes" in text
     assert "b.json has open loop at 2,000 records/s" in text
+
+
+def test_ramps_are_compared_where_they_went_from_and_to_the_same() -> None:
+    ramp = {"rate_offered": 550.0, "ramp": (100.0, 1000.0)}
+    found = compare([result(row(1, **ramp))], [result(row(2, **ramp))])
+    assert case_text(found.cases[0].case).startswith("open loop from 100 to 1,000 records/s, batch size 10")
+    with pytest.raises(RefusedError, match="nothing to compare"):
+        compare([result(row(1, **ramp))], [result(row(2, rate_offered=550.0, ramp=(0.0, 1100.0)))])
+
+
+def test_results_that_differ_in_their_rate_alone_are_refused_with_what_to_do() -> None:
+    searches = [[result(row(seed, rate_offered=rate))] for seed, rate in ((1, 35_000.0), (2, 33_500.0))]
+    with pytest.raises(RefusedError, match="all but the rate is the same: measure both at one --rate"):
+        compare(*searches)
+    with pytest.raises(RefusedError) as refused:
+        compare(searches[0], [result(row(2, batch_size=3))])
+    assert "--rate" not in str(refused.value)
 
 
 def test_two_runs_a_side_are_drawn_by_blocks_and_three_by_runs() -> None:
