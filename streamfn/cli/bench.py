@@ -16,9 +16,9 @@ from streamfn.cli.features import Features, feature_options
 from streamfn.cli.function_options import FunctionFlags, function_options
 from streamfn.cli.options import Settings, common_options, metrics_option
 from streamfn.cli.quantities import Duration, Listed, Rate, RecordSize
+from streamfn.cli.run_options import environment_option, logs_option, on_damage_option, timeout_option, window_option
 from streamfn.errors import RefusedError
 from streamfn.formats.detect import FORMATS
-from streamfn.mapping.options import LOGS, ON_DAMAGE
 
 if TYPE_CHECKING:
     from streamfn.benchmark.plan import Load
@@ -164,33 +164,13 @@ class _Handler(click.Argument):
     "--workers", type=Listed(click.INT), metavar="N[,...]", help="Worker processes.  [default: one per processor]"
 )
 @click.option("--runs", type=int, default=1, show_default=True, metavar="N", help="Runs of each row, on fresh workers.")
-@click.option(
-    "--maximum-batching-window-in-seconds",
-    type=int,
-    default=0,
-    show_default=True,
-    metavar="S",
-    help="How long a batch may wait to become full.",
-)
+@window_option
 @feature_options
-@click.option(
-    "--timeout",
-    type=int,
-    metavar="S",
-    help=f"Of one invocation.  [default: {limits.FUNCTION_TIMEOUT_S_DEFAULT}, or the stored function's]",
-)
+@timeout_option
 @function_options
-@click.option(
-    "--env", "environment", multiple=True, metavar="K=V", help="Set a variable for the handler; may be repeated."
-)
-@click.option(
-    "--logs",
-    default="none",
-    show_default=True,
-    metavar="|".join(LOGS),
-    help="Log lines of which invocations; failed: of those that failed or printed.",
-)
-@click.option("--on-damage", default="strict", show_default=True, metavar="|".join(ON_DAMAGE), help="As in `run`.")
+@environment_option
+@logs_option("none")
+@on_damage_option
 @click.option(
     "--threshold",
     "thresholds",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import orjson
 import trio
 from click.core import ParameterSource
 
-from streamfn.cli.execute import EXIT_DISCARDED, FILES_A_SHARD, Run
+from streamfn.cli.execute import EXIT_DISCARDED, FILES_A_SHARD, Run, carry_out
 from streamfn.cli.heed import Heed
 from streamfn.cli.live import LiveDisplay
 from streamfn.cli.options import Settings
@@ -22,7 +21,6 @@ from streamfn.cli.output import count_of, printable
 from streamfn.cli.run_options import HandlerFlags, run_options
 from streamfn.doors.apart import store_apart
 from streamfn.doors.openfiles import allow_open_files
-from streamfn.errors import StreamfnError
 from streamfn.log.catalog.datadir import DataDir
 from streamfn.mapping.logs import LogWriter
 from streamfn.mapping.mapping import EventSourceMapping
@@ -61,18 +59,12 @@ def diff(
         check(side.options)
     data = DataDir.open(settings.data_dir, create=False)
     display = LiveDisplay()
-    with (
-        store_apart() as store,
-        Heed() as heed,
-        display,
-        closing(LogWriter(display.write)) as writer,
-    ):
-        run = _DiffRun(sides, starts, ends, limit, store, data, writer, display, heed)
-        try:
-            trio.run(run.main)
-        except* StreamfnError:
-            run.tell(settings.json_output)  # what was compared until then
-            raise
+    with store_apart() as store:
+        run = carry_out(
+            lambda writer, heed: _DiffRun(sides, starts, ends, limit, store, data, writer, display, heed),
+            display,
+            json_output=settings.json_output,
+        )
     if save_event is not None:
         run.save(save_event)
     return run.end(settings.json_output)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TypeVar
 
 import click
 import trio
@@ -23,6 +25,8 @@ from streamfn.mapping.observing import Observer
 from streamfn.mapping.options import RunOptions
 from streamfn.mapping.result import Counts, RunResult
 from streamfn.mapping.runtime import Runtime, open_runtime
+
+R = TypeVar("R", bound="Run")
 
 REFRESH_S = 0.25
 # Of a core, how much goes into looking at how things are: with many mappings or shards it is done less often.
@@ -49,16 +53,33 @@ def execute(
     data = DataDir.open(data_dir, create=False)
     data.stream(options.stream)  # refuse early, before a worker is started
     display = LiveDisplay(enabled=not options.debug)
+    run = carry_out(
+        lambda writer, heed: Run(options, data, writer, display, heed, code_dir),
+        display,
+        json_output=json_output,
+        metrics_port=metrics_port,
+    )
+    return run.end(json_output)
+
+
+def carry_out(
+    make: Callable[[LogWriter, Heed], R], display: LiveDisplay, *, json_output: bool, metrics_port: int | None = None
+) -> R:
+    """Make a run and run it to its end, with the live view, signals heeded and scrapes answered; returns it.
+
+    Raises:
+        StreamfnError: it could not be started, or failed; what it did until then has been told.
+    """
     with metrics_at(metrics_port) as metrics:
         try:
             with Heed() as heed, display, closing(LogWriter(display.write)) as writer:
-                run = Run(options, data, writer, display, heed, code_dir)
+                run = make(writer, heed)
                 run.metrics = metrics
                 trio.run(run.main)
         except* StreamfnError:
-            run.tell(json_output)  # what it did until then
+            run.tell(json_output)
             raise
-    return run.end(json_output)
+    return run
 
 
 class Run:

@@ -9,7 +9,16 @@ import click
 
 from streamfn import limits
 from streamfn.cli.function_options import FunctionFlags, function_options
-from streamfn.cli.options import Settings, common_options
+from streamfn.cli.options import Settings, common_options, metrics_option
+from streamfn.cli.run_options import (
+    default_workers,
+    environment_option,
+    logs_option,
+    on_damage_option,
+    parse_environment,
+    timeout_option,
+    workers_option,
+)
 
 _EPILOG = """\b
 Examples:
@@ -50,31 +59,13 @@ discarded again, are gone, or cannot be told, 130 and 143 interrupted before it 
     metavar="DESTINATION",
     help="Also on-failure records that lie there (as --on-failure has it) and are not known here.",
 )
-@click.option("--workers", type=int, metavar="N", help="Worker processes, at most.  [default: one per processor]")
-@click.option(
-    "--timeout",
-    type=int,
-    metavar="S",
-    help=f"Of one invocation.  [default: {limits.FUNCTION_TIMEOUT_S_DEFAULT}, or the stored function's]",
-)
+@workers_option
+@timeout_option
 @function_options
-@click.option(
-    "--env", "environment", multiple=True, metavar="K=V", help="Set a variable for the handler; may be repeated."
-)
-@click.option(
-    "--logs",
-    default="failed",
-    show_default=True,
-    metavar="failed|all|none",
-    help="Log lines of which invocations; failed: of those that failed or printed.",
-)
-@click.option(
-    "--on-damage",
-    default="strict",
-    show_default=True,
-    metavar="strict|salvage",
-    help="A damaged shard stops; or what cannot be read is skipped, said and counted as lost.",
-)
+@environment_option
+@logs_option("failed")
+@on_damage_option
+@metrics_option
 @common_options
 def redrive(
     settings: Settings,
@@ -87,10 +78,10 @@ def redrive(
     environment: tuple[str, ...],
     logs: str,
     on_damage: str,
+    metrics_port: int | None,
 ) -> int:
     """Deliver again what MAPPING discarded."""
     from streamfn.cli.redriving import execute, print_plan
-    from streamfn.cli.run_options import default_workers, parse_environment
     from streamfn.mapping.destinations import resolve_destination
     from streamfn.mapping.options import RunOptions, validate
 
@@ -106,4 +97,4 @@ def redrive(
     source = resolve_destination(source, Path.cwd())
     if dry_run:
         return print_plan(settings, mapping, source)
-    return execute(settings, mapping, ours, source)
+    return execute(settings, mapping, ours, source, metrics_port)

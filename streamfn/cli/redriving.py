@@ -5,19 +5,18 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import fields, replace
 from typing import Any
 
 import click
-import trio
 
-from streamfn.cli.execute import EXIT_DISCARDED, Run, say_summary, summary_of
+from streamfn.cli.execute import EXIT_DISCARDED, Run, carry_out, say_summary, summary_of
 from streamfn.cli.heed import Heed
 from streamfn.cli.live import LiveDisplay
 from streamfn.cli.options import Settings
 from streamfn.cli.output import count_of, printable
-from streamfn.errors import RefusedError, StreamfnError
+from streamfn.errors import RefusedError
 from streamfn.log.catalog.datadir import DataDir
 from streamfn.mapping.logs import LogWriter
 from streamfn.mapping.mapping import EventSourceMapping
@@ -55,7 +54,9 @@ def print_plan(settings: Settings, which: str, source: str) -> int:
     return 0
 
 
-def execute(settings: Settings, which: str, ours: Mapping[str, Any], source: str) -> int:
+def execute(
+    settings: Settings, which: str, ours: Mapping[str, Any], source: str, metrics_port: int | None = None
+) -> int:
     """Redrive the mapping, and return the exit code of contract and help. `ours`, `source`: see `Redrive`.
 
     Raises:
@@ -64,13 +65,12 @@ def execute(settings: Settings, which: str, ours: Mapping[str, Any], source: str
     data = _opened(settings, which)
     data.require_writable()
     display = LiveDisplay()
-    try:
-        with Heed() as heed, display, closing(LogWriter(display.write)) as writer:
-            run = _RedriveRun(data, writer, display, heed, which, ours, source)
-            trio.run(run.main)
-    except* StreamfnError:
-        run.tell(settings.json_output)  # what it did until then
-        raise
+    run = carry_out(
+        lambda writer, heed: _RedriveRun(data, writer, display, heed, which, ours, source),
+        display,
+        json_output=settings.json_output,
+        metrics_port=metrics_port,
+    )
     return run.end(settings.json_output)
 
 

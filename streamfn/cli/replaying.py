@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -11,15 +11,13 @@ import click
 import trio
 
 from streamfn.cli.app import EXIT_FAILED
-from streamfn.cli.execute import Run, gave_up, summary_of
+from streamfn.cli.execute import Run, carry_out, gave_up, summary_of
 from streamfn.cli.heed import Heed
 from streamfn.cli.live import LiveDisplay, RunSummary, summary_text
 from streamfn.cli.options import Settings
 from streamfn.cli.output import count_of
 from streamfn.cli.stepping import SteppingFlags, stepping_of
 from streamfn.doors.apart import store_apart
-from streamfn.doors.metrics import metrics_at
-from streamfn.errors import StreamfnError
 from streamfn.log.catalog.datadir import DataDir
 from streamfn.log.shard.reader import horizon
 from streamfn.mapping.logs import LogWriter
@@ -72,15 +70,12 @@ def replay_really(request: ReplayRequest, settings: Settings) -> int:
     display = LiveDisplay(enabled=not request.options.debug)
     with ExitStack() as stack:
         store = None if request.checkpoint else stack.enter_context(store_apart())
-        metrics = stack.enter_context(metrics_at(request.metrics_port))
-        try:
-            with Heed() as heed, display, closing(LogWriter(display.write)) as writer:
-                run = Replay(request, store, data, writer, display, heed)
-                run.metrics = metrics
-                trio.run(run.main)
-        except* StreamfnError:
-            run.tell(settings.json_output)  # what it did until then
-            raise
+        run = carry_out(
+            lambda writer, heed: Replay(request, store, data, writer, display, heed),
+            display,
+            json_output=settings.json_output,
+            metrics_port=request.metrics_port,
+        )
         return run.end(settings.json_output)
 
 

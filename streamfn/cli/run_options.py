@@ -22,6 +22,7 @@ from streamfn.mapping.options import LOGS, ON_DAMAGE, RunOptions, check_not_thro
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +144,45 @@ def parse_environment(pairs: Sequence[str]) -> dict[str, str]:
     return environment
 
 
+def logs_option(default: str) -> Decorator:
+    """Return `--logs` with this default."""
+    return click.option(
+        "--logs",
+        default=default,
+        show_default=True,
+        metavar="|".join(LOGS),
+        help="Log lines of which invocations; failed: of those that failed or printed.",
+    )
+
+
+window_option: Decorator = click.option(
+    "--maximum-batching-window-in-seconds",
+    type=int,
+    default=0,
+    show_default=True,
+    metavar="S",
+    help="How long a batch may wait to become full.",
+)
+workers_option: Decorator = click.option(
+    "--workers", type=int, metavar="N", help="Worker processes, at most.  [default: one per processor]"
+)
+timeout_option: Decorator = click.option(
+    "--timeout",
+    type=int,
+    metavar="S",
+    help=f"Of one invocation.  [default: {limits.FUNCTION_TIMEOUT_S_DEFAULT}, or the stored function's]",
+)
+environment_option: Decorator = click.option(
+    "--env", "environment", multiple=True, metavar="K=V", help="Set a variable for the handler; may be repeated."
+)
+on_damage_option: Decorator = click.option(
+    "--on-damage",
+    default="strict",
+    show_default=True,
+    metavar="|".join(ON_DAMAGE),
+    help="A damaged shard stops; or what cannot be read is skipped, said and counted as lost.",
+)
+
 _BEFORE = (
     click.option(
         "--batch-size",
@@ -152,47 +192,12 @@ _BEFORE = (
         metavar="N",
         help="Records in a batch, at most.",
     ),
-    click.option(
-        "--maximum-batching-window-in-seconds",
-        type=int,
-        default=0,
-        show_default=True,
-        metavar="S",
-        help="How long a batch may wait to become full.",
-    ),
+    window_option,
 )
-
-_BETWEEN = (
-    click.option("--workers", type=int, metavar="N", help="Worker processes, at most.  [default: one per processor]"),
-    click.option(
-        "--timeout",
-        type=int,
-        metavar="S",
-        help=f"Of one invocation.  [default: {limits.FUNCTION_TIMEOUT_S_DEFAULT}, or the stored function's]",
-    ),
-)
-
+_BETWEEN = (workers_option, timeout_option)
 _AFTER = (
-    click.option(
-        "--env",
-        "environment",
-        multiple=True,
-        metavar="K=V",
-        help="Set a variable for the handler; may be repeated.",
-    ),
-    click.option(
-        "--logs",
-        default="failed",
-        show_default=True,
-        metavar="|".join(LOGS),
-        help="Log lines of which invocations; failed: of those that failed or printed.",
-    ),
-    click.option(
-        "--on-damage",
-        default="strict",
-        show_default=True,
-        metavar="|".join(ON_DAMAGE),
-        help="A damaged shard stops; or what cannot be read is skipped, said and counted as lost.",
-    ),
+    environment_option,
+    logs_option("failed"),
+    on_damage_option,
     click.option("--debug", is_flag=True, help="One worker on this terminal, no timeout: breakpoint() works."),
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,11 @@ from typing import Any
 import click
 import trio
 
-from streamfn.cli.execute import EXIT_DISCARDED, Run, gave_up, say_summary, summary_of
+from streamfn.cli.execute import EXIT_DISCARDED, Run, carry_out, gave_up, say_summary, summary_of
 from streamfn.cli.heed import Heed
 from streamfn.cli.live import LiveDisplay, RunSummary
-from streamfn.doors.metrics import metrics_at
 from streamfn.doors.openfiles import allow_open_files
-from streamfn.errors import RefusedError, StreamfnError
+from streamfn.errors import RefusedError
 from streamfn.log.catalog.datadir import DataDir
 from streamfn.mapping.logs import LogWriter
 from streamfn.mapping.mapping import EventSourceMapping
@@ -41,15 +39,12 @@ def serve(
     _require_mappings(data)
     allow_open_files(_FILES)
     display = LiveDisplay()
-    with metrics_at(metrics_port) as metrics:
-        try:
-            with Heed() as heed, display, closing(LogWriter(display.write)) as writer:
-                run = _ServiceRun(data, writer, display, heed, until_caught_up, ours)
-                run.metrics = metrics
-                trio.run(run.main)
-        except* StreamfnError:
-            run.tell(json_output)
-            raise
+    run = carry_out(
+        lambda writer, heed: _ServiceRun(data, writer, display, heed, until_caught_up, ours),
+        display,
+        json_output=json_output,
+        metrics_port=metrics_port,
+    )
     return run.end(json_output)
 
 
