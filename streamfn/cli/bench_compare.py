@@ -114,7 +114,7 @@ def say(name: str, baseline: Sequence[Result], result: Result, *, quiet: bool = 
 
 def text(found: Comparison) -> str:
     """The comparison as it is printed, 80 columns wide where names are not longer."""
-    from streamfn.measure.comparison import case_text
+    from streamfn.measure.matching import case_text
 
     lines: list[str] = []
     for case in found.cases:
@@ -151,7 +151,7 @@ _VERDICTS = {"no difference": "no difference seen", "shown": "not judged", "unkn
 
 
 def _table(case: Case) -> list[str]:
-    from streamfn.measure.comparison import case_text
+    from streamfn.measure.matching import case_text
 
     lines = [case_text(case.case), f"{'':6}{'A':>11}{'B':>11}{'':4}{'B : A':>8}  interval"]
     lines += [_line(finding) for finding in case.findings]

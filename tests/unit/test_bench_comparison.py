@@ -13,8 +13,9 @@ from click.testing import CliRunner
 from streamfn.cli.bench_compare import compare as command
 from streamfn.cli.bench_compare import say, text
 from streamfn.errors import RefusedError
-from streamfn.measure.comparison import Comparison, case_text, compare
+from streamfn.measure.comparison import Comparison, compare
 from streamfn.measure.counts import Counts
+from streamfn.measure.matching import case_text
 from streamfn.measure.result import Result, Row, Sample
 
 
