@@ -210,26 +210,23 @@ def _case(match: Match, confidence: float, margin: float) -> Case:
 
 
 def _find(match: Match, figure: Figure, confidence: float, margin: float, *, judged: bool) -> Finding:
-    counts = len(match.units[0]), len(match.units[1])
-    if not all(sum(unit.records for unit in units) for units in match.units):
+    if not all(unit.records for unit in match.whole):
         return Finding(figure, math.nan, math.nan, Ratio(math.nan, 0.0, math.inf), "unknown")
-    whole = _values(match, figure, figure.of)
+    first, second = (figure.of([unit])([1]) * figure.scale for unit in match.whole)
+    whole = first, second
     if not judged:
         return Finding(figure, *whole, Ratio(_quotient(whole), 0.0, math.inf), "shown", whole)
     read = figure.typical if match.drawn == "blocks" and figure.typical is not None else figure.of
-    first, second = (read(units) for units in match.units)
+    both = [read(units) for units in match.units]
+    counts = [len(units) for units in match.units]
     if match.drawn == "pairs":
-        found = paired(first, second, counts[0], confidence)
+        found = paired(both[0], both[1], counts[0], confidence)
     else:
-        found = ratio(estimate(first, counts[0]), estimate(second, counts[1], seed=2), confidence)
+        found = ratio(estimate(both[0], counts[0]), estimate(both[1], counts[1], seed=2), confidence)
     width = math.exp(match.allowance)
     found = Ratio(found.value, found.low / width, found.high * width)
-    return Finding(figure, *_values(match, figure, read), found, _verdict(found, figure, margin), whole)
-
-
-def _values(match: Match, figure: Figure, read: Callable[[Sequence[Unit]], Statistic]) -> tuple[float, float]:
-    first, second = (read(units)([1] * len(units)) * figure.scale for units in match.units)
-    return first, second
+    compared = [each([1] * count) * figure.scale for each, count in zip(both, counts, strict=True)]
+    return Finding(figure, compared[0], compared[1], found, _verdict(found, figure, margin), whole)
 
 
 def _quotient(both: tuple[float, float]) -> float:

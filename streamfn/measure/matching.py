@@ -31,12 +31,14 @@ Rows = dict[str, list[Row]]  # by what they were asked for; the same row of each
 class Match:
     """Everything that A and B have of one case.
 
-    `drawn` is blocks, runs or pairs, and `units` are those of each side; `runs` are how many of them there are.
+    `drawn` is blocks, runs or pairs, and `units` are those of each side, `whole` all of them as one; `runs` are how
+    many runs there are.
     """
 
     rows: tuple[Sequence[Row], Sequence[Row]]
     drawn: str
     units: tuple[Sequence[Unit], Sequence[Unit]]
+    whole: tuple[Unit, Unit]
     runs: tuple[int, int]
 
     @classmethod
@@ -46,13 +48,13 @@ class Match:
         runs = [[run for row in side for run in _runs(row.samples)] for side in sides]
         counted = (len(runs[0]), len(runs[1]))
         if in_turns and len(first) == len(second) >= statistics.RUNS_MIN:
-            whole = [[Unit.of(row.samples) for row in side] for side in sides]
-            return cls(sides, "pairs", (whole[0], whole[1]), counted)
-        if min(counted) >= statistics.RUNS_MIN:
-            whole = [[Unit.of(run) for run in side] for side in runs]
-            return cls(sides, "runs", (whole[0], whole[1]), counted)
-        cut = [[block for run in side for block in statistics.blocks(run)] for side in runs]
-        return cls(sides, "blocks", (cut[0], cut[1]), counted)
+            drawn, units = "pairs", [[Unit.of(row.samples) for row in side] for side in sides]
+        elif min(counted) >= statistics.RUNS_MIN:
+            drawn, units = "runs", [[Unit.of(run) for run in side] for side in runs]
+        else:
+            drawn, units = "blocks", [[block for run in side for block in statistics.blocks(run)] for side in runs]
+        whole = Unit.together(units[0]), Unit.together(units[1])
+        return cls(sides, drawn, (units[0], units[1]), whole, counted)
 
     @property
     def case(self) -> dict[str, object]:

@@ -51,12 +51,17 @@ class Unit:
     @classmethod
     def of(cls, samples: Sequence[Sample]) -> Unit:
         """These intervals together."""
-        cpu = [sample.cpu_s for sample in samples if sample.cpu_s is not None]
+        return cls.together([cls(each.records, each.seconds, each.cpu_s, each.latency) for each in samples])
+
+    @classmethod
+    def together(cls, units: Sequence[Unit]) -> Unit:
+        """Several of them as one."""
+        cpu = [unit.cpu_s for unit in units if unit.cpu_s is not None]
         return cls(
-            sum(sample.records for sample in samples),
-            sum(sample.seconds for sample in samples),
-            sum(cpu) if len(cpu) == len(samples) else None,
-            Counts.merged(sample.latency for sample in samples),
+            sum(unit.records for unit in units),
+            sum(unit.seconds for unit in units),
+            sum(cpu) if len(cpu) == len(units) else None,
+            Counts.merged(unit.latency for unit in units),
         )
 
 
