@@ -52,6 +52,7 @@ PLOTS = {
             "bytes a record",
             "records/s",
             ladder(found, "sizes", ("streamfn", rate), ("floor, one process", lambda row: row["floor"])),
+            label_of=svg.short_bytes,
         ),
     ),
     "sizes-bytes": (
@@ -67,22 +68,25 @@ PLOTS = {
                 ("streamfn", lambda row: row["rate"] * row["at"] / 1e6),
                 ("floor, one process", lambda row: row["floor"] * row["at"] / 1e6),
             ),
+            label_of=svg.short_bytes,
         ),
     ),
     "shards": (
         "scaling",
         "records a second by shards",
-        lambda found, title: svg.lines(title, "shards", "records/s", ladder(found, "shards", ("streamfn", rate))),
+        lambda found, title: svg.lines(
+            title, "shards", "records/s", ladder(found, "shards", ("streamfn", rate)), linear=True
+        ),
     ),
     "mappings-memory": (
         "scaling",
         "memory by mappings in one run",
-        lambda found, title: svg.lines(title, "mappings", "MB", ladder(found, "mappings", *MEMORY)),
+        lambda found, title: svg.lines(title, "mappings", "MB", ladder(found, "mappings", *MEMORY), linear=True),
     ),
     "backlog-memory": (
         "scaling",
         "memory by records waiting",
-        lambda found, title: svg.lines(title, "records waiting", "MB", ladder(found, "backlog", *MEMORY)),
+        lambda found, title: svg.lines(title, "records waiting", "MB", ladder(found, "backlog", *MEMORY), linear=True),
     ),
 }
 

@@ -21,6 +21,14 @@ def short(value):
     return f"{value:.3g}"
 
 
+def short_bytes(size):
+    """A size as a label: 64 B, 1 KiB, 1 MiB."""
+    for unit, name in ((1 << 20, "MiB"), (1 << 10, "KiB")):
+        if size >= unit:
+            return f"{size / unit:g} {name}"
+    return f"{size} B"
+
+
 def page(title, height, parts):
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">'
     shape = f'<rect class="b" width="{WIDTH}" height="{height}" rx="6"/>'
@@ -52,19 +60,26 @@ def decades(low, high):
     return [10.0**power for power in range(first, max(last, first + 1) + 1)]
 
 
-def lines(title, across, up, series):
-    """A line each for (label, [(x, y)]), both axes logarithmic; a label stands at the end of its line."""
+def steps(high):
+    """Round values from zero to above `high`, five to nine of them."""
+    unit = 10.0 ** math.floor(math.log10(high))
+    step = next(size * unit for size in (0.2, 0.5, 1, 2) if high / (size * unit) <= 8)
+    return [step * number for number in range(math.ceil(high / step) + 1)]
+
+
+def lines(title, across, up, series, *, label_of=short, linear=False):
+    """A line each for (label, [(x, y)]), its label at its end; x is logarithmic, y too unless it is to be linear."""
     left, right, top, bottom, height = 64, 150, 44, 48, 320
     points = [point for _, line in series for point in line]
-    xs, heights = sorted({x for x, _ in points}), [y for _, y in points]
-    ticks = decades(min(heights), max(heights))
+    xs, values = sorted({x for x, _ in points}), [y for _, y in points]
+    ticks = steps(max(values)) if linear else decades(min(values), max(values))
 
     def at_x(x):
         share = math.log(x / xs[0]) / (math.log(xs[-1] / xs[0]) or 1)
         return left + (WIDTH - left - right) * share
 
     def at_y(y):
-        share = math.log(y / ticks[0]) / math.log(ticks[-1] / ticks[0])
+        share = y / ticks[-1] if linear else math.log(y / ticks[0]) / math.log(ticks[-1] / ticks[0])
         return height - bottom - (height - top - bottom) * share
 
     parts = [f'<text class="m" x="{WIDTH - right}" y="{height - 10}" text-anchor="end">{escape(across)}</text>']
@@ -74,15 +89,18 @@ def lines(title, across, up, series):
         parts.append(f'<line class="g" x1="{left}" y1="{y:.1f}" x2="{WIDTH - right}" y2="{y:.1f}"/>')
         parts.append(f'<text class="m" x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{short(tick)}</text>')
     for x in xs:
+        label = label_of(x)
         parts.append(
-            f'<text class="m" x="{at_x(x):.1f}" y="{height - bottom + 18}" text-anchor="middle">{short(x)}</text>'
+            f'<text class="m" x="{at_x(x):.1f}" y="{height - bottom + 18}" text-anchor="middle">{label}</text>'
         )
-    for place, (label, y) in enumerate(spread([(label, at_y(line[-1][1])) for label, line in series])):
-        line = series[place][1]
-        path = " ".join(f"{at_x(x):.1f},{at_y(y_value):.1f}" for x, y_value in line)
+    ends = spread([(label, at_y(line[-1][1])) for label, line in series])
+    for place, ((label, end), (_, line)) in enumerate(zip(ends, series, strict=True)):
+        path = " ".join(f"{at_x(x):.1f},{at_y(y):.1f}" for x, y in line)
         parts.append(f'<polyline class="l s{place}" points="{path}"/>')
-        parts += [f'<circle class="f{place}" cx="{at_x(x):.1f}" cy="{at_y(v):.1f}" r="3"/>' for x, v in line]
-        parts.append(f'<text class="f{place}" x="{at_x(line[-1][0]) + 10:.1f}" y="{y + 4:.1f}">{escape(label)}</text>')
+        parts += [f'<circle class="f{place}" cx="{at_x(x):.1f}" cy="{at_y(y):.1f}" r="3"/>' for x, y in line]
+        parts.append(
+            f'<text class="f{place}" x="{at_x(line[-1][0]) + 10:.1f}" y="{end + 4:.1f}">{escape(label)}</text>'
+        )
     return page(title, height, parts)
 
 

@@ -143,7 +143,9 @@ def report(found):
 def main():
     parser = argparse.ArgumentParser(prog="python -m bench.peers", description=__doc__.splitlines()[0])
     parser.add_argument("--python", default=sys.executable, help="the interpreter of the environment with the peers")
-    parser.add_argument("--records", type=int, default=400_000, help="records in streamfn's log (1 KiB each, 4 shards)")
+    parser.add_argument(
+        "--records", type=int, default=1_000_000, help="records in streamfn's log (1 KiB each, 4 shards)"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds; medians are printed")
     parser.add_argument("--only", nargs="+", metavar="PEER", help="some of the peers: process_pool trio_parallel ...")
     parser.add_argument("--quick", action="store_true", help="one round, few records: whether it all runs")

@@ -90,7 +90,7 @@ def main():
                 thread.start()
             for thread in threads:
                 thread.join()
-    answer("awslambdaric", times_ns=times, emulator=Path(binary()).name if binary() else "bench.peers.emulator")
+    answer("awslambdaric", times_ns=times, emulator=Path(binary()).name if binary() else "our own")
 
 
 if __name__ == "__main__":

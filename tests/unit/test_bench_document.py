@@ -92,3 +92,14 @@ def test_labels_at_the_ends_of_lines_do_not_overlap():
 @pytest.mark.parametrize(("value", "text"), [(7, "7"), (30_000, "30 k"), (1_230_000, "1.23 M"), (0.5, "0.5")])
 def test_a_figure_is_short(value, text):
     assert svg.short(value) == text
+
+
+def test_a_linear_axis_begins_at_zero_and_ends_above_the_highest():
+    assert svg.steps(29.5) == [0, 5, 10, 15, 20, 25, 30]
+    assert svg.steps(1_900_000) == [0, 500_000, 1_000_000, 1_500_000, 2_000_000]
+    assert svg.steps(8.1)[-1] >= 8.1
+
+
+@pytest.mark.parametrize(("size", "text"), [(64, "64 B"), (1024, "1 KiB"), (262_144, "256 KiB"), (1 << 20, "1 MiB")])
+def test_a_size_is_short(size, text):
+    assert svg.short_bytes(size) == text
