@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from typing import NamedTuple
 
@@ -24,21 +25,23 @@ class Run(NamedTuple):
 
 def run(data_dir, records, *options):
     """A run over everything in a data directory; its handlers, which do nothing, must have seen that many records."""
-    with witnessed() as directory:
+    with witnessed() as directory, tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         command = [sys.executable, "-m", "streamfn", "run", *options, "--data-dir", str(data_dir)]
         command += ["--workers", str(WORKERS), "--until-caught-up", "--json"]
         began_ns = time.monotonic_ns()
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=errors)
         memory = watch(process, WORKERS + 2, 0.02)
         seconds = (time.monotonic_ns() - began_ns) / 1e9
-        output, errors = process.communicate()
         seen, _, first_ns, last_ns = handlers.read_span(directory)
+        output.seek(0)
+        errors.seek(0)
+        said, complained = output.read(), errors.read().decode()
     if process.returncode or seen != records:
-        raise AssertionError(f"{command}: {process.returncode}, {seen} of {records} records: {errors.decode()[-1000:]}")
+        raise AssertionError(f"{command}: {process.returncode}, {seen} of {records} records: {complained[-1000:]}")
     workers = [highest for role, (_, highest) in memory.items() if role.startswith("worker")]
     return Run(
         rate=records / ((last_ns - first_ns) / 1e9),
-        batches=json.loads(output)["batches"],
+        batches=json.loads(said)["batches"],
         first_s=(first_ns - began_ns) / 1e9,
         seconds=seconds,
         runtime_bytes=1024 * memory.get("runtime", (0, 0))[1],
