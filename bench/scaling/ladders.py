@@ -1,5 +1,6 @@
 """The ladders: what is varied, what is measured on each rung, and the table that comes of it."""
 
+import shutil
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -60,7 +61,7 @@ class Sizes(Ladder):
 
     def build(self, directory, at, share):
         count = int(share * min(self.MOST, self.BYTES // at))
-        records = fill(directory, "bench", max(count, 64), at, engine.SHARDS)
+        _, records = fill(directory, "bench", max(count, 64), at, engine.SHARDS)
         return Rung(at, records, directory)
 
     def beside(self, rung, last):
@@ -81,7 +82,7 @@ class Shards(Ladder):
     RECORDS = 400_000
 
     def build(self, directory, at, share):
-        records = fill(directory, "bench", int(share * self.RECORDS), 1024, at)
+        _, records = fill(directory, "bench", int(share * self.RECORDS), 1024, at)
         return Rung(at, records, directory)
 
 
@@ -90,7 +91,7 @@ class Backlog(Ladder):
     rungs, quick = (10_000, 100_000, 1_000_000, 10_000_000), (10_000, 100_000)
 
     def build(self, directory, at, share):
-        records = fill(directory, "bench", at, 128, engine.SHARDS)
+        _, records = fill(directory, "bench", at, 128, engine.SHARDS)
         return Rung(at, records, directory)
 
 
@@ -104,20 +105,25 @@ class MappingsLadder(Ladder):
 
     def build(self, directory, at, share):
         each = int(share * self.RECORDS) // at
-        for number in range(at):
-            fill(directory, f"s{number}", each, 1024, 1)
+        arns = [fill(directory, f"s{number}", each, 1024, 1)[0].arn for number in range(at)]
+        data = DataDir.open(directory, create=False)
+        with Store.open(data.state_path, create=True) as store:
+            managing = Mappings(data, lambda: store, ROOT)
+            for arn in arns:
+                asked = {"FunctionName": "bench.handlers.noop", "EventSourceArn": arn}
+                managing.create({**asked, "StartingPosition": "TRIM_HORIZON"})
+        shutil.copy(data.state_path, self._before(directory))
         return Rung(at, at * each, directory)
 
     def run(self, rung):
-        data = DataDir.open(rung.data_dir, create=False)
-        for path in data.state_path.parent.glob(f"{data.state_path.name}*"):
-            path.unlink()  # what the last round has done
-        with Store.open(data.state_path, create=True) as store:
-            managing = Mappings(data, lambda: store, ROOT)
-            for number in range(rung.at):
-                asked = {"FunctionName": "bench.handlers.noop", "EventSourceArn": data.stream(f"s{number}").arn}
-                managing.create({**asked, "StartingPosition": "TRIM_HORIZON"})
+        state = DataDir.open(rung.data_dir, create=False).state_path
+        for path in state.parent.glob(f"{state.name}-*"):
+            path.unlink()  # what SQLite has beside it
+        shutil.copy(self._before(rung.data_dir), state)  # nothing is done yet
         return run(rung.data_dir, rung.records)
+
+    def _before(self, directory):
+        return directory.with_suffix(".state")
 
     def cells(self, row):
         cells = super().cells(row)

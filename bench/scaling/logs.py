@@ -10,7 +10,7 @@ CHUNK_BYTES = 16 << 20
 
 
 def fill(directory, name, count, size, shards):
-    """Fill a stream with some `count` records of `size` bytes each; return how many."""
+    """Fill a stream with some `count` records of `size` bytes each; return the stream, and how many."""
     stream = DataDir.open(directory, create=True).create_stream(name, shards)
     each = max(1, count // shards)
     distinct = max(1, min(each, CHUNK_BYTES // size))
@@ -22,4 +22,4 @@ def fill(directory, name, count, size, shards):
                 rows = min(distinct, each - first)
                 writer.append_columns(data[:rows], keys[:rows])
             writer.commit()
-    return each * shards
+    return stream, each * shards

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
 from array import array
 from collections.abc import Iterable
 
@@ -179,3 +182,29 @@ def test_counts_up_to_several_values_are_those_up_to_each(values: list[int], bou
     package = HdrHistogram(1, HIGHEST, 3)
     tops = [package.get_highest_equivalent_value(min(bound, HIGHEST)) for bound in sorted(bounds)]
     assert list(found) == [sum(value <= top for value in values) for top in tops]
+
+
+MANY = """
+import os
+from streamfn._native import ffi, lib
+
+def own_kib():
+    with open("/proc/self/status") as status:
+        return sum(int(line.split()[1]) for line in status if line.startswith(("RssAnon:", "RssShmem:")))
+
+before = own_kib()
+found = [ffi.gc(lib.sf_histogram_new(), lib.sf_histogram_free) for _ in range(300)]
+for histogram in found:
+    lib.sf_histogram_record(histogram, 60_000)
+    lib.sf_histogram_record(histogram, 2_000_000)
+print((own_kib() - before) / len(found))
+"""
+
+
+def test_a_histogram_takes_the_memory_that_its_latencies_fall_into() -> None:
+    environment = {
+        **os.environ,
+        "MALLOC_MMAP_THRESHOLD_": str(8 << 20),
+    }  # as it is after large blocks have come and gone
+    done = subprocess.run([sys.executable, "-c", MANY], env=environment, check=True, capture_output=True, text=True)
+    assert float(done.stdout) < 32
