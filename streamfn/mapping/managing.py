@@ -320,9 +320,10 @@ class Mappings:
 
     def _stream_of(self, mapping: StoredMapping) -> Stream | None:
         """The mapping's stream, or that of the same name that has taken its place; None if it was deleted."""
-        return next((one for one in self._data.streams() if one.id == mapping.stream_id), None) or self._data.find(
-            mapping.stream_name
-        )
+        try:
+            return self._data.stream_by_id(mapping.stream_id)
+        except RefusedError:
+            return self._data.find(mapping.stream_name)
 
     def _answer(self, mapping: StoredMapping, state: str) -> Answer:
         wanted = self._store.managed(mapping.uuid)

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from streamfn.errors import BusyError, FailedError, RefusedError, ShardClosed
+from streamfn.log.catalog import description
 from streamfn.log.catalog.datadir import DataDir
 from streamfn.log.catalog.stream import HASH_KEYS, CapturedShard, Stream, shard_id, uniform_ranges
 from streamfn.log.shard.reader import ShardReader
 from streamfn.log.shard.writer import ShardWriter
+from streamfn.log.storage.disk import Disk
 from streamfn.types import NewRecord
 
 
@@ -150,6 +152,39 @@ def test_a_deleted_stream_is_gone_and_its_name_free_for_another_id(data_dir: Dat
         ShardWriter.open(first.shards[0])
     with pytest.raises(FailedError, match="cannot read"):
         ShardReader.open(first.shards[0], 0)
+
+
+def id_of(found: Stream | None) -> str | None:
+    return found and found.id
+
+
+def test_a_stream_that_was_found_before_is_found_without_looking_at_the_others(
+    data_dir: DataDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streams = [data_dir.create_stream(f"s{number}") for number in range(20)]
+    for stream in streams:
+        assert data_dir.stream(stream.name).id == stream.id
+    looked_at: list[Path] = []
+    read = description.read
+
+    def noting(directory: Path, disk: Disk) -> Stream:
+        looked_at.append(directory)
+        return read(directory, disk)
+
+    monkeypatch.setattr(description, "read", noting)
+    for stream in streams:
+        assert id_of(data_dir.find(stream.name)) == stream.id
+    assert looked_at == [stream.directory for stream in streams]
+
+
+def test_a_name_is_found_where_it_is_now_by_whoever_saw_it_elsewhere(data_dir: DataDir) -> None:
+    another = DataDir.open(data_dir.path, create=True)
+    first = data_dir.create_stream("a")
+    assert id_of(another.find("a")) == first.id
+    data_dir.delete_stream("a")
+    assert another.find("a") is None
+    second = data_dir.create_stream("a")
+    assert id_of(another.find("a")) == second.id
 
 
 def test_a_stream_that_is_written_to_is_not_deleted(data_dir: DataDir) -> None:

@@ -15,13 +15,14 @@ likewise.  Names of streams and ids of shards are data in stream.json, never par
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
 import os
 import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
@@ -56,6 +57,7 @@ class DataDir:
         self.state_path = path / "state.db"
         self.locks_path = path / "locks"
         self._streams_path = path / "streams"
+        self._seen_at: dict[str, str] = {}  # by name, the id of the stream that had it when it was looked at
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, create: bool, disk: Disk = SYSTEM_DISK) -> DataDir:
@@ -109,6 +111,10 @@ class DataDir:
         except OSError as error:
             raise FailedError(f"cannot list {self._streams_path}: {error.strerror}") from error
 
+    def _listed(self) -> Iterator[str]:
+        """The same, listed when the first one is wanted."""
+        yield from self.stream_ids()
+
     def stream_directory(self, stream_id: str) -> Path:
         """Return where the stream with an id lies, if there is one."""
         return self._streams_path / stream_id
@@ -128,14 +134,16 @@ class DataDir:
             FailedError: no stream is known to have the name, and a damaged description may have said it.
         """
         damage: FailedError | None = None
-        for stream_id in self.stream_ids():
+        seen_at = self._seen_at.get(name)
+        for stream_id in itertools.chain([seen_at] if seen_at else [], self._listed()):
             try:
                 stream = self._described(self._streams_path / stream_id)
             except FileNotFoundError:
-                continue  # deleted since we listed it
+                continue  # deleted since it was seen, or listed
             except FailedError as error:
                 damage = error
                 continue
+            self._seen_at[stream.name] = stream_id
             if stream.name == name:
                 return stream
         if damage is not None:
