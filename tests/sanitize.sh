@@ -36,7 +36,7 @@ preload="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libstdc++.so.
 result=0
 # Leaks are not looked for: CPython itself keeps memory until the end.
 LD_PRELOAD="$preload" PYTHONPATH="$copy" PYTHONMALLOC=malloc \
-    ASAN_OPTIONS="detect_leaks=0:abort_on_error=1:handle_segv=0:log_path=$copy/found/asan" \
+    ASAN_OPTIONS="detect_leaks=0:abort_on_error=1:handle_segv=0:allocator_may_return_null=1:log_path=$copy/found/asan" \
     UBSAN_OPTIONS="print_stacktrace=1:halt_on_error=1:log_path=$copy/found/ubsan" \
     "$python" -m pytest -p no:cacheprovider -q -s "${own[@]}" "$@" || result=$?
 if compgen -G "found/*" >/dev/null; then
