@@ -12,6 +12,8 @@ import re
 
 DIRECTIVE = re.compile(r"^<!-- (measured|how|plot|end)(?: ([\w-]+))?(?: (\d+))? -->$")
 
+QUIET_LOAD = 0.5  # the load average that other work leaves
+
 
 class DocumentError(Exception):
     """A template that cannot be filled in: its message says where and why."""
@@ -39,7 +41,8 @@ def how(result):
     """The line that says how, when and on what it was measured."""
     machine, _ = blocks(result["printed"])
     took = f"{result['seconds']} s" if result["seconds"] < 120 else f"{result['seconds'] / 60:.0f} minutes"
-    said = f"`{result['command']}`, {result['date']}, {took}."
+    beside = f", beside other work (load {result['load']} when it began)" if result["load"] > QUIET_LOAD else ""
+    said = f"`{result['command']}`, {result['date']}, {took}{beside}."
     return f"{said} {machine}." if machine else said
 
 

@@ -1,6 +1,7 @@
 """What can be measured for docs/performance.md: a command each, which prints Markdown and may write JSON."""
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -51,6 +52,7 @@ BY_NAME = {section.name: section for section in SECTIONS}
 def measure(section, *, quick=False, extra=()):
     """Run a section's command; return what belongs into the results."""
     command = [*section.command, *(section.quick if quick else ()), *extra]
+    load = os.getloadavg()[0]
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="bench-document-") as directory:
         path = Path(directory, "measured.json")
@@ -61,6 +63,7 @@ def measure(section, *, quick=False, extra=()):
         data = json.loads(path.read_text()) if section.json else None
     return {
         "command": " ".join(("python -m", *section.command)),
+        "load": round(load, 1),
         "date": time.strftime("%Y-%m-%d"),
         "seconds": round(time.perf_counter() - began),
         "printed": done.stdout.strip(),

@@ -105,12 +105,12 @@ class MappingsLadder(Ladder):
 
     def build(self, directory, at, share):
         each = int(share * self.RECORDS) // at
-        arns = [fill(directory, f"s{number}", each, 1024, 1)[0].arn for number in range(at)]
+        names = [fill(directory, f"s{number}", each, 1024, 1)[0].name for number in range(at)]
         data = DataDir.open(directory, create=False)
         with Store.open(data.state_path, create=True) as store:
             managing = Mappings(data, lambda: store, ROOT)
-            for arn in arns:
-                asked = {"FunctionName": "bench.handlers.noop", "EventSourceArn": arn}
+            for name in names:
+                asked = {"FunctionName": "bench.handlers.noop", "EventSourceArn": name}
                 managing.create({**asked, "StartingPosition": "TRIM_HORIZON"})
         shutil.copy(data.state_path, self._before(directory))
         return Rung(at, at * each, directory)

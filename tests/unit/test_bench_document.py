@@ -12,6 +12,7 @@ RESULT = {
     "command": "python -m bench.peers",
     "date": "2026-11-26",
     "seconds": 61,
+    "load": 0.2,
     "printed": "Some machine, 2 cores\n\n| a |\n|---|\n| 1 |\n\n| b |\n|---|\n| 2 |",
     "data": {},
 }
@@ -41,6 +42,12 @@ def test_a_block_and_how_it_was_measured_can_stand_alone():
     assert rendered("<!-- measured peers 2 -->\nold\n<!-- end -->") == "| b |\n|---|\n| 2 |\n"
     assert rendered("<!-- how peers -->").startswith("`python -m bench.peers`, 2026-11-26")
     assert rendered("x\n<!-- how limit -->") == "x\n"
+
+
+def test_a_busy_machine_is_said_to_have_been_busy():
+    busy = {"peers": {**RESULT, "load": 8.4}}
+    assert "61 s, beside other work (load 8.4 when it began)." in rendered("<!-- how peers -->", busy)
+    assert "beside" not in rendered("<!-- how peers -->")
 
 
 def test_a_picture_is_there_where_it_was_drawn():
