@@ -14,7 +14,7 @@ import threading
 from pathlib import Path
 
 from bench.peers.emulator import CALLER
-from bench.peers.job import LATENCY, answer, end, free_ports, job, trips, wait_for
+from bench.peers.job import LATENCY, answer, free_ports, job, spawn, trips, wait_for
 
 
 def binary():
@@ -43,25 +43,18 @@ def start(handler, files):
     environment |= {"AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "3008", "AWS_LAMBDA_FUNCTION_TIMEOUT": "60"}
     runtime = [sys.executable, "-m", "awslambdaric", f"bench.handlers.{handler}"]
 
-    def run(command, output=subprocess.DEVNULL):
-        process = subprocess.Popen(
-            command, env=environment, stdout=output, stderr=subprocess.DEVNULL, start_new_session=True
-        )
-        files.callback(end, process)
-        return process
-
     if binary():
         port, api_port = free_ports(2)
         addresses = ["--runtime-interface-emulator-address", f"127.0.0.1:{port}"]
         addresses += ["--runtime-api-address", f"127.0.0.1:{api_port}"]
-        run([binary(), *addresses, *runtime])
+        spawn([binary(), *addresses, *runtime], files, environment)
         wait_for(port)
         return port
-    emulator = run([sys.executable, "-m", "bench.peers.emulator"], subprocess.PIPE)
+    emulator = spawn([sys.executable, "-m", "bench.peers.emulator"], files, environment, subprocess.PIPE)
     files.enter_context(emulator.stdout)
     port = int(emulator.stdout.readline())
     environment["AWS_LAMBDA_RUNTIME_API"] = f"127.0.0.1:{port}"
-    run(runtime)
+    spawn(runtime, files, environment)
     return port
 
 

@@ -9,7 +9,6 @@ import base64
 import contextlib
 import io
 import os
-import subprocess
 import sys
 import time
 import zipfile
@@ -19,7 +18,7 @@ from botocore.config import Config
 from orjson import loads
 
 from bench import handlers
-from bench.peers.job import LATENCY, answer, end, free_ports, job, trips, wait_for
+from bench.peers.job import LATENCY, answer, free_ports, job, spawn, trips, wait_for
 
 SHARDS = 4
 AT_ONCE = 400  # records a PutRecords call
@@ -32,14 +31,7 @@ def start(files):
     """Start a server; return what makes clients of it."""
     (port,) = free_ports(1)
     environment = {**os.environ, "GATEWAY_PORT": str(port), "LOG_LEVEL": "ERROR", "SERVICES": "lambda,kinesis,iam"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ministack"],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    files.callback(end, process)
+    spawn([sys.executable, "-m", "ministack"], files, environment)
     wait_for(port)
     session = boto3.Session("test", "test", region_name="us-east-1")
     config = Config(retries={"max_attempts": 0}, read_timeout=60)

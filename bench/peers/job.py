@@ -8,15 +8,20 @@ directory that BENCH_WITNESS names when the first of them began, when the last o
 """
 
 import contextlib
+import ctypes
 import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
+
+PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
 
 START_S = 60  # until a server listens
 DISTINCT = 20_000  # records; what is more repeats them
@@ -75,6 +80,20 @@ def free_ports(count):
     for each in sockets:
         each.close()
     return ports
+
+
+def spawn(command, files, environment, output=subprocess.DEVNULL):
+    """Start a server that ends with `files`, and with this process however that ends."""
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        stdout=output,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=lambda: _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
+    )
+    files.callback(end, process)
+    return process
 
 
 def end(process):
