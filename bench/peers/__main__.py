@@ -110,11 +110,11 @@ def run(options):
 
 
 def number(rate):
-    """Records per second, to three digits."""
+    """Records per second, or a ratio, to three digits."""
     if rate >= 100:
         digits = max(0, len(str(int(rate))) - 3)
         return f"{round(rate, -digits):,.0f}"
-    return f"{rate:.3g}"
+    return f"{rate:#.3g}".rstrip(".")
 
 
 def report(found):
@@ -125,7 +125,7 @@ def report(found):
         print("|---|---|---|---|---|---|")
         for row in case["rows"]:
             spread = f"{number(min(row['rates']))} to {number(max(row['rates']))}"
-            ratio = "" if row["ratio"] is None else f"**{row['ratio']:.3g}**"
+            ratio = "" if row["ratio"] is None else f"**{number(row['ratio'])}**"
             bar = "" if row["bar"] is None else f"{row['bar']}: {'met' if row['met'] else '**missed**'}"
             way = f"[{row['way']}]({row['why']})" if row["why"] else row["way"]
             print(f"| {row['peer']} | {number(row['rate'])} | {spread} | {ratio} | {bar} | {way} |")
