@@ -10,15 +10,25 @@ import sys
 import pytest
 
 PROGRAM = """
-import mmap, sys
+import ctypes, mmap, sys
 from streamfn.pool import linux, pages
-
-def huge():
-    with open("/proc/self/smaps_rollup") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith("AnonHugePages:"))
 
 megabytes = int(sys.argv[1])
 memory = mmap.mmap(-1, megabytes << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+begin = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+
+def huge():  # KiB of it, and of nothing else that this process has
+    found, ours = 0, False
+    with open("/proc/self/smaps") as file:
+        for line in file:
+            first = line.split()[0]
+            if not first.endswith(":"):
+                low, high = (int(number, 16) for number in first.split("-"))
+                ours = low < begin + len(memory) and begin < high
+            elif ours and first == "AnonHugePages:":
+                found += int(line.split()[1])
+    return found
+
 memory.madvise(mmap.MADV_NOHUGEPAGE if sys.argv[2] == "no" else mmap.MADV_NORMAL)
 for place in range(0, len(memory), 4096):
     memory[place : place + 8] = place.to_bytes(8, "little")
