@@ -36,7 +36,7 @@ PARTITION_KEY_CHARS_MAX = 256
 RECORD_BYTES_MAX = 10 * MIB
 SEQUENCE_DIGITS_MAX = 129
 SEQUENCE_DIGITS_TOLD = 16  # ours: so many digits are a sequence number, and fewer a time (year 9999 in ms: 15)
-SHARDS_MAX = 1_000  # ours: what one directory and one runtime are tested with
+SHARDS_MAX = 1_024  # ours: what one directory and one runtime are tested with
 STREAM_NAME_PATTERN = r"[a-zA-Z0-9_.-]{1,128}"
 
 # A sequence number that is given here and has not been pushed up by captured ones: stream, shard, offset.

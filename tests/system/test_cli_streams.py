@@ -395,7 +395,7 @@ def test_an_unknown_stream_is_named_with_the_ones_there_are(cli: Cli, command: t
     [
         ("import", "good.jsonl", "--stream", "../x"),
         ("import", "good.jsonl", "--stream", "x", "--shards", "0"),
-        ("import", "good.jsonl", "--stream", "x", "--shards", "1001"),
+        ("import", "good.jsonl", "--stream", "x", "--shards", "1025"),
         ("import", "missing.jsonl", "--stream", "x"),
         ("import", ".", "--stream", "x", "--format", "lines"),
         ("import", "good.jsonl", "--stream", "x", "--format", "parquet"),

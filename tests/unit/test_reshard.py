@@ -168,7 +168,7 @@ REFUSED = {
     "more than double": (lambda d: update_shard_count(d, "s", 11), "over double .* count: 5, Target shard count: 11"),
     "less than half": (lambda d: update_shard_count(d, "s", 2), "below half .* count: 5, Target shard count: 2"),
     "none": (lambda d: update_shard_count(d, "s", 0), "greater than or equal to 1"),
-    "too many": (lambda d: update_shard_count(d, "s", 1001), "cannot be greater than 1000"),
+    "too many": (lambda d: update_shard_count(d, "s", 1025), "cannot be greater than 1024"),
 }  # fmt: skip
 
 
