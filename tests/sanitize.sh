@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Tests under AddressSanitizer and UBSan, in every process they start: the runtime, zygotes, workers, commands.
 #
-#     tests/sanitize.sh              what is in the gate: the native and model tests, the pool with real workers
+#     tests/sanitize.sh              what is in the gate: the native tests, the models that have native code in them, the
+#                                    pool with real workers
 #     tests/sanitize.sh --all        every test that touches native code
 #     tests/sanitize.sh ARGUMENT...  what pytest is told
 #
@@ -16,8 +17,11 @@ python=$(realpath -s "$(command -v "$python")")
 # These build and load what they need by themselves, in the ordinary suite, or preload something else.
 own=(--ignore=tests/native/test_ring_threads.py --ignore=tests/crash/test_system_calls.py --ignore=tests/proof
     --ignore=tests/fuzz --ignore=tests/test_layers.py)
+# Models of the pure core: nothing native is loaded there, and they would take longer than everything else together.
+pure=(--ignore=tests/model/test_{batcher,capture,decisions,filter,lane,scaling,shard,store,window_lane}_model.py
+    --ignore=tests/model/test_poison.py)
 if [ $# = 0 ]; then
-    set -- tests/native tests/model \
+    set -- "${pure[@]}" tests/native tests/model \
         tests/system/test_pool_{answers,bells,faults,link,retire}.py
 elif [ "$1" = --all ]; then
     shift
