@@ -23,6 +23,7 @@ _FILE_END = b"ARROW1"
 # A segment's schema has it in its metadata; so may a copy that another tool has made, whose messages have no checksum.
 _SEGMENT_KEY = b"streamfn.format"
 _LOOKED_AT = 4096
+_PIECE_BYTES = 1 << 16
 # SFN1:<crc:8>:<epoch:8>:<first_offset:16>:<rows:8>:...
 _MARK, _CRC_AT, _OFFSET_AT, _ROWS_AT = b"SFN1:", 5, 23, 40
 
@@ -116,8 +117,16 @@ def _segment_batches(
         if checked:
             end_offset = _proven(metadata, at, message.body, end_offset)
         yield _validated(pa.ipc.read_record_batch(message, schema))
-    if file is not None and not file.read().endswith(_FILE_END):
+    if file is not None and not _has_end(file):
         raise Damaged("its footer is missing: the file was cut")
+
+
+def _has_end(file: pa.NativeFile) -> bool:
+    """Whether the file, read from where it stands, ends as one with a footer does; it need not be seekable."""
+    end = b""
+    while some := file.read(_PIECE_BYTES):
+        end = (end + some)[-len(_FILE_END) :]
+    return end == _FILE_END
 
 
 def _proven(metadata: bytes, at: int, body: pa.Buffer, expected_offset: int | None) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from streamfn.doors.exporting import ExportReport, ExportRequest, run_export
@@ -104,6 +104,7 @@ def imported(data: DataDir, path: Path, stream: str = "b", **options: Any) -> Im
 @pytest.mark.parametrize("name", ["t.parquet", "t.arrow", "t.arrows", "t.arrow.zst"])
 @settings(max_examples=8, deadline=None)
 @given(shards=shards_of(RECORDS))
+@example(shards=[[NewRecord(b"streamfn.format", "looks like a segment's schema")]])
 def test_columns_carry_everything(name: str, shards: list[list[NewRecord]]) -> None:
     with data_of(shards) as (data, directory):
         report = exported(data, directory / name)
