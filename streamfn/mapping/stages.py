@@ -17,6 +17,7 @@ from collections import deque
 from typing import Any
 
 from streamfn._native import ffi, lib
+from streamfn.measure.histogram import new_histogram
 
 STAGES = ("latency", "waiting", "queueing", "building", "handler", "completion", "checkpoint")
 _IN_C = len(STAGES) - 1
@@ -30,7 +31,7 @@ class Stages:
         self.meter = ffi.gc(lib.sf_meter_new(), lib.sf_meter_free)
         if self.meter == ffi.NULL:
             raise MemoryError("no memory for the histograms of a run")
-        self._checkpoint = ffi.gc(lib.sf_histogram_new(), lib.sf_histogram_free)
+        self._checkpoint = new_histogram()
         self._from_ns = 0
         self._moved: dict[str, deque[tuple[int, int]]] = {}  # watermarks that are not durable yet, and since when
 

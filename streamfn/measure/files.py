@@ -15,9 +15,9 @@ from hdrh.histogram import HdrHistogram
 
 from streamfn.errors import FailedError
 from streamfn.measure.counts import Counts
+from streamfn.measure.histogram import NS_PER_MS
 from streamfn.measure.result import Sample
 
-NS_PER_MS = 1e6
 # Steps towards 100 %: five to each halving of what is left, which is what every HdrHistogram prints.
 TICKS_PER_HALF_DISTANCE = 5
 

@@ -10,16 +10,12 @@ used in one thread at a time, which is the thread that reaps while a run goes on
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
 from typing import Any
-
-from hdrh.histogram import HdrHistogram
 
 from streamfn._native import ffi, lib
 
 HIGHEST_NS = 2**42
-SIGNIFICANT_FIGURES = 3
 PERCENTILES = (50.0, 90.0, 99.0, 99.9)
 NS_PER_MS = 1e6
 
@@ -43,16 +39,4 @@ def milliseconds(histogram: Any, percentiles: Sequence[float] = PERCENTILES) -> 
     """Percentiles by name (`p50`, `p99.9`) and `max`, in milliseconds; all 0 where nothing was recorded."""
     found = {f"p{percent:g}": percentile_ns(histogram, percent) / NS_PER_MS for percent in percentiles}
     found["max"] = percentile_ns(histogram, 100) / NS_PER_MS
-    return found
-
-
-def snapshot(histogram: Any) -> HdrHistogram:
-    """What has been recorded so far, as the package's own object. Call it in the thread that reaps."""
-    found = HdrHistogram(1, HIGHEST_NS, SIGNIFICANT_FIGURES)
-    counts = lib.sf_histogram_counts(histogram)
-    ffi.memmove(ffi.cast("char *", ctypes.addressof(found.counts)), counts, ctypes.sizeof(found.counts))
-    if total(histogram):
-        found.total_count = total(histogram)
-        found.min_value = percentile_ns(histogram, 0)
-        found.max_value = percentile_ns(histogram, 100)
     return found

@@ -21,10 +21,9 @@ from typing import Any
 
 from streamfn.errors import RefusedError
 from streamfn.measure.counts import Counts
+from streamfn.measure.histogram import NS_PER_MS, PERCENTILES
 
 FORMAT = "streamfn-bench/1"
-PERCENTILES = (50.0, 90.0, 99.0, 99.9)
-_MS = 1e6  # nanoseconds in one
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +145,8 @@ class Row:
             "stages_ms": {name: milliseconds(stage) for name, stage in self.stages.items()},
             "cold_starts": {
                 "count": cold.total,
-                "p50": cold.percentile(50) / _MS if cold.total else None,
-                "max": cold.max / _MS if cold.total else None,
+                "p50": cold.percentile(50) / NS_PER_MS if cold.total else None,
+                "max": cold.max / NS_PER_MS if cold.total else None,
             },
             "cpu": {
                 "runtime_us_per_record": self.runtime_us_per_record,
@@ -173,7 +172,7 @@ class Row:
         return {
             "interval_s": first[0].seconds if first else None,
             "records": [sample.records for sample in first],
-            "p99_ms": [sample.latency.percentile(99) / _MS if sample.latency.total else None for sample in first],
+            "p99_ms": [sample.latency.percentile(99) / NS_PER_MS if sample.latency.total else None for sample in first],
         }
 
     @classmethod
@@ -289,10 +288,10 @@ def _documents(text: str, name: str) -> Iterator[object]:
 def milliseconds(counts: Counts) -> dict[str, float | None]:
     """`p50 p90 p99 p99.9 max mean` of a histogram, in milliseconds; None where nothing was recorded."""
     found: dict[str, float | None] = {
-        f"p{percent:g}": counts.percentile(percent) / _MS if counts.total else None for percent in PERCENTILES
+        f"p{percent:g}": counts.percentile(percent) / NS_PER_MS if counts.total else None for percent in PERCENTILES
     }
-    found["max"] = counts.max / _MS if counts.total else None
-    found["mean"] = counts.mean / _MS if counts.total else None
+    found["max"] = counts.max / NS_PER_MS if counts.total else None
+    found["mean"] = counts.mean / NS_PER_MS if counts.total else None
     return found
 
 

@@ -4,13 +4,13 @@ import pytest
 import trio
 from engine_rig import PATIENCE_S, Log, one_mapping
 from library_rig import FUNCTIONS
+from package_rig import snapshot
 from trio.testing import trio_test
 
 import streamfn
 from streamfn._native import lib
 from streamfn.core.schedule import AsFast, FixedRate, Recorded, Stretch
 from streamfn.mapping.stages import STAGES, Stages
-from streamfn.measure.histogram import snapshot
 
 MS = 1_000_000
 

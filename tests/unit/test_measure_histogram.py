@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 
+from package_rig import snapshot
+
 from streamfn._native import lib
-from streamfn.measure.histogram import milliseconds, new_histogram, snapshot, total
+from streamfn.measure.histogram import milliseconds, new_histogram, total
 
 
 def recorded(*values_ns: int):  # type: ignore[no-untyped-def]
