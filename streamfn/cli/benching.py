@@ -20,14 +20,13 @@ from streamfn.benchmark.plan import Load, Setting
 from streamfn.benchmark.records import Recipe
 from streamfn.benchmark.sources import Generated, Source, Stored
 from streamfn.cli.bench_report import render
-from streamfn.cli.execute import EXIT_DISCARDED, FILES_A_SHARD, Run
+from streamfn.cli.execute import EXIT_DISCARDED, FILES_A_SHARD, Run, carry_out
 from streamfn.cli.heed import Heed
 from streamfn.cli.live import LiveDisplay
 from streamfn.cli.options import Settings
 from streamfn.cli.output import print_json
 from streamfn.cli.run_options import HandlerFlags, run_options
 from streamfn.doors.apart import directory_apart
-from streamfn.doors.metrics import metrics_at
 from streamfn.doors.openfiles import allow_open_files
 from streamfn.errors import RefusedError
 from streamfn.log.catalog.datadir import DataDir
@@ -96,13 +95,17 @@ def execute(request: Request, settings: Settings, metrics_port: int | None = Non
     environment, probed = machine.environment(), noise.probe()
     for text in noise.complaints(probed, environment):
         click.echo(f"streamfn: {text}", err=True)
-    with metrics_at(metrics_port) as metrics, Heed() as heed, directory_apart("streamfn-bench-") as directory:
+    with directory_apart("streamfn-bench-") as directory:
         data = theirs or DataDir.open(directory / "data", create=True)
-        (directory / "state").mkdir()
-        with LiveDisplay() as display, closing(LogWriter(display.write)) as writer:
-            run = _BenchRun(request, told, data, writer, display, heed, code_dir, directory / "state" / "state.db")
-            run.metrics = metrics
-            trio.run(run.main)
+        store = directory / "state" / "state.db"
+        store.parent.mkdir()
+        display = LiveDisplay()
+        run = carry_out(
+            lambda writer, heed: _BenchRun(request, told, data, writer, display, heed, code_dir, store),
+            display,
+            json_output=settings.json_output,
+            metrics_port=metrics_port,
+        )
     if not run.done:
         return run.exit_code()
     return _end(request, settings, run, environment, probed, thresholds, baseline)
@@ -254,10 +257,6 @@ class _BenchRun(Run, Watcher):
     def interrupted(self) -> bool:
         """A signal ended it: rows are missing, or the last one was cut short."""
         return bool(self._signals)
-
-    def watched(self) -> list[EventSourceMapping]:
-        """The mapping that is measured now."""
-        return [] if self.mapping is None else [self.mapping]
 
     # ---- what the benchmark tells
 

@@ -205,8 +205,8 @@ class Run:
         return [] if self.mapping is None else [self.mapping]
 
     def before(self) -> Counts:
-        """What runs that have ended count as well."""
-        return Counts()
+        """What runs that have ended count as well: those of the mapping before this one."""
+        return Counts() if self.mapping is None else self.mapping.earlier
 
     # ---- the end
 

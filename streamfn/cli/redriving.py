@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -21,7 +21,7 @@ from streamfn.log.catalog.datadir import DataDir
 from streamfn.mapping.logs import LogWriter
 from streamfn.mapping.mapping import EventSourceMapping
 from streamfn.mapping.options import RunOptions
-from streamfn.mapping.result import Counts, RunResult
+from streamfn.mapping.result import RunResult
 from streamfn.mapping.runtime import Runtime
 from streamfn.replay.leftover import Plan, found, plan
 from streamfn.replay.redriving import Redrive
@@ -119,12 +119,6 @@ class _RedriveRun(Run):
     def begun(self, mapping: EventSourceMapping) -> None:
         """The live view says what it is."""
         self.observer.name = mapping.name
-
-    def before(self) -> Counts:
-        """What the passes have done that are over."""
-        assert self._redrive is not None
-        done = self._redrive.before
-        return Counts(**{each.name: getattr(done, each.name) for each in fields(Counts)})
 
     async def deliver(self, mapping: EventSourceMapping) -> RunResult:
         """Pass after pass."""

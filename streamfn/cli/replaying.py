@@ -11,7 +11,7 @@ import click
 import trio
 
 from streamfn.cli.app import EXIT_FAILED
-from streamfn.cli.execute import Run, carry_out, gave_up, summary_of
+from streamfn.cli.execute import EXIT_DISCARDED, Run, carry_out, gave_up, summary_of
 from streamfn.cli.heed import Heed
 from streamfn.cli.live import LiveDisplay, RunSummary, summary_text
 from streamfn.cli.options import Settings
@@ -23,7 +23,7 @@ from streamfn.log.shard.reader import horizon
 from streamfn.mapping.logs import LogWriter
 from streamfn.mapping.mapping import EventSourceMapping
 from streamfn.mapping.options import RunOptions
-from streamfn.mapping.result import Counts, RunResult
+from streamfn.mapping.result import RunResult
 from streamfn.mapping.runtime import Runtime
 from streamfn.replay.planning import Pace, schedule_of
 from streamfn.replay.selection import Selection, first_left
@@ -96,8 +96,7 @@ class Replay(Run):
         self._request = request
         self._store = store
         self._rounds = 0
-        self._earlier = Counts()  # of the rounds before this one
-        self._earlier_s = 0.0
+        self._earlier_s = 0.0  # that the rounds before this one took
         self._looking = trio.CancelScope()  # ahead, before anything is delivered
         self._stepping = None
         if request.stepping.stops:
@@ -150,7 +149,6 @@ class Replay(Run):
             if not request.loop or result.why != "caught up" or not (result.records or result.discarded):
                 return result
             # A round that ends shows nothing twice: from here on it counts as an earlier one.
-            self._earlier += mapping.counts
             self._earlier_s += result.seconds
             mapping.count_anew()
             self.result = mapping.result()
@@ -165,15 +163,11 @@ class Replay(Run):
             parts.append(f"round {self._rounds:,}")
         return ", ".join(parts)
 
-    def before(self) -> Counts:
-        """What the rounds before this one count."""
-        return self._earlier
-
     # ---- the end
 
     def _total(self, result: RunResult) -> RunResult:
         """What all rounds did."""
-        counts = self._earlier + Counts(*(getattr(result, name) for name in asdict(Counts())))
+        counts = self.before() + result.counts
         return replace(result, **asdict(counts), seconds=self._earlier_s + result.seconds)
 
     def summary(self, mapping: EventSourceMapping, result: RunResult) -> RunSummary:
@@ -209,7 +203,7 @@ class Replay(Run):
             return EXIT_FAILED
         code = super().exit_code()
         if not code and self.result is not None and gave_up(self._total(self.result)):
-            return 3
+            return EXIT_DISCARDED
         return code
 
 
