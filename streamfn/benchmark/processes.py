@@ -14,6 +14,8 @@ import time
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from streamfn.pool import linux
+
 
 class Used(NamedTuple):
     """What was used, from some moment to another: seconds of processor time, and counts."""
@@ -66,9 +68,7 @@ def used_by(pid: int) -> Used | None:
     if cpu_ns is None:
         return None
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            # Behind the name, which may hold anything: state is the first field, and the third of the manual page.
-            fields = file.read().rpartition(b")")[2].split()
+        fields = linux.stat_fields(pid)
     except OSError:
         return None
     voluntary, involuntary = _switches(pid)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import click
 
-from streamfn import limits
 from streamfn.cli.function_options import FunctionFlags, function_options
 from streamfn.cli.options import Settings, common_options, metrics_option
 from streamfn.cli.run_options import (
-    default_workers,
     environment_option,
     logs_option,
     on_damage_option,
+    options_of_all,
     parse_environment,
     timeout_option,
     workers_option,
@@ -83,17 +81,15 @@ def redrive(
     """Deliver again what MAPPING discarded."""
     from streamfn.cli.redriving import execute, print_plan
     from streamfn.mapping.destinations import resolve_destination
-    from streamfn.mapping.options import RunOptions, validate
 
-    ours = {
-        "workers": max(default_workers(), flags.get("provisioned_concurrency", 0)) if workers is None else workers,
-        "timeout_s": limits.FUNCTION_TIMEOUT_S_DEFAULT if timeout is None else timeout,
-        "environment": parse_environment(environment),
-        "logs": logs,
-        "on_damage": on_damage,
-        **flags,
-    }
-    validate(RunOptions(handler="module.function", stream="stream", **ours), now_ms=time.time_ns() // 1_000_000)
+    ours = options_of_all(
+        flags,
+        workers=workers,
+        timeout=timeout,
+        environment=parse_environment(environment),
+        logs=logs,
+        on_damage=on_damage,
+    )
     source = resolve_destination(source, Path.cwd())
     if dry_run:
         return print_plan(settings, mapping, source)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from streamfn import limits
 from streamfn.cli.function_options import NAMES
 from streamfn.cli.options import Settings, common_options, metrics_option
-from streamfn.cli.run_options import HandlerFlags, check_terminal, default_workers, handler_options, run_options
+from streamfn.cli.run_options import HandlerFlags, check_terminal, handler_options, options_of_all, run_options
 from streamfn.errors import RefusedError
 from streamfn.functions.ranges import check_concurrency
-from streamfn.mapping.options import RunOptions, validate
+from streamfn.mapping.options import validate
 
 _EPILOG = """\b
 Examples:
@@ -148,16 +146,14 @@ def _run_managed(
                 f"{parameter.opts[0]} goes with a HANDLER: without one, what `mapping create` made is run as it was "
                 "made (streamfn mapping update changes it)"
             )
-    provisioned = flags.function.get("provisioned_concurrency", 0)
-    ours: dict[str, Any] = {
-        "workers": max(default_workers(), provisioned) if flags.workers is None else flags.workers,
-        "timeout_s": limits.FUNCTION_TIMEOUT_S_DEFAULT if flags.timeout is None else flags.timeout,
-        "environment": flags.environment,
-        "logs": flags.logs,
-        "on_damage": flags.on_damage,
-        **flags.function,
-    }
-    validate(RunOptions(handler="module.function", stream="stream", **ours), now_ms=time.time_ns() // 1_000_000)
+    ours = options_of_all(
+        flags.function,
+        workers=flags.workers,
+        timeout=flags.timeout,
+        environment=flags.environment,
+        logs=flags.logs,
+        on_damage=flags.on_damage,
+    )
     from streamfn.cli.serve import serve
 
     ours["concurrency"] = concurrency

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -18,7 +19,7 @@ from streamfn.cli.function_options import FunctionFlags, function_options
 from streamfn.cli.options import Settings
 from streamfn.errors import RefusedError
 from streamfn.functions.naming import is_stored_name
-from streamfn.mapping.options import LOGS, ON_DAMAGE, RunOptions, check_not_throttled, of_function
+from streamfn.mapping.options import LOGS, ON_DAMAGE, RunOptions, check_not_throttled, of_function, validate
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -102,6 +103,33 @@ def run_options(
         **more,
     )
     return options, code_dir
+
+
+def options_of_all(
+    function: FunctionFlags,
+    *,
+    workers: int | None,
+    timeout: int | None,
+    environment: Mapping[str, str],
+    logs: str,
+    on_damage: str,
+) -> dict[str, Any]:
+    """Return what is said of functions where their mappings say the rest, as fields of `RunOptions`.
+
+    Raises:
+        RefusedError: one is out of its range.
+    """
+    usual = max(default_workers(), function.get("provisioned_concurrency", 0))
+    ours: dict[str, Any] = {
+        "workers": usual if workers is None else workers,
+        "timeout_s": limits.FUNCTION_TIMEOUT_S_DEFAULT if timeout is None else timeout,
+        "environment": environment,
+        "logs": logs,
+        "on_damage": on_damage,
+        **function,
+    }
+    validate(RunOptions(handler="module.function", stream="stream", **ours), now_ms=time.time_ns() // 1_000_000)
+    return ours
 
 
 def check_terminal(options: RunOptions) -> None:

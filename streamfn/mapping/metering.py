@@ -21,6 +21,7 @@ from streamfn.mapping.observing import ages_ms, retrying_shards
 from streamfn.mapping.result import Counts
 from streamfn.measure.histogram import total
 from streamfn.measure.prometheus import Distribution, Family, HistogramFamily
+from streamfn.pool import linux
 from streamfn.pool.function import Census
 from streamfn.state.progress import Progress
 from streamfn.version import VERSION
@@ -220,8 +221,7 @@ def _of_process() -> Iterable[Family]:
     start = Family("process_start_time_seconds", "When the process started, since 1970.")
     memory = Family("process_resident_memory_bytes", "Memory of the runtime, without the workers'.")
     files = Family("process_open_fds", "Open file descriptors.")
-    with open("/proc/self/stat", "rb") as file:
-        fields = file.read().rpartition(b")")[2].split()
+    fields = linux.stat_fields("self")
     since_boot_s = int(fields[19]) / os.sysconf("SC_CLK_TCK")
     start.add(round(time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + since_boot_s, 2))
     memory.add(int(fields[21]) * resource.getpagesize())

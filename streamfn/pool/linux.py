@@ -195,14 +195,20 @@ def open_fds() -> list[int]:
     return found
 
 
+def stat_fields(pid: int | str) -> list[bytes]:
+    """Read the fields of /proc/PID/stat behind the name: the state is the first of them.  OSError if it is gone."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        # The name may hold anything, blanks and brackets too: the fields start behind the last bracket.
+        return file.read().rpartition(b")")[2].split()
+
+
 def processes() -> Iterator[TableEntry]:
     """Read the process table; processes that end meanwhile are left out."""
     for entry in os.listdir("/proc"):
         if not entry.isdigit():
             continue
-        with contextlib.suppress(OSError), open(f"/proc/{entry}/stat", "rb") as file:
-            # The name may hold anything, blanks and brackets too: the fields start behind the last bracket.
-            fields = file.read().rpartition(b")")[2].split()
+        with contextlib.suppress(OSError):
+            fields = stat_fields(entry)
             if fields:
                 yield TableEntry(int(entry), int(fields[1]), int(fields[3]))
 
@@ -224,8 +230,7 @@ def is_descendant(pid: int, ancestor: int) -> bool:
     """Whether a process is `ancestor` or has come from it; False if it, or one between, is gone."""
     while pid > 1 and pid != ancestor:
         try:
-            with open(f"/proc/{pid}/stat", "rb") as file:
-                pid = int(file.read().rpartition(b")")[2].split()[1])
+            pid = int(stat_fields(pid)[1])
         except (OSError, IndexError):
             return False
     return pid == ancestor

@@ -98,13 +98,12 @@ async def outlook_of(
     schedule: Schedule = AsFast()
     budgets = None
     if pace.speed is not None or options.limit is not None:
-        times: dict[str, array[int]] = {}
         arrivals = Arrivals(filtered=selector is not None)
-        await walk(selection, visits(_collected(times), arrivals.visit), selector=selector, salvage=salvage)
+        await walk(selection, arrivals.visit, selector=selector, salvage=salvage)
         if pace.speed is not None:
             schedule = arrivals.recorded(pace.speed, pace.longest_ms) or schedule
         if options.limit is not None:
-            budgets = first_records(times, options.limit)
+            budgets = first_records(arrivals.times, options.limit)
     model = _model(schedule, options, assumed_ms)
     visit = _within(visits(survey.visit, model.visit), budgets)
     await walk(selection, visit, selector=selector, factor=factor, salvage=salvage)
@@ -160,14 +159,6 @@ def _rising(times: Sequence[int]) -> Sequence[int]:
     for row, at in enumerate(found):
         latest = found[row] = max(latest, at)
     return found
-
-
-def _collected(arrivals: dict[str, array[int]]) -> Visit:
-    def visit(shard: Shard, parts: Sequence[Part]) -> None:
-        for part in parts:
-            arrivals.setdefault(shard.id, array("q")).extend(part.arrivals or ())
-
-    return visit
 
 
 def _within(visit: Visit, budgets: Mapping[str, int] | None) -> Visit:

@@ -139,6 +139,11 @@ class Arrivals:
                 else:
                     known.runs.append((first_offset, count))
 
+    @property
+    def times(self) -> dict[str, array[int]]:
+        """Their arrival times by shard, as they were recorded."""
+        return {name: shard.times for name, shard in self._shards.items()}
+
     def recorded(self, speed: float, longest_ms: int | None) -> Recorded | None:
         """Return when those records are due; None if there are none.
 
